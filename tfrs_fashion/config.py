@@ -1,0 +1,303 @@
+"""A pipeline file (TOML) as pydantic models.
+
+Every section has defaults, so that a pipeline states only what it means to change. A key that does not exist is
+refused with the nearest valid one, never ignored.
+"""
+
+import difflib
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tfrs_fashion.schema import InputError
+
+
+class Section(BaseModel):
+    """A section of a pipeline file: unknown keys are errors, and values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """Where the tables come from.
+
+    Attributes:
+        source: The module of `tfrs_fashion.data` that reads them.
+        path: Folder of raw files; the source's own embedded data where empty.
+        num_customers: Size of generated tables (`simulator` only).
+        num_articles: Size of generated tables (`simulator` only).
+        num_days: Days of generated transactions (`simulator` only).
+    """
+
+    source: Literal["complete_journey", "simulator"]
+    path: str = ""
+    num_customers: int = Field(default=300, ge=1)
+    num_articles: int = Field(default=200, ge=1)
+    num_days: int = Field(default=120, ge=1)
+
+
+class FeaturesConfig(Section):
+    """Which columns the towers read.
+
+    Attributes:
+        profile: Categorical columns of customers.
+        categorical: Categorical columns of articles.
+        num_text_buckets: Hash buckets for the words of `description`; 0 leaves the text out.
+    """
+
+    profile: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    num_text_buckets: int = Field(default=8192, ge=0)
+
+
+class SplitConfig(Section):
+    """What is held out for validation and test: a cutoff for each customer, and the targets after it.
+
+    Attributes:
+        kind: `window` holds out the last days of all customers; `last_basket`, `share` and `leave_one_out` hold out
+            the end of each customer's own history.
+        test_days: Length of the test window.
+        validation_days: Length of the window before it.
+        share: Share of a customer's baskets that stays visible with `kind = "share"`.
+        in_store_days: An article is in store if it was sold in this many days before the cutoff.
+    """
+
+    kind: Literal["window", "last_basket", "share", "leave_one_out"] = "window"
+    test_days: int = Field(default=7, ge=1)
+    validation_days: int = Field(default=7, ge=1)
+    share: float = Field(default=0.7, gt=0, lt=1)
+    in_store_days: int = Field(default=28, ge=1)
+
+
+class PopularityConfig(Section):
+    """Settings of `popularity_7d`: days counted back from the cutoff."""
+
+    days: int = Field(default=7, ge=1)
+
+
+class TwoTowerConfig(Section):
+    """Settings of the two towers and of their training.
+
+    Attributes:
+        embedding_dim: Width of query and candidate embeddings.
+        history_length: Last bought articles that the query tower reads.
+        time_scales_days: Time constants of the recency weights that pool the history; 0 weighs all events alike.
+        temperature: Divides the cosine of the two embeddings.
+        target_days: Days before the cutoff whose baskets are targets.
+        batch_size: Baskets in a batch.
+        num_sampled_negatives: In-store articles drawn uniformly and added to each batch's candidates.
+        learning_rate: Of Adagrad.
+        epochs: At most so many passes; early stopping chooses fewer.
+        patience: Epochs without a better validation map@k before training stops.
+    """
+
+    embedding_dim: int = Field(default=128, ge=2)
+    history_length: int = Field(default=300, ge=1)
+    time_scales_days: tuple[float, ...] = (7.0, 30.0, 90.0, 0.0)
+    temperature: float = Field(default=0.07, gt=0)
+    target_days: int = Field(default=112, ge=1)
+    batch_size: int = Field(default=256, ge=2)
+    num_sampled_negatives: int = Field(default=0, ge=0)
+    learning_rate: float = Field(default=0.1, gt=0)
+    epochs: int = Field(default=12, ge=1)
+    patience: int = Field(default=2, ge=1)
+
+
+class AlsConfig(Section):
+    """Settings of `als` (the library `implicit`): baskets that hold an article are its confidence."""
+
+    factors: int = Field(default=128, ge=1)
+    iterations: int = Field(default=15, ge=1)
+    regularization: float = Field(default=0.05, ge=0)
+    alpha: float = Field(default=1.0, gt=0)
+    half_life_days: float = Field(default=30.0, gt=0)
+
+
+class IndexConfig(Section):
+    """Settings of the candidate indices.
+
+    Attributes:
+        kinds: Every kind is exported and evaluated; the first one is `two_tower`, others carry a suffix.
+        num_leaves: ScaNN's partitions; 0 chooses the square root of the number of articles.
+        leaves_to_search_share: Share of the partitions that a query visits.
+        num_reordering_candidates: Candidates that ScaNN scores again exactly; at least the largest k.
+    """
+
+    kinds: tuple[Literal["exact", "scann"], ...] = ("exact", "scann")
+    num_leaves: int = Field(default=0, ge=0)
+    leaves_to_search_share: float = Field(default=0.5, gt=0, le=1)
+    num_reordering_candidates: int = Field(default=1000, ge=1)
+
+
+class EvaluationConfig(Section):
+    """Settings of the evaluation.
+
+    Attributes:
+        k: Length of the judged list.
+        num_candidates: Length of the candidate list that `recall@num_candidates` judges.
+        bootstrap_samples: Resamples behind each 95% interval.
+    """
+
+    k: int = Field(default=12, ge=1)
+    num_candidates: int = Field(default=200, ge=1)
+    bootstrap_samples: int = Field(default=1000, ge=10)
+
+
+class RecommendConfig(Section):
+    """What `recommend` writes for every customer."""
+
+    recommender: str = "two_tower"
+    k: int = Field(default=12, ge=1)
+    exclude_bought: bool = False
+    batch_size: int = Field(default=256, ge=1)
+
+
+class ExportConfig(Section):
+    """Where released artifacts go: `<folder>/<name>/<version>/`."""
+
+    folder: str = "saved_models"
+
+
+RecommenderName = Literal["popularity_7d", "repurchase", "als", "two_tower"]
+
+
+class PipelineConfig(Section):
+    """A whole pipeline."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_\-]+$")
+    seed: int = 1
+    recommenders: tuple[RecommenderName, ...] = ("popularity_7d", "repurchase", "als", "two_tower")
+    data: DataConfig
+    features: FeaturesConfig = FeaturesConfig()
+    split: SplitConfig = SplitConfig()
+    popularity: PopularityConfig = PopularityConfig()
+    als: AlsConfig = AlsConfig()
+    two_tower: TwoTowerConfig = TwoTowerConfig()
+    index: IndexConfig = IndexConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    recommend: RecommendConfig = RecommendConfig()
+    export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "PipelineConfig":
+        if not self.recommenders:
+            raise ValueError("`recommenders` is empty: name at least one")
+        if "popularity_7d" not in self.recommenders:
+            raise ValueError("`recommenders` must hold `popularity_7d`: it answers customers without a history")
+        if len(set(self.recommenders)) < len(self.recommenders):
+            raise ValueError("`recommenders` names one twice")
+        if not self.index.kinds or len(set(self.index.kinds)) < len(self.index.kinds):
+            raise ValueError("`index.kinds` must name each kind once, and at least one")
+        if self.recommend.recommender not in self.servable:
+            raise ValueError(f"`recommend.recommender` must be one of {', '.join(self.servable)}")
+        return self
+
+    @property
+    def servable(self) -> dict[str, tuple[RecommenderName, str | None]]:
+        """Every artifact that this pipeline exports: its name, the recommender in it, and its index if it has one.
+
+        `als` is an offline baseline and has none. The first index carries the recommender's own name.
+        """
+        names: dict[str, tuple[RecommenderName, str | None]] = {}
+        for recommender in self.recommenders:
+            if recommender == "als":
+                continue
+            if recommender != "two_tower":
+                names[recommender] = (recommender, None)
+                continue
+            for position, kind in enumerate(self.index.kinds):
+                names[recommender if position == 0 else f"{recommender}_{kind}"] = (recommender, kind)
+        return names
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in {types.UnionType, typing.Union}:
+        for part in typing.get_args(annotation):
+            if (found := _section_of(part)) is not None:
+                return found
+    return None
+
+
+def _valid_keys(location: Sequence[int | str]) -> list[str]:
+    section: type[BaseModel] = PipelineConfig
+    for name in location:
+        field = section.model_fields.get(str(name))
+        inner = _section_of(field.annotation) if field else None
+        if inner is None:
+            break
+        section = inner
+    return list(section.model_fields)
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for found in error.errors():
+        location = found["loc"]
+        key = ".".join(str(part) for part in location)
+        if found["type"] == "extra_forbidden":
+            valid = _valid_keys(location[:-1])
+            near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
+            hint = f"did you mean `{near[0]}`?" if near else f"valid keys: {', '.join(valid)}"
+            lines.append(f"unknown key `{key}`; {hint}")
+        elif found["type"] == "missing":
+            lines.append(f"missing key `{key}`")
+        else:
+            message = found["msg"].removeprefix("Value error, ")
+            where = f"`{key}`: " if key else ""
+            lines.append(f"{where}{message}" + (f" (found {found['input']!r})" if key else ""))
+    return "; ".join(lines)
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*", key.strip()):
+        raise InputError(f"--set {override}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, last = key.strip().split(".")
+    inner = raw
+    for section in sections:
+        inner = inner.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"--set {override}: `{section}` is not a section")
+    inner[last] = value
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Reads a pipeline file.
+
+    Args:
+        path: The TOML file.
+        overrides: `section.key=value` each, where a value is TOML, or a plain string.
+
+    Returns:
+        The pipeline with every default filled in.
+
+    Raises:
+        InputError: The file is missing or no TOML, a key is unknown (its nearest valid name is given), or a value
+            is out of range.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the pipeline file ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}.") from error
+    for override in overrides:
+        _override(raw, override)
+    raw.setdefault("name", path.stem)
+    try:
+        return PipelineConfig.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_explain(error)}.") from error

@@ -1,0 +1,1 @@
+"""Raw sources brought to the canonical columns, and splits in time."""

@@ -1,0 +1,1 @@
+"""What models read: indices, timelines, article tables and input pipelines."""

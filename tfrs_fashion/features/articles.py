@@ -1,0 +1,155 @@
+"""Article tables: what is known of each article at a cutoff, from the catalogue and from the sales before it."""
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ibis
+import numpy as np
+import pandas as pd
+from ibis import _
+
+from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
+from tfrs_fashion.schema import FIRST_INDEX, InputError
+
+
+@dataclass(frozen=True)
+class ArticleTable:
+    """The articles sold before a cutoff; arrays are indexed by `article_index`, rows 0 and 1 are empty.
+
+    Attributes:
+        article_id: `[num_articles]` object; index `FIRST_INDEX + i` is row i.
+        categorical: For each feature `[num_articles + 2]` int32 into its vocabulary.
+        vocabulary: For each feature its values; index `FIRST_INDEX + i` is value i.
+        price: `[num_articles + 2]` float32, standardised log of the mean price paid; 0 where unknown.
+        description: `[num_articles + 2]` object.
+        num_baskets: `[num_articles + 2]` int64, baskets that held the article.
+        in_store: Sorted int32 article indices sold in the last days before the cutoff.
+    """
+
+    article_id: np.ndarray
+    categorical: dict[str, np.ndarray]
+    vocabulary: dict[str, list[str]]
+    price: np.ndarray
+    description: np.ndarray
+    num_baskets: np.ndarray
+    in_store: np.ndarray
+
+    @property
+    def num_articles(self) -> int:
+        """Articles sold before the cutoff."""
+        return len(self.article_id)
+
+
+def sales_by_article(transactions: ibis.Table) -> pd.DataFrame:
+    """Counts the visible sales of each article.
+
+    Returns:
+        `article_index, num_baskets, num_buyers, mean_price, last_sold`, ordered by index.
+    """
+    return (
+        transactions.group_by("article_index")
+        .agg(
+            num_baskets=_.basket_id.nunique(),
+            num_buyers=_.customer_index.nunique(),
+            mean_price=_.price.mean(),
+            last_sold=_.t_dat.max(),
+        )
+        .order_by("article_index")
+        .execute()
+    )
+
+
+def in_store(sales: pd.DataFrame, *, as_of: datetime.datetime, days: int) -> np.ndarray:
+    """Returns the sorted int32 indices of articles sold in `days` before `as_of`."""
+    recent = sales["last_sold"] >= as_of - datetime.timedelta(days=days)
+    return np.sort(sales.loc[recent, "article_index"].to_numpy(dtype=np.int32))
+
+
+def make_article_table(
+    articles: ibis.Table,
+    transactions: ibis.Table,
+    *,
+    as_of: datetime.datetime,
+    categorical: Sequence[str],
+    in_store_days: int,
+) -> ArticleTable:
+    """Makes the article table of a cutoff.
+
+    Args:
+        articles: Indexed articles.
+        transactions: The visible transactions only.
+        as_of: The cutoff.
+        categorical: Columns of `articles` to encode.
+        in_store_days: See `in_store`.
+
+    Raises:
+        InputError: `articles` lacks a categorical column.
+    """
+    missing = [name for name in categorical if name not in articles.columns]
+    if missing:
+        raise InputError(
+            f"features.categorical: the articles table has no column(s) {', '.join(f'`{name}`' for name in missing)}; "
+            f"found {', '.join(f'`{name}`' for name in articles.columns)}."
+        )
+    sales = sales_by_article(transactions)
+    num_articles = int(sales["article_index"].max()) - FIRST_INDEX + 1
+    catalogue = (
+        articles.filter(_.article_index < FIRST_INDEX + num_articles)
+        .select("article_id", "description", "article_index", **{name: _[name].cast("string") for name in categorical})
+        .order_by("article_index")
+        .execute()
+    )
+    size = num_articles + FIRST_INDEX
+    rows = catalogue["article_index"].to_numpy()
+    sold = sales["article_index"].to_numpy()
+    encoded, vocabulary = {}, {}
+    for name in categorical:
+        vocabulary[name] = fit_vocabulary(catalogue[name])
+        encoded[name] = np.zeros(size, dtype=np.int32)
+        encoded[name][rows] = look_up(catalogue[name], vocabulary[name])
+    price = np.zeros(size, dtype=np.float32)
+    log_price = np.log1p(sales["mean_price"].to_numpy(dtype=np.float64))
+    known = np.isfinite(log_price)
+    if known.any():
+        spread = log_price[known].std() or 1.0
+        price[sold[known]] = (log_price[known] - log_price[known].mean()) / spread
+    description = np.full(size, "", dtype=object)
+    description[rows] = catalogue["description"].fillna("").to_numpy()
+    num_baskets = np.zeros(size, dtype=np.int64)
+    num_baskets[sold] = sales["num_baskets"].to_numpy()
+    return ArticleTable(
+        article_id=catalogue["article_id"].to_numpy(dtype=object),
+        categorical=encoded,
+        vocabulary=vocabulary,
+        price=price,
+        description=description,
+        num_baskets=num_baskets,
+        in_store=in_store(sales, as_of=as_of, days=in_store_days),
+    )
+
+
+def content_embedding(articles: ibis.Table, *, categorical: Sequence[str], dim: int = 64) -> np.ndarray:
+    """Embeds the categorical features of all articles by a fixed random projection of their one-hot encoding.
+
+    It depends on the catalogue alone, so that the diversity of all recommenders is measured with one ruler.
+
+    Args:
+        articles: Indexed articles.
+        categorical: Columns to embed.
+        dim: Width.
+
+    Returns:
+        `[num_articles + 2, dim]` float32 with rows of length 1; zeros where all features are missing.
+    """
+    columns = {name: articles[name].cast("string") for name in categorical}
+    catalogue = articles.select("article_index", **columns).order_by("article_index").execute()
+    embedding = np.zeros((len(catalogue) + FIRST_INDEX, dim), dtype=np.float32)
+    random = np.random.default_rng(0)
+    for name in categorical:
+        vocabulary = fit_vocabulary(catalogue[name])
+        table = random.normal(size=(len(vocabulary) + FIRST_INDEX, dim)).astype(np.float32)
+        table[:FIRST_INDEX] = 0.0
+        embedding[catalogue["article_index"].to_numpy()] += table[look_up(catalogue[name], vocabulary)]
+    length = np.linalg.norm(embedding, axis=1, keepdims=True)
+    return np.divide(embedding, length, out=embedding, where=length > 0)

@@ -1,0 +1,196 @@
+"""Model inputs: histories of a batch of customers, and the tf.data pipeline of training baskets."""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_fashion.features.timelines import Timelines
+from tfrs_fashion.features.vocabulary import look_up
+from tfrs_fashion.schema import FIRST_INDEX, InputError
+
+SECONDS_A_DAY = 86_400
+
+
+class Histories(NamedTuple):
+    """What a batch of customers bought before `now`, oldest first.
+
+    Attributes:
+        customer_index: `[batch]` int32, 1 for unknown customers.
+        article_index: `[batch, (length)]` ragged int32, 1 for unknown articles.
+        time: `[batch, (length)]` ragged int64, seconds since 1970; one instant is one basket.
+        price: `[batch, (length)]` ragged float32, NaN where unknown.
+        profile: `[batch, num_features]` int32 into the profile vocabularies; 0 where missing.
+    """
+
+    customer_index: tf.Tensor
+    article_index: tf.RaggedTensor
+    time: tf.RaggedTensor
+    price: tf.RaggedTensor
+    profile: tf.Tensor
+
+    def last(self, num_events: int) -> "Histories":
+        """Keeps each row's last `num_events` events."""
+        return self._replace(
+            article_index=self.article_index[:, -num_events:],
+            time=self.time[:, -num_events:],
+            price=self.price[:, -num_events:],
+        )
+
+
+def encode_profile(timelines: Timelines, vocabulary: dict[str, list[str]]) -> np.ndarray:
+    """Encodes profiles.
+
+    Args:
+        timelines: Of all customers.
+        vocabulary: Values of each profile feature.
+
+    Returns:
+        `[num_customers + 2, num_features]` int32 by `customer_index`; rows 0 and 1 are empty.
+    """
+    encoded = np.zeros((timelines.num_customers + FIRST_INDEX, len(vocabulary)), dtype=np.int32)
+    for column, (name, values) in enumerate(vocabulary.items()):
+        encoded[FIRST_INDEX:, column] = look_up(timelines.profile[name], values)
+    return encoded
+
+
+class HistoryTable(tf.Module):
+    """Histories of all customers as variables, looked up inside the graph.
+
+    Args:
+        timelines: What is visible.
+        profile: `[num_customers + 2, num_features]` int32; see `encode_profile`.
+    """
+
+    def __init__(self, timelines: Timelines, profile: np.ndarray) -> None:
+        super().__init__(name="history_table")
+        splits = np.concatenate([[0] * FIRST_INDEX, timelines.row_splits])
+
+        def variable(values: np.ndarray, dtype: tf.DType) -> tf.Variable:
+            return tf.Variable(values, trainable=False, dtype=dtype)
+
+        self._row_splits = variable(splits, tf.int64)
+        self._article_index = variable(timelines.article_index, tf.int32)
+        self._time = variable(timelines.time, tf.int64)
+        self._price = variable(timelines.price, tf.float32)
+        self._profile = variable(profile, tf.int32)
+
+    @property
+    def num_profile_features(self) -> int:
+        """Columns of a profile."""
+        return int(self._profile.shape[1])
+
+    def __call__(self, customer_index: tf.Tensor) -> Histories:
+        """Looks up `[batch]` int32 customers; unknown ones (0, 1) have an empty history and profile."""
+        start = tf.gather(self._row_splits, customer_index)
+        end = tf.gather(self._row_splits, customer_index + 1)
+        return self.between(customer_index, start, end)
+
+    def between(self, customer_index: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> Histories:
+        """Reads the events from `start` to before `end`, `[batch]` int64 positions each."""
+        position = tf.ragged.range(start, end)
+
+        def events(values: tf.Variable) -> tf.RaggedTensor:
+            return position.with_flat_values(tf.gather(values, position.flat_values))
+
+        return Histories(
+            customer_index=customer_index,
+            article_index=events(self._article_index),
+            time=events(self._time),
+            price=events(self._price),
+            profile=tf.gather(self._profile, customer_index),
+        )
+
+
+class TrainingBaskets(NamedTuple):
+    """Baskets to learn from, as positions in the flat events of `Timelines`.
+
+    Attributes:
+        row: `[num_baskets]` int64, the customer's row.
+        history_start: `[num_baskets]` int64, first event of the history that the query tower reads.
+        start: `[num_baskets]` int64, first event of the basket, which is where its history ends.
+        target_splits: `[num_baskets + 1]` int64 into `target`.
+        target: `[num_targets]` int32, the distinct articles of each basket.
+        time: `[num_baskets]` int64, seconds since 1970.
+    """
+
+    row: np.ndarray
+    history_start: np.ndarray
+    start: np.ndarray
+    target_splits: np.ndarray
+    target: np.ndarray
+    time: np.ndarray
+
+
+def make_training_baskets(timelines: Timelines, *, since: int, history_length: int) -> TrainingBaskets:
+    """Finds the baskets whose customer had bought before.
+
+    The history of a basket ends where the basket begins, so the articles of one basket never see each other.
+
+    Args:
+        timelines: What is visible.
+        since: Baskets before this second are history only.
+        history_length: Events that the query tower reads.
+
+    Raises:
+        InputError: There is no such basket.
+    """
+    row, time = timelines.row, timelines.time
+    first = np.ones(len(time), dtype=bool)
+    first[1:] = (np.diff(row) != 0) | (np.diff(time) != 0)
+    start = np.flatnonzero(first)
+    end = np.append(start[1:], len(time))
+    row_start = timelines.row_splits[row[start]]
+    wanted = (start > row_start) & (time[start] >= since)
+    if not wanted.any():
+        repeat = int((start > row_start).sum())
+        raise InputError(
+            f"two_tower: no basket to learn from: {timelines.num_customers:,} customer(s) made {len(start):,} basket(s) "
+            f"before the cutoff, {repeat:,} of them after an earlier one, none of these in the last "
+            "`two_tower.target_days` days. Lengthen that, or leave two_tower out of `recommenders`."
+        )
+    basket_of_event = np.cumsum(first) - 1
+    kept = wanted[basket_of_event]
+    pairs = np.unique(np.stack([basket_of_event[kept], timelines.article_index[kept]], axis=1), axis=0)
+    start, end, row_start = start[wanted], end[wanted], row_start[wanted]
+    counts = np.unique(pairs[:, 0], return_counts=True)[1]
+    return TrainingBaskets(
+        row=row[start],
+        history_start=np.maximum(row_start, start - history_length),
+        start=start,
+        target_splits=np.concatenate([[0], np.cumsum(counts)]),
+        target=pairs[:, 1].astype(np.int32),
+        time=time[start],
+    )
+
+
+def make_training_dataset(
+    table: HistoryTable, baskets: TrainingBaskets, *, batch_size: int, seed: int
+) -> tf.data.Dataset:
+    """Makes shuffled batches of training baskets.
+
+    Args:
+        table: Histories to look up in.
+        baskets: See `make_training_baskets`.
+        batch_size: Baskets in a batch; the last, smaller batch is left out unless it is the only one.
+        seed: Of the shuffling, which differs from epoch to epoch.
+
+    Returns:
+        Dataset of `{"histories": Histories, "now": [batch] int64, "target": [batch, (articles)] ragged int32}`.
+    """
+    num_baskets = len(baskets.row)
+    columns = [tf.constant(column) for column in baskets]
+    row, history_start, start, target_splits, target, time = columns
+
+    def gather(basket: tf.Tensor) -> dict[str, object]:
+        customer_index = tf.cast(tf.gather(row, basket), tf.int32) + FIRST_INDEX
+        position = tf.ragged.range(tf.gather(target_splits, basket), tf.gather(target_splits, basket + 1))
+        return {
+            "histories": table.between(customer_index, tf.gather(history_start, basket), tf.gather(start, basket)),
+            "now": tf.gather(time, basket),
+            "target": position.with_flat_values(tf.gather(target, position.flat_values)),
+        }
+
+    dataset = tf.data.Dataset.range(num_baskets).shuffle(num_baskets, seed=seed)
+    dataset = dataset.batch(min(batch_size, num_baskets), drop_remainder=True)
+    return dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,282 @@
+"""The canonical columns, the nouns stored in them, and the checks at their edges.
+
+Every source is brought to these columns once, in `tfrs_fashion.data`; every later module relies on them.
+Identifiers are strings. Integers made from them are called `*_index`: 0 is padding, 1 is out of vocabulary.
+"""
+
+import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import ibis
+import numpy as np
+import pandas as pd
+from ibis import _
+
+PADDING_INDEX = 0
+OUT_OF_VOCABULARY_INDEX = 1
+FIRST_INDEX = 2
+
+Kind = Literal["string", "timestamp", "float", "int"]
+
+
+class InputError(ValueError):
+    """Bad input or usage: the message says what, where, how many, and how to fix it. Exit code 2."""
+
+
+class RunError(RuntimeError):
+    """Something failed that was not the input's fault (disk, a corrupted artifact). Exit code 1."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A canonical column: its name, its kind, whether a table must have it, and whether it may be null."""
+
+    name: str
+    kind: Kind
+    required: bool = True
+    nullable: bool = False
+
+
+TRANSACTION_COLUMNS = (
+    Column("customer_id", "string"),
+    Column("article_id", "string"),
+    Column("t_dat", "timestamp"),
+    Column("price", "float", nullable=True),
+    Column("quantity", "int"),
+    Column("discount", "float", nullable=True),
+    Column("sales_channel_id", "int", nullable=True),
+    Column("store_id", "string", nullable=True),
+    Column("basket_id", "string"),
+)
+ARTICLE_COLUMNS = (
+    Column("article_id", "string"),
+    Column("description", "string", nullable=True),
+    Column("list_price", "float", required=False, nullable=True),
+    Column("margin", "float", required=False, nullable=True),
+    Column("image_path", "string", required=False, nullable=True),
+    Column("product_code", "string", required=False, nullable=True),
+    Column("available_from", "timestamp", required=False, nullable=True),
+    Column("available_to", "timestamp", required=False, nullable=True),
+)
+CUSTOMER_COLUMNS = (
+    Column("customer_id", "string"),
+    Column("age", "float", required=False, nullable=True),
+    Column("status", "string", required=False, nullable=True),
+)
+
+CANDIDATE_COLUMNS = {
+    "customer_index": "int32",
+    "article_index": "int32",
+    "rank": "int32",
+    "score": "float32",
+    "source": "string",
+}
+TARGET_RANK_COLUMNS = {
+    "customer_index": "int32",
+    "article_index": "int32",
+    "rank": "int32",
+    "num_ranked": "int32",
+    "source": "string",
+}
+
+
+@dataclass(frozen=True)
+class RowCount:
+    """How many rows of a table a rule touched, and why: nothing is dropped or changed in silence."""
+
+    table: str
+    rule: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A retailer's tables in canonical columns.
+
+    Attributes:
+        customers: One row a customer, `CUSTOMER_COLUMNS` and the declared profile features.
+        articles: One row an article, `ARTICLE_COLUMNS` and the declared categorical features.
+        transactions: One row an article in a basket, `TRANSACTION_COLUMNS`.
+        counts: What the source dropped or changed, by rule.
+    """
+
+    customers: ibis.Table
+    articles: ibis.Table
+    transactions: ibis.Table
+    counts: tuple[RowCount, ...] = field(default=())
+
+
+def _samples(values: Iterable[object], limit: int = 5) -> str:
+    listed = [repr(value) for value, _index in zip(values, range(limit), strict=False)]
+    return ", ".join(listed)
+
+
+def _kind_of(dtype: ibis.DataType) -> str:
+    if dtype.is_string():
+        return "string"
+    if dtype.is_timestamp() or dtype.is_date():
+        return "timestamp"
+    if dtype.is_integer():
+        return "int"
+    if dtype.is_floating() or dtype.is_decimal():
+        return "float"
+    return str(dtype)
+
+
+def check_columns(table: ibis.Table, columns: Sequence[Column], *, where: str) -> None:
+    """Checks that a table has the columns it needs, of the right kinds.
+
+    Args:
+        table: Any Ibis table.
+        columns: What it should hold; extra columns are allowed.
+        where: File or table to name in messages.
+
+    Raises:
+        InputError: A required column is missing, or a column has another kind.
+    """
+    schema = table.schema()
+    missing = [column.name for column in columns if column.required and column.name not in schema]
+    if missing:
+        raise InputError(
+            f"{where}: missing {len(missing)} column(s) {', '.join(f'`{name}`' for name in missing)}; "
+            f"found {', '.join(f'`{name}`' for name in schema)}. Add them, or map your own names to them."
+        )
+    for column in columns:
+        if column.name not in schema:
+            continue
+        found = _kind_of(schema[column.name])
+        if found != column.kind and not (found == "int" and column.kind == "float"):
+            raise InputError(
+                f"{where}: column `{column.name}` has type {schema[column.name]}, expected {column.kind}. "
+                "Convert the column in the source."
+            )
+
+
+def _refuse(table: ibis.Table, bad: ibis.Value, *, where: str, column: str, what: str, fix: str) -> None:
+    rows = table.filter(bad)
+    count = int(rows.count().execute())
+    if count:
+        found = rows.select(column).limit(5).execute()[column].tolist()
+        raise InputError(f"{where}: {count:,} row(s) where `{column}` {what}, e.g. {_samples(found)}. {fix}")
+
+
+def check_unique(table: ibis.Table, column: str, *, where: str) -> None:
+    """Checks that each value of a column appears once.
+
+    Raises:
+        InputError: Some values appear more than once.
+    """
+    repeated = table.group_by(column).agg(rows=_.count()).filter(_.rows > 1).order_by(column)
+    count = int(repeated.count().execute())
+    if count:
+        found = repeated.limit(5).execute()[column].tolist()
+        raise InputError(
+            f"{where}: {count:,} value(s) of `{column}` appear more than once, e.g. {_samples(found)}. "
+            "Keep one row for each."
+        )
+
+
+def _check_ids(table: ibis.Table, column: str, *, where: str) -> None:
+    _refuse(
+        table,
+        table[column].isnull() | (table[column] == ""),
+        where=where,
+        column=column,
+        what="is null or empty",
+        fix="Every row needs an id.",
+    )
+    _refuse(
+        table,
+        table[column].re_search(r"[\x00-\x1f\x7f]"),
+        where=where,
+        column=column,
+        what="holds control characters",
+        fix="Ids are written one a line into the artifact: remove line breaks and tabs.",
+    )
+
+
+def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> None:
+    """Checks tables against the canonical columns.
+
+    Args:
+        tables: Tables as a source loaded them.
+        now: Purchases after this instant are refused; the present by default.
+
+    Raises:
+        InputError: A column is missing or of another type; a table is empty; an id is null or repeated; a price
+            is negative or NaN; a quantity is below 1; a discount lies outside [0, 1]; a date is null or in the
+            future.
+    """
+    now = now or datetime.datetime.now()
+    for name, table, columns in (
+        ("customers", tables.customers, CUSTOMER_COLUMNS),
+        ("articles", tables.articles, ARTICLE_COLUMNS),
+        ("transactions", tables.transactions, TRANSACTION_COLUMNS),
+    ):
+        check_columns(table, columns, where=name)
+        if int(table.count().execute()) == 0:
+            dropped = "; ".join(f"{row.rows:,} dropped: {row.rule}" for row in tables.counts if row.table == name)
+            raise InputError(f"{name}: the table is empty{f' ({dropped})' if dropped else ''}. Nothing to learn from.")
+    for name, table, key in (
+        ("customers", tables.customers, "customer_id"),
+        ("articles", tables.articles, "article_id"),
+    ):
+        _check_ids(table, key, where=name)
+        check_unique(table, key, where=name)
+    transactions = tables.transactions
+    for key in ("customer_id", "article_id", "basket_id"):
+        _check_ids(transactions, key, where="transactions")
+
+    def refuse(bad: ibis.Value, column: str, what: str, fix: str) -> None:
+        _refuse(transactions, bad, where="transactions", column=column, what=what, fix=fix)
+
+    tomorrow = ibis.literal(now + datetime.timedelta(days=1))
+    refuse(_.t_dat.isnull(), "t_dat", "is null or could not be read as a date", "Write dates as YYYY-MM-DD.")
+    refuse(
+        _.t_dat >= tomorrow,
+        "t_dat",
+        f"lies in the future (after {now:%Y-%m-%d})",
+        "Check the date format and the clock.",
+    )
+    refuse(_.price.isnan(), "price", "is NaN", "Leave an unknown price null.")
+    refuse(_.price < 0, "price", "is negative", "Drop returns, or net them against the purchase.")
+    refuse(_.quantity.isnull() | (_.quantity < 1), "quantity", "is null or below 1", "Drop returns and empty lines.")
+    refuse((_.discount < 0) | (_.discount > 1), "discount", "lies outside [0, 1]", "Give the share off the list price.")
+
+
+def check_candidates(candidates: pd.DataFrame, *, num_articles: int, where: str) -> None:
+    """Checks a Candidates table.
+
+    Args:
+        candidates: `CANDIDATE_COLUMNS`.
+        num_articles: Articles known, so valid indices are `FIRST_INDEX .. num_articles + 1`.
+        where: File or recommender to name in messages.
+
+    Raises:
+        InputError: Columns are missing, a customer is given an article twice, ranks are not 1, 2, 3, …, a score
+            is NaN, or an index is unknown.
+    """
+    missing = [name for name in CANDIDATE_COLUMNS if name not in candidates.columns]
+    if missing:
+        raise InputError(
+            f"{where}: candidates lack column(s) {', '.join(missing)}; expected {list(CANDIDATE_COLUMNS)}."
+        )
+
+    def refuse(bad: np.ndarray, what: str) -> None:
+        if bad.any():
+            rows = candidates.loc[bad].head(5)
+            pairs = _samples(zip(rows["customer_index"].tolist(), rows["article_index"].tolist(), strict=True))
+            raise InputError(
+                f"{where}: {int(bad.sum()):,} candidate row(s) {what}; (customer_index, article_index) e.g. {pairs}."
+            )
+
+    article_index = candidates["article_index"].to_numpy()
+    refuse(np.isnan(candidates["score"].to_numpy(dtype=np.float64)), "with a NaN score")
+    refuse((article_index < FIRST_INDEX) | (article_index >= num_articles + FIRST_INDEX), "with an unknown article")
+    refuse(candidates.duplicated(["customer_index", "article_index"]).to_numpy(), "that repeat an article")
+    ranks = candidates.sort_values(["customer_index", "rank"], kind="stable")
+    expected = ranks.groupby("customer_index").cumcount() + 1
+    gaps = pd.Series(ranks["rank"].to_numpy() != expected.to_numpy(), index=ranks.index)
+    refuse(gaps.reindex(candidates.index).to_numpy(), "whose ranks are not 1, 2, 3, …")
