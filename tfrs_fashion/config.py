@@ -85,28 +85,44 @@ class TwoTowerConfig(Section):
     """Settings of the two towers and of their training.
 
     Attributes:
-        embedding_dim: Width of query and candidate embeddings.
-        history_length: Last bought articles that the query tower reads.
-        time_scales_days: Time constants of the recency weights that pool the history; 0 weighs all events alike.
-        temperature: Divides the cosine of the two embeddings.
+        embedding_dim: Width of the embeddings.
+        history_length: Last events of a history that are counted.
+        history_articles: Articles of a history that the query tower reads: those bought most, lately.
+        time_scales_days: Time constants of the decayed counts; the middle one chooses and weighs these articles.
+        num_steps: Steps that make the history's vector agree with its weights.
+        content_scale: Length that the embedding of an article's content starts with; its own has length 1.
+        min_baskets: Articles in fewer baskets have no embedding of their own, only content.
+        temperature: Divides the cosine at the start; it is learned.
         target_days: Days before the cutoff whose baskets are targets.
+        new_weight: Weight of a target that the customer had not bought before.
         batch_size: Baskets in a batch.
-        num_sampled_negatives: In-store articles drawn uniformly and added to each batch's candidates.
-        learning_rate: Of Adagrad.
+        num_sampled_negatives: Articles drawn beside the baskets' own as candidates of a batch, on average.
+        learning_rate: Of Adam at the start; it falls to a twentieth over `epochs`.
         epochs: At most so many passes; early stopping chooses fewer.
         patience: Epochs without a better validation map@k before training stops.
     """
 
     embedding_dim: int = Field(default=128, ge=2)
-    history_length: int = Field(default=300, ge=1)
-    time_scales_days: tuple[float, ...] = (7.0, 30.0, 90.0, 0.0)
+    history_length: int = Field(default=512, ge=1)
+    history_articles: int = Field(default=64, ge=1)
+    time_scales_days: tuple[float, ...] = Field(default=(10.0, 30.0, 120.0, 400.0), min_length=1)
+    num_steps: int = Field(default=3, ge=0)
+    content_scale: float = Field(default=0.1, ge=0)
+    min_baskets: int = Field(default=5, ge=1)
     temperature: float = Field(default=0.07, gt=0)
-    target_days: int = Field(default=112, ge=1)
+    target_days: int = Field(default=308, ge=1)
+    new_weight: float = Field(default=0.3, ge=0)
     batch_size: int = Field(default=256, ge=2)
-    num_sampled_negatives: int = Field(default=0, ge=0)
-    learning_rate: float = Field(default=0.1, gt=0)
-    epochs: int = Field(default=12, ge=1)
-    patience: int = Field(default=2, ge=1)
+    num_sampled_negatives: int = Field(default=4000, ge=0)
+    learning_rate: float = Field(default=0.005, gt=0)
+    epochs: int = Field(default=2, ge=1)
+    patience: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _check_time_scales(self) -> "TwoTowerConfig":
+        if min(self.time_scales_days) <= 0:
+            raise ValueError("`time_scales_days` must all be above 0")
+        return self
 
 
 class AlsConfig(Section):
@@ -202,12 +218,10 @@ class PipelineConfig(Section):
     def servable(self) -> dict[str, tuple[RecommenderName, str | None]]:
         """Every artifact that this pipeline exports: its name, the recommender in it, and its index if it has one.
 
-        `als` is an offline baseline and has none. The first index carries the recommender's own name.
+        The first index carries the recommender's own name.
         """
         names: dict[str, tuple[RecommenderName, str | None]] = {}
         for recommender in self.recommenders:
-            if recommender == "als":
-                continue
             if recommender != "two_tower":
                 names[recommender] = (recommender, None)
                 continue

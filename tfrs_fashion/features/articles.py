@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from ibis import _
 
+from tfrs_fashion.features.text import hash_words
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
-from tfrs_fashion.schema import FIRST_INDEX, InputError
+from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX, InputError
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class ArticleTable:
         article_id: `[num_articles]` object; index `FIRST_INDEX + i` is row i.
         categorical: For each feature `[num_articles + 2]` int32 into its vocabulary.
         vocabulary: For each feature its values; index `FIRST_INDEX + i` is value i.
-        price: `[num_articles + 2]` float32, standardised log of the mean price paid; 0 where unknown.
+        price: `[num_articles + 2]` float32, the mean price paid; NaN where unknown.
         description: `[num_articles + 2]` object.
         num_baskets: `[num_articles + 2]` int64, baskets that held the article.
         in_store: Sorted int32 article indices sold in the last days before the cutoff.
@@ -108,12 +109,8 @@ def make_article_table(
         vocabulary[name] = fit_vocabulary(catalogue[name])
         encoded[name] = np.zeros(size, dtype=np.int32)
         encoded[name][rows] = look_up(catalogue[name], vocabulary[name])
-    price = np.zeros(size, dtype=np.float32)
-    log_price = np.log1p(sales["mean_price"].to_numpy(dtype=np.float64))
-    known = np.isfinite(log_price)
-    if known.any():
-        spread = log_price[known].std() or 1.0
-        price[sold[known]] = (log_price[known] - log_price[known].mean()) / spread
+    price = np.full(size, np.nan, dtype=np.float32)
+    price[sold] = sales["mean_price"].to_numpy(dtype=np.float32)
     description = np.full(size, "", dtype=object)
     description[rows] = catalogue["description"].fillna("").to_numpy()
     num_baskets = np.zeros(size, dtype=np.int64)
@@ -153,3 +150,51 @@ def content_embedding(articles: ibis.Table, *, categorical: Sequence[str], dim: 
         embedding[catalogue["article_index"].to_numpy()] += table[look_up(catalogue[name], vocabulary)]
     length = np.linalg.norm(embedding, axis=1, keepdims=True)
     return np.divide(embedding, length, out=embedding, where=length > 0)
+
+
+@dataclass(frozen=True)
+class ContentValues:
+    """What an article is made of, as one set of integers, so that one embedding table serves all features.
+
+    Attributes:
+        values: `[num_values]` int32, flat.
+        row_splits: `[num_articles + 3]` int64, where the values of each `article_index` begin and end.
+        size: One more than the largest value there can be.
+    """
+
+    values: np.ndarray
+    row_splits: np.ndarray
+    size: int
+
+
+def make_content_values(table: ArticleTable, *, num_text_buckets: int, num_price_bins: int = 20) -> ContentValues:
+    """Joins categorical values, the price's quantile bin and the hashed words of the description.
+
+    Missing values add nothing; a value that the vocabulary lacks adds the feature's own entry for that.
+
+    Args:
+        table: Of the cutoff.
+        num_text_buckets: Hash buckets of the description; 0 leaves it out.
+        num_price_bins: Bins of equal counts.
+    """
+    size = table.num_articles + FIRST_INDEX
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    offset = 0
+    for name, index in table.categorical.items():
+        rows = np.flatnonzero(index != PADDING_INDEX)
+        parts.append((rows, index[rows] + offset))
+        offset += len(table.vocabulary[name]) + FIRST_INDEX
+    priced = np.flatnonzero(np.isfinite(table.price))
+    if len(priced):
+        edges = np.unique(np.quantile(table.price[priced], np.linspace(0, 1, num_price_bins + 1)[1:-1]))
+        parts.append((priced, np.searchsorted(edges, table.price[priced]) + offset))
+        offset += num_price_bins
+    if num_text_buckets:
+        words = hash_words(table.description.tolist(), num_buckets=num_text_buckets)
+        parts.append((words.value_rowids().numpy(), words.flat_values.numpy() + offset))
+        offset += num_text_buckets
+    rows = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, np.int64)
+    values = np.concatenate([part[1] for part in parts]) if parts else np.zeros(0, np.int64)
+    order = np.argsort(rows, kind="stable")
+    counts = np.bincount(rows, minlength=size)
+    return ContentValues(values[order].astype(np.int32), np.concatenate([[0], np.cumsum(counts)]), max(offset, 1))

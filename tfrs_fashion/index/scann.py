@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from tfrs_fashion.index.exclusion import take_allowed
-from tfrs_fashion.schema import InputError
+from tfrs_fashion.schema import PADDING_INDEX, InputError
 
 MIN_CANDIDATES = 100
 
@@ -70,4 +70,7 @@ class Scann(tf.Module):
         """
         width = tf.minimum(k + tf.shape(exclude)[1], self._num_candidates)
         score, article_index = self._searcher(query_embeddings, k=width)
-        return take_allowed(article_index, score, exclude, k)
+        # ScaNN answers NaN where the partitions that it visited hold fewer.
+        found = tf.math.is_finite(score)
+        article_index = tf.where(found, article_index, PADDING_INDEX)
+        return take_allowed(article_index, tf.where(found, score, 0.0), exclude, k)

@@ -1,0 +1,155 @@
+"""The `tfrs-fashion` command: one short function a verb."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tfrs_fashion.schema import InputError
+
+if TYPE_CHECKING:
+    from tfrs_fashion.run import Run
+
+app = typer.Typer(
+    help="Recommendations for fashion retail. Every verb takes a pipeline file and does the stages before its own.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True, soft_wrap=True)
+
+Pipeline = Annotated[Path, typer.Argument(metavar="PIPELINE.toml", help="The pipeline file.", show_default=False)]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; may be repeated.")
+]
+RunDir = Annotated[
+    Path | None, typer.Option("--run-dir", help="Where outputs go; runs/<pipeline> by default.", show_default=False)
+]
+Force = Annotated[bool, typer.Option("--force", help="Repeat the stage even if it is up to date.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def _do(
+    pipeline: Path,
+    overrides: list[str] | None,
+    run_dir: Path | None,
+    force: bool,
+    debug: bool,
+    work: "Callable[[Run], Any]",
+) -> None:
+    """Runs a verb: bad input or usage exits with 2, another failure with 1, each with one message."""
+    try:
+        from tfrs_fashion.config import load_config
+
+        config = load_config(pipeline, overrides or ())
+        folder = run_dir or Path("runs") / config.name
+        from tfrs_fashion.stage import only_one
+
+        with only_one(folder):
+            with console.status("loading TensorFlow"):
+                from tfrs_fashion.run import Run
+            run = Run(config=config, folder=folder, force=force, console=console)
+            work(run)
+            for line in run.messages:
+                console.print(line, highlight=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        errors.print("interrupted: finished stages are kept; the same command goes on from there", markup=False)
+        raise typer.Exit(1) from None
+    except Exception as error:
+        if debug:
+            raise
+        kind = "error" if isinstance(error, InputError) else "failed"
+        words = str(error).strip() or type(error).__name__
+        errors.print(f"{kind}: {words if isinstance(error, InputError) else _first_lines(words)}", markup=False)
+        raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
+
+
+def _first_lines(words: str) -> str:
+    lines = words.splitlines()
+    return "\n".join(lines[:5]) + ("\n(--debug shows the traceback)" if len(lines) > 5 else "")
+
+
+@app.command()
+def run(
+    pipeline: Pipeline, set_: Set = None, run_dir: RunDir = None, force: Force = False, debug: Debug = False
+) -> None:
+    """Do everything: tables, models, SavedModels, report, release, recommendations."""
+    _do(pipeline, set_, run_dir, force, debug, lambda run: run.everything())
+
+
+@app.command()
+def prepare(
+    pipeline: Pipeline, set_: Set = None, run_dir: RunDir = None, force: Force = False, debug: Debug = False
+) -> None:
+    """Read, clean and check the source; write tables and timelines."""
+    _do(pipeline, set_, run_dir, force, debug, lambda run: run.prepare(force=force))
+
+
+@app.command()
+def train(
+    pipeline: Pipeline, set_: Set = None, run_dir: RunDir = None, force: Force = False, debug: Debug = False
+) -> None:
+    """Choose on validation, then fit on everything before the test cutoff."""
+    _do(pipeline, set_, run_dir, force, debug, lambda run: run.train(force=force))
+
+
+@app.command()
+def export(
+    pipeline: Pipeline, set_: Set = None, run_dir: RunDir = None, force: Force = False, debug: Debug = False
+) -> None:
+    """Write the fitted recommenders as SavedModels, into the run folder."""
+    _do(pipeline, set_, run_dir, force, debug, lambda run: run.export(force=force))
+
+
+@app.command()
+def evaluate(
+    pipeline: Pipeline, set_: Set = None, run_dir: RunDir = None, force: Force = False, debug: Debug = False
+) -> None:
+    """Judge the SavedModels on the test targets; write metrics.json and report.html."""
+    _do(pipeline, set_, run_dir, force, debug, lambda run: run.evaluate(force=force))
+
+
+@app.command()
+def release(
+    pipeline: Pipeline, set_: Set = None, run_dir: RunDir = None, force: Force = False, debug: Debug = False
+) -> None:
+    """Fit on all data with the settings that were judged; write a new version into saved_models/."""
+    _do(pipeline, set_, run_dir, force, debug, lambda run: run.release(force=force))
+
+
+@app.command()
+def recommend(
+    pipeline: Pipeline,
+    customers: Annotated[
+        Path | None,
+        typer.Option(help="File of customer ids: one a line, or CSV or Parquet with a column customer_id."),
+    ] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="Articles a customer; recommend.k by default.")] = None,
+    exclude_bought: Annotated[
+        bool | None,
+        typer.Option("--exclude-bought/--include-bought", help="Leave out what the customer bought before."),
+    ] = None,
+    recommender: Annotated[str | None, typer.Option(help="Which artifact; recommend.recommender by default.")] = None,
+    set_: Set = None,
+    run_dir: RunDir = None,
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Write recommendations for every customer, or for those in a file, to Parquet and CSV."""
+    given = {"recommend.k": k, "recommend.recommender": recommender}
+    overrides = [*(set_ or ()), *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    if exclude_bought is not None:
+        overrides.append(f"recommend.exclude_bought={str(exclude_bought).lower()}")
+    _do(pipeline, overrides, run_dir, force, debug, lambda run: run.recommend(customers=customers, force=force))
+
+
+def main() -> None:
+    """Runs the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Features of a history, computed by one TensorFlow function each, in training and inside the SavedModel alike."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
+from tfrs_fashion.schema import FIRST_INDEX
+
+
+class BoughtArticles(NamedTuple):
+    """The distinct known articles of each history, flat; rows ascend, articles ascend within a row.
+
+    Attributes:
+        row: `[num_pairs]` int64, row in the batch.
+        article_index: `[num_pairs]` int32.
+        num_baskets: `[num_pairs]` int32, baskets of the history that held the article.
+        last_time: `[num_pairs]` int64, seconds since 1970 of the latest of them.
+        decayed: `[num_pairs, num_time_scales]` float32, the sum over these baskets of exp(-age / time scale).
+    """
+
+    row: tf.Tensor
+    article_index: tf.Tensor
+    num_baskets: tf.Tensor
+    last_time: tf.Tensor
+    decayed: tf.Tensor
+
+
+def bought_articles(
+    histories: Histories, now: tf.Tensor, *, time_scales_days: Sequence[float] = ()
+) -> BoughtArticles:
+    """Counts how often and how lately each article was bought.
+
+    An article counts once a basket, however many lines it has there; one instant is one basket. Unknown articles are
+    left out.
+
+    Args:
+        histories: Of a batch.
+        now: `[batch]` int64, seconds since 1970, after all events.
+        time_scales_days: Time constants of the decayed counts.
+    """
+    row = histories.article_index.value_rowids()
+    article = tf.cast(histories.article_index.flat_values, tf.int64)
+    time = histories.time.flat_values
+    known = article >= FIRST_INDEX
+    row, article, time = (tf.boolean_mask(values, known) for values in (row, article, time))
+    stride = tf.reduce_max(tf.concat([article, [0]], 0)) + 1
+    pair = row * stride + article
+    # Histories are in time order, so a stable sort by pair leaves the lines of one basket beside each other.
+    order = tf.argsort(pair, stable=True)
+    pair, time = tf.gather(pair, order), tf.gather(time, order)
+    new_pair = tf.concat([[True], pair[1:] != pair[:-1]], 0)[: tf.size(pair)]
+    new_basket = new_pair | tf.concat([[True], time[1:] != time[:-1]], 0)[: tf.size(pair)]
+    pair, time = tf.boolean_mask(pair, new_basket), tf.boolean_mask(time, new_basket)
+    segment = tf.cumsum(tf.cast(tf.boolean_mask(new_pair, new_basket), tf.int32)) - 1
+    distinct = tf.math.segment_max(pair, segment)
+    row_of_basket = pair // stride
+    age_days = tf.cast(tf.gather(now, row_of_basket) - time, tf.float32) / SECONDS_A_DAY
+    scales = tf.constant(list(time_scales_days), tf.float32)
+    decay = tf.exp(-tf.maximum(age_days, 0.0)[:, tf.newaxis] / scales[tf.newaxis, :])
+    return BoughtArticles(
+        row=distinct // stride,
+        article_index=tf.cast(distinct % stride, tf.int32),
+        num_baskets=tf.math.segment_sum(tf.ones_like(segment), segment),
+        last_time=tf.math.segment_max(time, segment),
+        decayed=tf.math.segment_sum(decay, segment),
+    )
+
+
+def keep_strongest(bought: BoughtArticles, strength: tf.Tensor, *, limit: int) -> BoughtArticles:
+    """Keeps the `limit` strongest articles of each row.
+
+    Args:
+        bought: Of a batch.
+        strength: `[num_pairs]` float32 in [0, 1e6); ties keep the lower article index.
+        limit: Articles to keep a row.
+
+    Returns:
+        The same, with rows still ascending; articles no longer ascend within a row.
+    """
+    # One sort: a row's block is 1e6 wide, far more than a decayed count can reach, and float64 keeps both apart.
+    key = tf.cast(bought.row, tf.float64) * 1e6 - tf.cast(strength, tf.float64)
+    order = tf.argsort(key, stable=True)
+    row = tf.gather(bought.row, order)
+    first = tf.searchsorted(row, row, side="left", out_type=tf.int64)
+    order = tf.boolean_mask(order, tf.range(tf.size(row, out_type=tf.int64)) - first < limit)
+    return BoughtArticles(*(tf.gather(values, order) for values in bought))

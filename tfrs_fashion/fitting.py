@@ -1,0 +1,118 @@
+"""Fitting by name: which function fits, loads and indexes each recommender that a pipeline names."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from rich.console import Console
+
+from tfrs_fashion.config import PipelineConfig, RecommenderName
+from tfrs_fashion.evaluation.metrics import customer_metrics
+from tfrs_fashion.features.inputs import HistoryTable
+from tfrs_fashion.features.view import View
+from tfrs_fashion.recommenders.factorization import Factorization, fit_als
+from tfrs_fashion.recommenders.popularity import Popularity, fit_popularity
+from tfrs_fashion.recommenders.recommender import Recommender
+from tfrs_fashion.recommenders.repurchase import Repurchase
+from tfrs_fashion.recommenders.towers import TwoTower, fit_two_tower
+
+
+def make_validator(
+    view: View, targets: pd.DataFrame, *, k: int, batch_size: int = 256
+) -> Callable[[Recommender], dict[str, float]]:
+    """Makes the function that judges a recommender during its fit.
+
+    Every in-store article is ranked for every customer who bought in the window and had bought before.
+
+    Args:
+        view: What the recommender is fitted from.
+        targets: `customer_index, article_index` bought in the validation window.
+        k: Length of the lists.
+        batch_size: Customers ranked together.
+
+    Returns:
+        A function of a recommender that gives `val_map@k` and `val_recall@k`.
+    """
+    table = HistoryTable(view.timelines, view.profile)
+    known = targets[targets["customer_index"] < len(view.now)]
+    customers = np.unique(known["customer_index"].to_numpy(dtype=np.int32))
+
+    def validate(recommender: Recommender) -> dict[str, float]:
+        @tf.function(input_signature=(tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)))
+        def answer(customer_index: tf.Tensor, now: tf.Tensor) -> tf.Tensor:
+            exclude = tf.zeros([tf.shape(now)[0], 0], tf.int32)
+            return recommender(table(customer_index), now=now, k=tf.constant(k), exclude=exclude).article_index
+
+        batches = [customers[start : start + batch_size] for start in range(0, len(customers), batch_size)]
+        articles = np.concatenate([answer(batch, view.now[batch]).numpy() for batch in batches])
+        candidates = pd.DataFrame(
+            {
+                "customer_index": np.repeat(customers, k),
+                "article_index": articles.ravel(),
+                "rank": np.tile(np.arange(1, k + 1), len(customers)),
+            }
+        )
+        means = customer_metrics(candidates[candidates["article_index"] > 0], known, k=k).mean()
+        return {f"val_map@{k}": float(means["map"]), f"val_recall@{k}": float(means["recall"])}
+
+    return validate
+
+
+def fit_recommender(
+    name: RecommenderName,
+    view: View,
+    config: PipelineConfig,
+    *,
+    choice: dict[str, Any],
+    validate: Callable[[Recommender], dict[str, float]] | None = None,
+    console: Console | None = None,
+) -> Recommender:
+    """Fits a recommender by its name.
+
+    Args:
+        name: As in `recommenders`.
+        view: What it may see.
+        config: The pipeline.
+        choice: What was chosen on validation, e.g. `epochs`; it overrides the config.
+        validate: Judges the towers after each epoch, to stop early.
+        console: Where progress is shown.
+    """
+    match name:
+        case "popularity_7d":
+            return fit_popularity(view.transactions, as_of=view.split.as_of, days=config.popularity.days)
+        case "repurchase":
+            return Repurchase()
+        case "als":
+            return fit_als(
+                view.transactions,
+                as_of=view.split.as_of,
+                candidate_articles=view.articles.in_store,
+                seed=config.seed,
+                **config.als.model_dump(),
+            )
+        case "two_tower":
+            return fit_two_tower(
+                view,
+                num_text_buckets=config.features.num_text_buckets,
+                seed=config.seed,
+                validate=validate,
+                console=console,
+                max_epochs=config.two_tower.epochs,
+                **{**config.two_tower.model_dump(), **choice},
+            )
+
+
+def load_recommender(name: RecommenderName, folder: Path) -> Recommender:
+    """Loads what the recommender's own `save` wrote."""
+    match name:
+        case "popularity_7d":
+            return Popularity.load(folder)
+        case "repurchase":
+            return Repurchase.load(folder)
+        case "als":
+            return Factorization.load(folder)
+        case "two_tower":
+            return TwoTower.load(folder)

@@ -1,0 +1,184 @@
+"""Judging: artifacts asked for every customer of a window, and the report over their answers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ibis
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from tfrs_fashion.config import PipelineConfig
+from tfrs_fashion.evaluation.compare import compare_recommenders
+from tfrs_fashion.evaluation.metrics import ArticleStatistics, customer_metrics
+from tfrs_fashion.evaluation.report import evaluate_recommender, write_report
+from tfrs_fashion.features.articles import content_embedding, sales_by_article
+from tfrs_fashion.features.view import View
+from tfrs_fashion.schema import FIRST_INDEX, Tables, check_candidates
+from tfrs_fashion.serving.batch import load_artifact, recommend_batches, to_candidates
+from tfrs_fashion.serving.export import artifact_hash
+
+BASELINES = ("popularity_7d", "repurchase", "als")
+_KINDS = ("candidates", "candidates_new")
+
+
+def ids_by_index(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
+    """Returns all customer ids and all article ids, in the order of their indices."""
+    customers = tables.customers.order_by("customer_index").customer_id.execute()
+    articles = tables.articles.order_by("article_index").article_id.execute()
+    return customers.to_numpy(dtype=object), articles.to_numpy(dtype=object)
+
+
+def bought_pairs(view: View) -> pd.DataFrame:
+    """Returns the distinct visible `customer_index, article_index`."""
+    return view.transactions.select("customer_index", "article_index").distinct().execute()
+
+
+def write_candidates(
+    artifact: Path,
+    folder: Path,
+    *,
+    tables: Tables,
+    bought: pd.DataFrame,
+    customers: np.ndarray,
+    k: int,
+    batch_size: int,
+    console: Console,
+) -> None:
+    """Asks an artifact for every customer: `candidates.parquet`, and without what each bought, `candidates_new.parquet`.
+
+    Args:
+        artifact: A version's folder.
+        folder: Where to write.
+        tables: Indexed tables.
+        bought: See `bought_pairs`.
+        customers: `[num_customers]` customer indices, ascending.
+        k: Candidates a customer.
+        batch_size: Customers a call.
+        console: Where progress is shown.
+    """
+    customer_id, article_id = ids_by_index(tables)
+    ask = load_artifact(artifact)
+    before = bought[bought["customer_index"].isin(customers)].groupby("customer_index")["article_index"]
+    exclude = {
+        customer_id[customer - FIRST_INDEX]: article_id[rows.to_numpy() - FIRST_INDEX].tolist()
+        for customer, rows in before
+    }
+    for kind, left_out in zip(_KINDS, (None, exclude), strict=True):
+        answers = recommend_batches(
+            ask,
+            customer_id[customers - FIRST_INDEX].tolist(),
+            k=k,
+            batch_size=batch_size,
+            exclude=left_out,
+            console=console,
+            description=f"{artifact.parent.name} {kind}",
+        )
+        candidates = to_candidates(answers, customer_id=customer_id, article_id=article_id)
+        check_candidates(candidates, num_articles=len(article_id), where=f"{artifact.parent.name} {kind}")
+        candidates.to_parquet(folder / f"{kind}.parquet", index=False)
+
+
+def article_statistics(view: View, articles: ibis.Table, *, categorical: tuple[str, ...]) -> ArticleStatistics:
+    """Collects what list metrics need, over all articles of the catalogue, from the visible sales."""
+    num_articles = int(articles.count().execute())
+    sales = sales_by_article(view.transactions)
+    sold = sales["article_index"].to_numpy()
+    num_buyers = np.zeros(num_articles + FIRST_INDEX, dtype=np.int64)
+    num_buyers[sold] = sales["num_buyers"].to_numpy()
+    price = np.full(num_articles + FIRST_INDEX, np.nan)
+    price[sold] = sales["mean_price"].to_numpy(dtype=np.float64)
+    return ArticleStatistics(
+        in_store=view.articles.in_store,
+        num_buyers=num_buyers,
+        num_train_customers=int(view.transactions.customer_index.nunique().execute()),
+        price=price,
+        content_embedding=content_embedding(articles, categorical=categorical) if categorical else None,
+    )
+
+
+def _notes(config: PipelineConfig, judged: pd.DataFrame, bought: pd.DataFrame) -> list[str]:
+    unsold = int((~judged["article_index"].isin(bought["article_index"].unique())).sum())
+    notes = [
+        "Every figure comes from the answers of the exported SavedModels to the customers who bought in the window. "
+        "Repeat purchases count.",
+        f"{unsold:,} of the {len(judged):,} (customer, article) pairs bought in the window are of articles never sold "
+        "before it. No recommender here can find them; they count as misses.",
+    ]
+    if config.data.source == "complete_journey":
+        notes.append(
+            "The Complete Journey is grocery retail, not fashion. Its Python package calls the tables simulated from "
+            "real patterns; the R package of the same tables calls them study data."
+        )
+    if config.split.kind != "window":
+        notes.append(
+            f"The split `{config.split.kind}` cuts each customer's own history, so fits have seen what other customers "
+            "bought after some of the cutoffs. A window by date has no such advantage."
+        )
+    return notes
+
+
+def write_judgement(
+    folder: Path,
+    *,
+    config: PipelineConfig,
+    view: View,
+    tables: Tables,
+    judged: pd.DataFrame,
+    bought: pd.DataFrame,
+    candidates: Mapping[str, Path],
+    artifacts: Mapping[str, Path],
+    split: dict[str, Any],
+    curves: dict[str, Any],
+) -> None:
+    """Writes `metrics.json` and `report.html` over the candidates of all artifacts.
+
+    Args:
+        folder: Where to write.
+        config: The pipeline.
+        view: What the artifacts were fitted from.
+        tables: Indexed tables.
+        judged: The targets.
+        bought: See `bought_pairs`.
+        candidates: Folder of each artifact's candidates.
+        artifacts: Folder of each artifact.
+        split: The dates, for the report.
+        curves: Training curves of each model.
+    """
+    evaluation = config.evaluation
+    statistics = article_statistics(view, tables.articles, categorical=config.features.categorical)
+    cold_start = np.setdiff1d(judged["customer_index"].unique(), bought["customer_index"].unique())
+    figures, by_customer = {}, {}
+    for name, place in candidates.items():
+        found, found_new = (pd.read_parquet(place / f"{kind}.parquet") for kind in _KINDS)
+        figures[name] = evaluate_recommender(
+            found,
+            found_new,
+            judged,
+            bought,
+            statistics,
+            ks=(evaluation.k,),
+            recall_at=evaluation.num_candidates,
+            slices={"cold_start_customers": cold_start},
+            num_samples=evaluation.bootstrap_samples,
+            seed=config.seed,
+        )
+        by_customer[name] = customer_metrics(found, judged, k=evaluation.k)["map"]
+    write_report(
+        folder,
+        split=split,
+        customers=judged["customer_index"].nunique(),
+        artifact={name: artifact_hash(place) for name, place in artifacts.items()},
+        recommenders=figures,
+        comparisons=compare_recommenders(
+            by_customer,
+            baselines=[name for name in BASELINES if name in by_customer],
+            metric=f"map@{evaluation.k}",
+            num_samples=evaluation.bootstrap_samples,
+            seed=config.seed,
+        ),
+        counts=tables.counts,
+        notes=_notes(config, judged, bought),
+        training_curves=curves,
+    )

@@ -1,0 +1,1 @@
+"""Keras models: encoders, towers, losses and training."""

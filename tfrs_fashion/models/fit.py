@@ -1,0 +1,92 @@
+"""Training: epochs, validation over the full catalogue, early stopping."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+from rich.console import Console
+
+from tfrs_fashion.schema import RunError
+
+
+class EarlyStopping(tf.keras.callbacks.Callback):
+    """Judges the model after each epoch and stops when the figure no longer rises.
+
+    Args:
+        validate: Gives figures by name; the first one is to rise.
+        patience: Epochs to wait for a better one.
+    """
+
+    def __init__(self, validate: Callable[[], dict[str, float]], *, patience: int) -> None:
+        super().__init__()
+        self._validate = validate
+        self._patience = patience
+        self.best_epoch = 0
+        self._best = -math.inf
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        """Adds the figures to the logs of the epoch."""
+        figures = self._validate()
+        logs.update(figures)
+        figure = next(iter(figures.values()))
+        if figure > self._best:
+            self._best, self.best_epoch = figure, epoch + 1
+        elif epoch + 1 - self.best_epoch >= self._patience:
+            self.model.stop_training = True
+
+
+class _Show(tf.keras.callbacks.Callback):
+    """Shows each epoch's figures in a line, and ends training whose loss is not a number."""
+
+    def __init__(self, console: Console | None, epochs: int) -> None:
+        super().__init__()
+        self._console, self._epochs = console, epochs
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        if not math.isfinite(logs["loss"]):
+            raise RunError(
+                f"{self.model.name}: the loss of epoch {epoch + 1} is {logs['loss']}. Lower `two_tower.learning_rate`."
+            )
+        if self._console is not None:
+            figures = "  ".join(f"{name} {logs[name]:.4f}" for name in _figures(logs))
+            self._console.print(f"  {self.model.name} epoch {epoch + 1}/{self._epochs}  {figures}", highlight=False)
+
+
+def _figures(logs: dict[str, float]) -> Sequence[str]:
+    return [name for name in logs if name == "loss" or name.startswith("val_")]
+
+
+def fit_model(
+    model: tfrs.Model,
+    dataset: tf.data.Dataset,
+    *,
+    epochs: int,
+    validate: Callable[[], dict[str, float]] | None = None,
+    patience: int = 2,
+    console: Console | None = None,
+) -> tuple[int, dict[str, list[float]]]:
+    """Trains a compiled model.
+
+    Args:
+        model: Compiled.
+        dataset: The batches of an epoch.
+        epochs: At most so many passes.
+        validate: Called after each epoch; without it all epochs are run.
+        patience: Epochs to wait for a better first figure.
+        console: Where each epoch's figures are shown.
+
+    Returns:
+        The best epoch, counted from 1 (the last one without `validate`), and by epoch the loss and the figures.
+
+    Raises:
+        RunError: The loss is not finite.
+    """
+    callbacks: list[tf.keras.callbacks.Callback] = []
+    stopping = EarlyStopping(validate, patience=patience) if validate is not None else None
+    if stopping is not None:
+        callbacks.append(stopping)
+    callbacks.append(_Show(console, epochs))
+    fitted = model.fit(dataset, epochs=epochs, callbacks=callbacks, verbose=0)
+    curves = {name: [float(value) for value in fitted.history[name]] for name in _figures(fitted.history)}
+    return (stopping.best_epoch if stopping is not None else epochs), curves

@@ -1,0 +1,45 @@
+"""Losses of retrieval."""
+
+import tensorflow as tf
+
+
+def sampling_probability(num_baskets: tf.Tensor, *, total_baskets: int, batch_size: int) -> tf.Tensor:
+    """Returns the probability that an article is among the positives of a batch of baskets.
+
+    Args:
+        num_baskets: `[num_articles]` baskets that hold each article.
+        total_baskets: Baskets that a batch is drawn from.
+        batch_size: Baskets in a batch.
+
+    Returns:
+        `[num_articles]` float32, `1 - (1 - share) ** batch_size`.
+    """
+    share = tf.cast(num_baskets, tf.float64) / float(total_baskets)
+    return tf.cast(1.0 - (1.0 - tf.minimum(share, 1.0)) ** batch_size, tf.float32)
+
+
+def basket_softmax(
+    logits: tf.Tensor, *, query: tf.Tensor, candidate: tf.Tensor, log_probability: tf.Tensor
+) -> tf.Tensor:
+    """Computes the sampled softmax loss of each positive among the batch's candidates, with logQ correction.
+
+    The log of the probability that a candidate was sampled is subtracted from its logits, or frequent articles would
+    be punished for being drawn often. The other positives of the same basket are removed from the denominator: they
+    are no negatives (accidental hits).
+
+    Args:
+        logits: `[num_queries, num_candidates]` float32; each candidate is a different article.
+        query: `[num_positives]` int32, the query row of each positive.
+        candidate: `[num_positives]` int32, its candidate column.
+        log_probability: `[num_candidates]` float32, log of the sampling probability.
+
+    Returns:
+        `[num_positives]` float32, `-log(e^p / (e^p + Σ e^n))` over the negatives n of the query.
+
+    Source: Yi et al. 2019, Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations, eq. 3.
+    """
+    logits = logits - log_probability[tf.newaxis, :]
+    cells = tf.stack([query, candidate], axis=1)
+    positive = tf.gather_nd(logits, cells)
+    negatives = tf.tensor_scatter_nd_update(logits, cells, tf.fill(tf.shape(positive), logits.dtype.min))
+    return tf.math.softplus(tf.gather(tf.reduce_logsumexp(negatives, axis=1), query) - positive)

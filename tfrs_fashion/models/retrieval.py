@@ -1,0 +1,93 @@
+"""The retrieval model: two towers, trained on the next basket."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+
+from tfrs_fashion.features.history import BoughtArticles
+from tfrs_fashion.features.inputs import Histories
+from tfrs_fashion.models.encoders import ArticleEncoder
+from tfrs_fashion.models.losses import basket_softmax
+from tfrs_fashion.models.towers import CandidateTower, QueryTower
+
+
+class TwoTowerModel(tfrs.Model):
+    """Two towers whose scaled cosine predicts what the next basket holds.
+
+    A query is computed once a basket, whatever the number of its articles. The candidates of a batch are the distinct
+    articles of its baskets and some sampled ones.
+
+    Args:
+        encoder: Of articles, in histories and as candidates.
+        query_tower: See `QueryTower`.
+        candidate_tower: See `CandidateTower`.
+        temperature: Divides the cosine at the start; it is learned.
+        log_probability: `[num_articles + 2]` float32, log of the probability that a batch holds each article.
+        sampling_rate: `[num_articles + 2]` float32, probability that a batch draws each article as a further candidate.
+        new_weight: Weight of a positive that the history lacks, against one that it holds.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: ArticleEncoder,
+        query_tower: QueryTower,
+        candidate_tower: CandidateTower,
+        temperature: float,
+        log_probability: np.ndarray,
+        sampling_rate: np.ndarray,
+        new_weight: float,
+    ) -> None:
+        super().__init__(name="two_tower")
+        self.encoder = encoder
+        self.query_tower = query_tower
+        self.candidate_tower = candidate_tower
+        self._log_probability = tf.constant(log_probability, tf.float32)
+        self._sampling_rate = tf.constant(sampling_rate, tf.float32)
+        self._new_weight = new_weight
+        self._log_scale = self.add_weight(
+            "log_scale", [], initializer=tf.keras.initializers.Constant(-float(np.log(temperature)))
+        )
+
+    def embed_queries(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
+        """Embeds `[batch]` histories at `now` as `[batch, embedding_dim + 1]`; see `QueryTower`."""
+        bought, strongest = self.query_tower.read(histories, now)
+        article, order = tf.unique(strongest.article_index)
+        return self.query_tower(strongest, tf.gather(self.encoder(article), order), histories, now)
+
+    def compute_loss(self, inputs: dict[str, Any], training: bool = False) -> tf.Tensor:
+        """Computes the loss of a batch of `features.inputs.make_training_dataset`.
+
+        Each basket weighs as the square root of the number of its articles.
+        """
+        histories, now, target = inputs["histories"], inputs["now"], inputs["target"]
+        bought, strongest = self.query_tower.read(histories, now)
+        drawn = tf.where(tf.random.uniform(tf.shape(self._sampling_rate)) < self._sampling_rate)[:, 0]
+        candidates, column = tf.unique(tf.concat([target.flat_values, tf.cast(drawn, tf.int32)], axis=0))
+        # Every article of the batch is encoded once, whatever the number of histories that hold it.
+        articles, order = tf.unique(tf.concat([candidates, strongest.article_index], axis=0))
+        embedding = self.encoder(articles)
+        num_candidates = tf.size(candidates)
+        query = self.query_tower(strongest, tf.gather(embedding, order[num_candidates:]), histories, now)
+        candidate = self.candidate_tower(candidates, embedding[:num_candidates])
+        row = tf.cast(target.value_rowids(), tf.int32)
+        loss = basket_softmax(
+            tf.matmul(query, candidate, transpose_b=True) * tf.exp(self._log_scale),
+            query=row,
+            candidate=column[: tf.size(row)],
+            log_probability=tf.gather(self._log_probability, candidates),
+        )
+        weight = tf.math.rsqrt(tf.cast(tf.gather(target.row_lengths(), row), tf.float32))
+        weight *= tf.where(_holds(bought, row, target.flat_values), 1.0, self._new_weight)
+        return tf.reduce_sum(weight * loss) / tf.reduce_sum(weight)
+
+
+def _holds(bought: BoughtArticles, row: tf.Tensor, article_index: tf.Tensor) -> tf.Tensor:
+    """Tells which `[num_pairs]` (row, article) are among the bought ones, which ascend by row and article."""
+    stride = tf.constant(2**32, tf.int64)
+    known = bought.row * stride + tf.cast(bought.article_index, tf.int64)
+    asked = tf.cast(row, tf.int64) * stride + tf.cast(article_index, tf.int64)
+    known = tf.concat([known, [tf.int64.max]], axis=0)
+    return tf.gather(known, tf.searchsorted(known, asked)) == asked

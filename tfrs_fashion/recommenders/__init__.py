@@ -1,0 +1,1 @@
+"""Recommenders: one protocol, from popularity to two towers."""

@@ -1,0 +1,85 @@
+"""The protocol that every recommender obeys.
+
+A recommender is fitted from what is visible before `as_of`, and then is a `tf.Module` with one function of
+(histories, now, k, exclude). The same function answers in evaluation, in batch and inside the SavedModel.
+"""
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_fashion.features.inputs import Histories
+from tfrs_fashion.schema import RunError
+
+
+class Recommendations(NamedTuple):
+    """Ordered articles for a batch of customers, each `[batch, k]`, best first.
+
+    Attributes:
+        article_index: int32, 0 where fewer than k were found; those come last.
+        score: float32; it only orders, within one recommender.
+        source: string, the recommender that gave each article; empty where there is none.
+    """
+
+    article_index: tf.Tensor
+    score: tf.Tensor
+    source: tf.Tensor
+
+
+class Recommender(Protocol):
+    """What serving and evaluation need of a recommender.
+
+    Attributes:
+        name: As used in reports and config.
+        history_length: Last events of a history that it reads; None for all.
+    """
+
+    name: str
+    history_length: int | None
+
+    def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
+        """Recommends k articles to each customer.
+
+        Args:
+            histories: What each customer bought before `now`.
+            now: `[batch]` int64, seconds since 1970.
+            k: Scalar int32.
+            exclude: `[batch, num_excluded]` int32 article indices, 0 where a row excludes fewer.
+        """
+
+    def save(self, folder: Path) -> None:
+        """Writes what the class's own `load` needs to rebuild the recommender."""
+
+
+def with_source(article_index: tf.Tensor, score: tf.Tensor, name: str) -> Recommendations:
+    """Labels all articles with the recommender that found them."""
+    return Recommendations(article_index, score, tf.where(article_index > 0, name, ""))
+
+
+def save_state(folder: Path, arrays: dict[str, np.ndarray], **settings: Any) -> None:
+    """Writes arrays and JSON settings into `state.npz` and `settings.json`."""
+    np.savez(folder / "state.npz", allow_pickle=False, **arrays)
+    (folder / "settings.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+
+def load_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads what `save_state` wrote.
+
+    Raises:
+        RunError: A file is missing or corrupted.
+    """
+    try:
+        with np.load(folder / "state.npz", allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        return arrays, json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{folder}: the fitted recommender cannot be read ({error}). Run `train --force`.") from error
+
+
+def seconds(instant: datetime.datetime) -> int:
+    """Returns whole seconds since 1970."""
+    return int((instant - datetime.datetime(1970, 1, 1)).total_seconds())

@@ -1,0 +1,386 @@
+"""The stages of a run, in order: prepare → train → export → evaluate → release → recommend.
+
+Each does the stages before it, skips what is up to date, and writes whole outputs only. Models are chosen with train →
+validation, refitted on everything before the test cutoff, evaluated once, and refitted on all data for release.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import ibis
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from ibis import _
+from rich.console import Console
+
+from tfrs_fashion.config import PipelineConfig, RecommenderName
+from tfrs_fashion.data import complete_journey, simulator
+from tfrs_fashion.data.split import Split, make_splits, targets
+from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
+from tfrs_fashion.evaluation.report import load_metrics, metrics_table
+from tfrs_fashion.features.timelines import Timelines, read_timelines, write_timelines
+from tfrs_fashion.features.view import View, make_view
+from tfrs_fashion.fitting import fit_recommender, load_recommender, make_validator
+from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement
+from tfrs_fashion.recommenders.popularity import Popularity
+from tfrs_fashion.recommenders.recommender import Recommender
+from tfrs_fashion.recommenders.towers import TwoTower
+from tfrs_fashion.schema import InputError, Tables, check_tables
+from tfrs_fashion.serving.batch import load_artifact, recommend_batches, write_recommendations
+from tfrs_fashion.serving.export import export_artifact, latest_artifact, list_versions, write_models_config
+from tfrs_fashion.stage import (
+    code_fingerprint,
+    files_fingerprint,
+    fingerprint,
+    recover,
+    run_stage,
+    stored_fingerprint,
+)
+
+
+@dataclass
+class Run:
+    """One pipeline in one run folder.
+
+    Attributes:
+        config: The pipeline.
+        folder: Where its outputs go.
+        force: Repeat the stage that is asked for, even if it is up to date.
+        console: Where progress and figures are shown.
+        messages: The last lines for whoever ran it: what was written.
+    """
+
+    config: PipelineConfig
+    folder: Path
+    force: bool = False
+    console: Console = field(default_factory=Console)
+    messages: list[str] = field(default_factory=list)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The prepared tables, read by DuckDB."""
+        return read_tables(self._connection, self.folder / "tables")
+
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """`validation`, `test` and `release`."""
+        return make_splits(self.tables.transactions, **self.config.split.model_dump(exclude={"in_store_days"}))
+
+    @cached_property
+    def _connection(self) -> ibis.BaseBackend:
+        return ibis.duckdb.connect()
+
+    @cached_property
+    def _timelines(self) -> Timelines:
+        return read_timelines(self.folder / "timelines")
+
+    @cached_property
+    def _views(self) -> dict[str, View]:
+        return {}
+
+    def view(self, split: str) -> View:
+        """What is visible in `validation`, `test` or `release`."""
+        if split not in self._views:
+            self._views[split] = make_view(
+                self.tables,
+                self._timelines,
+                self.splits[split],
+                categorical=self.config.features.categorical,
+                in_store_days=self.config.split.in_store_days,
+            )
+        return self._views[split]
+
+    def _targets(self, split: str) -> pd.DataFrame:
+        return targets(self.splits[split], self.tables.transactions).execute()
+
+    def _stage(self, folder: Path, wanted: str, write: Callable[[Path], None], *, force: bool) -> None:
+        def write_aloud(partial: Path) -> None:
+            self.console.print(f"[dim]writing[/dim] {folder}", highlight=False, soft_wrap=True)
+            write(partial)
+
+        ran = run_stage(folder, wanted, write_aloud, force=force)
+        self.messages.append(f"{'wrote' if ran else 'up to date'}: {folder}")
+
+    # prepare
+
+    @cached_property
+    def _prepared(self) -> str:
+        data = self.config.data
+        files = complete_journey.source_files(data.path) if data.source == "complete_journey" else []
+        seed = self.config.seed if data.source == "simulator" else None
+        parts = (data.model_dump(), self.config.features.profile, seed, files_fingerprint(files))
+        return fingerprint("prepare", code_fingerprint(), *parts)
+
+    def _load_source(self) -> Tables:
+        data = self.config.data
+        match data.source:
+            case "complete_journey":
+                return complete_journey.load_tables(self._connection, path=data.path)
+            case "simulator":
+                sizes = data.model_dump(include={"num_customers", "num_articles", "num_days"})
+                return simulator.make_tables(**sizes, seed=self.config.seed)
+
+    def prepare(self, *, force: bool = False) -> None:
+        """Writes `tables/` and `timelines/`."""
+
+        def write_checked(folder: Path) -> None:
+            tables = self._load_source()
+            check_tables(tables)
+            write_tables(index_tables(tables), folder)
+
+        def write_dataset(folder: Path) -> None:
+            write_timelines(self.tables, folder, profile=self.config.features.profile)
+
+        self._stage(self.folder / "tables", self._prepared, write_checked, force=force)
+        self._stage(self.folder / "timelines", self._prepared, write_dataset, force=force)
+
+    # train
+
+    def _trained(self, name: RecommenderName) -> str:
+        config = self.config
+        own: dict[str, Any] = {
+            "popularity_7d": config.popularity.model_dump(),
+            "repurchase": {},
+            "als": config.als.model_dump(),
+            "two_tower": {**config.two_tower.model_dump(), **config.features.model_dump(), "k": config.evaluation.k},
+        }[name]
+        return fingerprint("train", self._prepared, name, own, config.split.model_dump(), config.seed)
+
+    def _model(self, name: str) -> Path:
+        return self.folder / "models" / name
+
+    def _choose(self, name: RecommenderName) -> dict[str, Any]:
+        """Chooses on validation what the refits keep: the towers' epochs."""
+        if name != "two_tower":
+            return {}
+        view = self.view("validation")
+        validate = make_validator(view, self._targets("validation"), k=self.config.evaluation.k)
+        chosen = fit_recommender(name, view, self.config, choice={}, validate=validate, console=self.console)
+        assert isinstance(chosen, TwoTower)
+        return {"choice": {"epochs": chosen.epochs}, "curves": chosen.curves}
+
+    def _chosen(self, name: str) -> dict[str, Any]:
+        return dict(json.loads((self._model(name) / "chosen.json").read_text(encoding="utf-8")))
+
+    def train(self, *, force: bool = False) -> None:
+        """Writes `models/<name>/`: settings chosen on validation, then fitted on all that test leaves visible."""
+        self.prepare()
+
+        def write(name: RecommenderName, folder: Path) -> None:
+            chosen = self._choose(name)
+            choice = chosen.get("choice", {})
+            fit_recommender(name, self.view("test"), self.config, choice=choice, console=self.console).save(folder)
+            (folder / "chosen.json").write_text(json.dumps(chosen, indent=2), encoding="utf-8")
+
+        for name in self.config.recommenders:
+            self._stage(self._model(name), self._trained(name), partial(write, name), force=force)
+
+    # export
+
+    def _exported(self, artifact: str) -> str:
+        name, index = self.config.servable[artifact]
+        settings = self.config.index.model_dump(exclude={"kinds"}) if index == "scann" else None
+        fallback = self._trained("popularity_7d")
+        return fingerprint("export", self._trained(name), fallback, index, settings, self.config.recommend.k)
+
+    def _write_artifact(
+        self, artifact: str, folder: Path, *, view: View, recommender: Recommender, fallback: Recommender
+    ) -> None:
+        _name, kind = self.config.servable[artifact]
+        if isinstance(recommender, TwoTower) and kind is not None:
+            settings = self.config.index.model_dump(exclude={"kinds"}) if kind == "scann" else {}
+            recommender = recommender.with_index(kind, name=artifact, **settings)
+        assert isinstance(fallback, Popularity)
+        export_artifact(
+            recommender,
+            fallback,
+            folder,
+            view=view,
+            k=self.config.recommend.k,
+            metadata={
+                "pipeline": self.config.name,
+                "config": self.config.model_dump(mode="json"),
+                "data_fingerprint": stored_fingerprint(self.folder / "tables"),
+                "split": view.split.describe(),
+            },
+        )
+
+    def _artifact(self, artifact: str) -> Path:
+        return self.folder / "saved_models" / artifact / "1"
+
+    def export(self, *, force: bool = False) -> None:
+        """Writes `saved_models/<name>/1/` in the run folder: the artifacts that are judged."""
+        self.train()
+
+        def write(artifact: str, folder: Path) -> None:
+            name, _kind = self.config.servable[artifact]
+            recommender = load_recommender(name, self._model(name))
+            fallback = load_recommender("popularity_7d", self._model("popularity_7d"))
+            self._write_artifact(artifact, folder, view=self.view("test"), recommender=recommender, fallback=fallback)
+
+        for artifact in self.config.servable:
+            self._stage(self._artifact(artifact), self._exported(artifact), partial(write, artifact), force=force)
+
+    # evaluate
+
+    def evaluate(self, *, force: bool = False) -> None:
+        """Writes `candidates/<name>/`, the answers of the artifacts, and `report/`."""
+        self.export()
+        config, evaluation = self.config, self.config.evaluation
+        length = max(evaluation.k, evaluation.num_candidates)
+        answered = {name: fingerprint("candidates", self._exported(name), length) for name in config.servable}
+        places = {name: self.folder / "candidates" / name for name in config.servable}
+        report = self.folder / "report"
+        wanted = fingerprint("report", answered, evaluation.model_dump())
+        recover(report)
+        if force or stored_fingerprint(report) != wanted:
+            bought, judged = bought_pairs(self.view("test")), self._targets("test")
+            ask = partial(
+                write_candidates,
+                tables=self.tables,
+                bought=bought,
+                customers=np.unique(judged["customer_index"].to_numpy()),
+                k=length,
+                batch_size=config.recommend.batch_size,
+                console=self.console,
+            )
+            for name, place in places.items():
+                self._stage(place, answered[name], partial(ask, self._artifact(name)), force=force)
+            chosen = {name: self._chosen(name) for name in config.recommenders}
+            write = partial(
+                write_judgement,
+                config=config,
+                view=self.view("test"),
+                tables=self.tables,
+                judged=judged,
+                bought=bought,
+                candidates=places,
+                artifacts={name: self._artifact(name) for name in config.servable},
+                split={**self.splits["test"].describe(), "validation": self.splits["validation"].describe()},
+                curves={name: found["curves"] for name, found in chosen.items() if "curves" in found},
+            )
+            self._stage(report, wanted, write, force=True)
+        self.console.print(metrics_table(load_metrics(report)))
+        self.messages.append(f"report: {report / 'report.html'}")
+
+    # release
+
+    def _released(self, artifact: str) -> Path:
+        return Path(self.config.export.folder) / artifact
+
+    def release(self, *, force: bool = False) -> None:
+        """Fits on all data with the chosen settings, and writes the next version of every artifact."""
+        self.train()
+        fitted: dict[str, Recommender] = {}
+
+        def fit(name: RecommenderName) -> Recommender:
+            if name not in fitted:
+                choice = self._chosen(name).get("choice", {})
+                fitted[name] = fit_recommender(
+                    name, self.view("release"), self.config, choice=choice, console=self.console
+                )
+            return fitted[name]
+
+        def write(artifact: str, folder: Path) -> None:
+            recommender, fallback = fit(self.config.servable[artifact][0]), fit("popularity_7d")
+            view = self.view("release")
+            self._write_artifact(artifact, folder, view=view, recommender=recommender, fallback=fallback)
+
+        for artifact in self.config.servable:
+            wanted = fingerprint("release", self._exported(artifact))
+            versions = list_versions(self._released(artifact))
+            latest = versions[-1][1] if versions else None
+            self._check_owner(latest)
+            if latest is not None and not force and stored_fingerprint(latest) == wanted:
+                self.messages.append(f"up to date: {latest}")
+                continue
+            version = versions[-1][0] + 1 if versions else 1
+            self._stage(self._released(artifact) / str(version), wanted, partial(write, artifact), force=True)
+        write_models_config(Path(self.config.export.folder))
+
+    def _check_owner(self, latest: Path | None) -> None:
+        """Refuses to put a version above one that another pipeline released."""
+        if latest is None:
+            return
+        try:
+            owner = json.loads((latest / "metadata.json").read_text(encoding="utf-8"))["pipeline"]
+        except (OSError, ValueError, KeyError):
+            owner = None
+        if owner != self.config.name:
+            raise InputError(
+                f"{latest}: released by {f'pipeline `{owner}`' if owner else 'something else'}, and a server would take "
+                f"a version of `{self.config.name}` for its successor. Set `export.folder` to another folder."
+            )
+
+    # recommend
+
+    def _bought_ids(self, customers: list[str]) -> dict[str, list[str]]:
+        pairs = self.tables.transactions.select("customer_id", "article_id").distinct()
+        pairs = pairs.filter(_.customer_id.isin(customers)).order_by(["customer_id", "article_id"]).execute()
+        return {str(key): rows.tolist() for key, rows in pairs.groupby("customer_id")["article_id"]}
+
+    def recommend(self, *, customers: Path | None = None, force: bool = False) -> None:
+        """Writes `recommendations/` for every customer, or for those in a file, from the released artifact."""
+        listed = read_customers(customers) if customers is not None else None
+        self.release()
+        config = self.config.recommend
+        known = [str(customer) for customer in ids_by_index(self.tables)[0]]
+        asked = known if listed is None else listed
+        folder = self.folder / "recommendations"
+        artifact = latest_artifact(self._released(config.recommender))
+        wanted = fingerprint("recommend", stored_fingerprint(artifact), str(artifact), config.model_dump(), listed)
+
+        def write(partial: Path) -> None:
+            answers = recommend_batches(
+                load_artifact(artifact),
+                asked,
+                k=config.k,
+                batch_size=config.batch_size,
+                exclude=self._bought_ids(asked) if config.exclude_bought else None,
+                console=self.console,
+            )
+            rows = write_recommendations(answers, partial)
+            self.messages.append(f"{rows:,} recommendations for {len(asked):,} customers, by {artifact}")
+
+        self._stage(folder, wanted, write, force=force)
+        unknown = len(set(asked) - set(known))
+        if unknown:
+            self.messages.append(f"{unknown:,} of {len(asked):,} customers are unknown: answered by popularity")
+        self.messages += [f"recommendations: {folder / f'recommendations.{kind}'}" for kind in ("parquet", "csv")]
+
+    def everything(self) -> None:
+        """Does every stage; with `force`, every stage again."""
+        for stage in (self.prepare, self.train, self.export, self.evaluate, self.release, self.recommend):
+            stage(force=self.force)
+
+
+def read_customers(path: Path) -> list[str]:
+    """Reads the customers to answer: a Parquet or CSV file with a column `customer_id`, or one id a line.
+
+    Raises:
+        InputError: The file cannot be read, lacks the column, or holds an empty or repeated id.
+    """
+    try:
+        if path.suffix == ".parquet":
+            frame = pd.read_parquet(path)
+        elif path.suffix == ".csv":
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        else:
+            frame = pd.DataFrame({"customer_id": path.read_text(encoding="utf-8").splitlines()})
+    except (OSError, ValueError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path}: cannot read the customers ({error}).") from error
+    if "customer_id" not in frame.columns:
+        raise InputError(f"{path}: no column `customer_id`; found {', '.join(map(str, frame.columns))}.")
+    ids = frame["customer_id"].fillna("").astype(str).str.strip()
+    empty, repeated = int((ids == "").sum()), ids[ids.duplicated() & (ids != "")].unique().tolist()
+    if ids.empty or empty or repeated:
+        raise InputError(
+            f"{path}: {len(ids):,} id(s), {empty:,} of them empty, {len(repeated):,} repeated, e.g. {repeated[:5]}. "
+            "Give each customer once."
+        )
+    return list(ids)

@@ -1,0 +1,1 @@
+"""Export to SavedModels, and batch inference with them."""

@@ -1,0 +1,203 @@
+"""The funnel inside an artifact: raw ids in, a recommender, popularity for whoever it cannot answer, raw ids out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_fashion.features.inputs import Histories, HistoryTable
+from tfrs_fashion.recommenders.popularity import Popularity
+from tfrs_fashion.recommenders.recommender import Recommendations, Recommender
+from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX
+
+
+class IdTable(tf.Module):
+    """Ids to indices and back, from a text file that becomes an asset of the SavedModel.
+
+    Args:
+        ids: `[num_ids]` strings; the id with index `FIRST_INDEX + i` is row i.
+        path: Where to write the file, one id a line.
+    """
+
+    def __init__(self, ids: Sequence[str], path: Path) -> None:
+        super().__init__(name=path.stem)
+        path.write_text("".join(f"{value}\n" for value in ids), encoding="utf-8")
+        line, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
+        self._to_index = tf.lookup.StaticHashTable(
+            tf.lookup.TextFileInitializer(str(path), tf.string, line, tf.int64, number, value_index_offset=FIRST_INDEX),
+            default_value=OUT_OF_VOCABULARY_INDEX,
+        )
+        self._to_id = tf.lookup.StaticHashTable(
+            tf.lookup.TextFileInitializer(str(path), tf.int64, number, tf.string, line), default_value=""
+        )
+
+    def to_index(self, ids: tf.Tensor) -> tf.Tensor:
+        """Looks up int32 indices; empty ids are padding, unknown ones out of vocabulary."""
+        return tf.where(ids == "", PADDING_INDEX, tf.cast(self._to_index.lookup(ids), tf.int32))
+
+    def to_id(self, index: tf.Tensor) -> tf.Tensor:
+        """Looks up the ids of int32 indices; empty where there is none."""
+        return self._to_id.lookup(tf.cast(index, tf.int64) - FIRST_INDEX)
+
+
+def clean_history(article_index: tf.Tensor, time: tf.Tensor, price: tf.Tensor, now: tf.Tensor) -> Histories:
+    """Makes histories from padded request tensors.
+
+    Events are sorted by time; padding (an empty id) and events at or after `now` are left out. The customer is
+    unknown and has no profile.
+
+    Args:
+        article_index: `[batch, length]` int32.
+        time: `[batch, length]` int64.
+        price: `[batch, length]` float32.
+        now: `[batch]` int64.
+    """
+    valid = (article_index != PADDING_INDEX) & (time < now[:, tf.newaxis])
+    order = tf.argsort(tf.where(valid, time, tf.int64.max), axis=1, stable=True)
+    lengths = tf.reduce_sum(tf.cast(valid, tf.int64), axis=1)
+
+    def ragged(values: tf.Tensor) -> tf.RaggedTensor:
+        return tf.RaggedTensor.from_tensor(tf.gather(values, order, batch_dims=1), lengths=lengths)
+
+    unknown = tf.fill([tf.shape(now)[0]], OUT_OF_VOCABULARY_INDEX)
+    return Histories(
+        unknown, ragged(article_index), ragged(time), ragged(price), tf.zeros([tf.shape(now)[0], 0], tf.int32)
+    )
+
+
+class Funnel(tf.Module):
+    """What an artifact computes.
+
+    Args:
+        recommender: Answers customers with a history.
+        fallback: Answers the others, and fills lists that are too short.
+        customers: Customer ids.
+        articles: Article ids.
+        histories: Histories of the known customers.
+        now: `[num_customers + 2]` int64, the instant at which each customer is answered.
+        k: Articles that `serving_default` returns.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        fallback: Popularity,
+        *,
+        customers: IdTable,
+        articles: IdTable,
+        histories: HistoryTable,
+        now: np.ndarray,
+        k: int,
+    ) -> None:
+        super().__init__(name="funnel")
+        self._recommender = recommender
+        self._fallback = fallback
+        self._customers = customers
+        self._articles = articles
+        self._histories = histories
+        self._now = tf.Variable(now, trainable=False, dtype=tf.int64)
+        self._k = k
+
+    def answer(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
+        """Recommends, and lets popularity answer where the recommender has nothing.
+
+        Scores never rise along a list: popular articles that fill it up are scored below those before them.
+        """
+        found = self._recommender(histories, now=now, k=k, exclude=exclude)
+        article_index = found.article_index
+        if self._recommender.history_length != 0:
+            known = tf.cast(histories.article_index >= FIRST_INDEX, tf.int32)
+            article_index = tf.where(tf.reduce_sum(known, axis=1)[:, tf.newaxis] > 0, article_index, PADDING_INDEX)
+        is_found = article_index != PADDING_INDEX
+        num_found = tf.reduce_sum(tf.cast(is_found, tf.int32), axis=1, keepdims=True)
+        fill = self._fallback(histories, now=now, k=k, exclude=tf.concat([exclude, article_index], axis=1))
+        lowest = tf.reduce_min(tf.where(is_found, found.score, np.inf), axis=1, keepdims=True)
+        lowest = tf.where(num_found > 0, lowest, 0.0)
+        position = tf.maximum(tf.range(k)[tf.newaxis, :] - num_found, 0)
+        fill_index = tf.gather(fill.article_index, position, batch_dims=1)
+        fill_score = lowest - 1.0 / (1.0 + tf.gather(fill.score, position, batch_dims=1))
+        fill_source = tf.gather(fill.source, position, batch_dims=1)
+        return Recommendations(
+            article_index=tf.where(is_found, article_index, fill_index),
+            score=tf.where(is_found, found.score, tf.where(fill_index != PADDING_INDEX, fill_score, 0.0)),
+            source=tf.where(is_found, found.source, fill_source),
+        )
+
+    def _outputs(self, histories: Histories, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> dict[str, tf.Tensor]:
+        width = tf.maximum(tf.reduce_max(tf.concat([k, [0]], axis=0)), 0)
+        found = self.answer(histories, now=now, k=width, exclude=self._articles.to_index(exclude))
+        wanted = (tf.range(width)[tf.newaxis, :] < k[:, tf.newaxis]) & (found.article_index != PADDING_INDEX)
+        return {
+            "article_ids": tf.where(wanted, self._articles.to_id(found.article_index), ""),
+            "scores": tf.where(wanted, found.score, 0.0),
+            "sources": tf.where(wanted, found.source, ""),
+        }
+
+    def by_customer(self, customer_id: tf.Tensor, exclude: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Answers known customers from their stored histories, and unknown ones by popularity.
+
+        Args:
+            customer_id: `[batch]` string.
+            exclude: `[batch, num_excluded]` string article ids, empty strings where a row excludes fewer.
+            k: `[batch]` int32, articles wanted; rows that want fewer than the largest k end in empty strings.
+
+        Returns:
+            `article_ids` string, `scores` float32 and `sources` string, `[batch, max(k)]`, best first.
+        """
+        customer_index = tf.maximum(self._customers.to_index(customer_id), OUT_OF_VOCABULARY_INDEX)
+        now = tf.gather(self._now, customer_index)
+        return self._outputs(self._histories(customer_index), now, k, exclude)
+
+    def by_history(
+        self,
+        article_ids: tf.Tensor,
+        times: tf.Tensor,
+        prices: tf.Tensor,
+        now: tf.Tensor,
+        exclude: tf.Tensor,
+        k: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        """Answers from a history given in the request.
+
+        Args:
+            article_ids: `[batch, length]` string, empty strings where a history is shorter.
+            times: `[batch, length]` int64, seconds since 1970, in any order.
+            prices: `[batch, length]` float32, NaN where unknown.
+            now: `[batch]` int64; events at or after it are not seen.
+            exclude: As in `by_customer`.
+            k: As in `by_customer`.
+
+        Returns:
+            As `by_customer`.
+        """
+        histories = clean_history(self._articles.to_index(article_ids), times, prices, now)
+        profile = tf.zeros([tf.shape(now)[0], self._histories.num_profile_features], tf.int32)
+        return self._outputs(histories._replace(profile=profile), now, k, exclude)
+
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """Traces one signature for each purpose, every input with a batch dimension."""
+        spec = tf.TensorSpec
+        customer_id = spec([None], tf.string, "customer_id")
+        exclude = spec([None, None], tf.string, "exclude")
+        k = spec([None], tf.int32, "k")
+
+        @tf.function(input_signature=(customer_id,))
+        def default(customer_id: tf.Tensor) -> dict[str, tf.Tensor]:
+            batch = tf.shape(customer_id)[0]
+            return self.by_customer(customer_id, tf.fill([batch, 0], ""), tf.fill([batch], self._k))
+
+        by_customer = tf.function(self.by_customer, input_signature=(customer_id, exclude, k))
+        by_history = tf.function(
+            self.by_history,
+            input_signature=(
+                spec([None, None], tf.string, "article_ids"),
+                spec([None, None], tf.int64, "times"),
+                spec([None, None], tf.float32, "prices"),
+                spec([None], tf.int64, "now"),
+                exclude,
+                k,
+            ),
+        )
+        functions = {"serving_default": default, "by_customer": by_customer, "by_history": by_history}
+        return {name: function.get_concrete_function() for name, function in functions.items()}
