@@ -1,5 +1,6 @@
 """The `tfrs-fashion` command: one short function a verb."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,6 +42,7 @@ def _do(
     work: "Callable[[Run], Any]",
 ) -> None:
     """Runs a verb: bad input or usage exits with 2, another failure with 1, each with one message."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0" if debug else "3"  # errors are raised; the rest is noise
     try:
         from tfrs_fashion.config import load_config
 

@@ -36,8 +36,8 @@ def make_validator(
     Returns:
         A function of a recommender that gives `val_map@k` and `val_recall@k`.
     """
-    table = HistoryTable(view.timelines, view.profile)
-    known = targets[targets["customer_index"] < len(view.now)]
+    table, cutoff = HistoryTable(view.timelines, view.profile), view.now
+    known = targets[targets["customer_index"] < len(cutoff)]
     customers = np.unique(known["customer_index"].to_numpy(dtype=np.int32))
 
     def validate(recommender: Recommender) -> dict[str, float]:
@@ -47,7 +47,7 @@ def make_validator(
             return recommender(table(customer_index), now=now, k=tf.constant(k), exclude=exclude).article_index
 
         batches = [customers[start : start + batch_size] for start in range(0, len(customers), batch_size)]
-        articles = np.concatenate([answer(batch, view.now[batch]).numpy() for batch in batches])
+        articles = np.concatenate([answer(batch, cutoff[batch]).numpy() for batch in batches])
         candidates = pd.DataFrame(
             {
                 "customer_index": np.repeat(customers, k),

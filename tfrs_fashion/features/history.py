@@ -27,9 +27,7 @@ class BoughtArticles(NamedTuple):
     decayed: tf.Tensor
 
 
-def bought_articles(
-    histories: Histories, now: tf.Tensor, *, time_scales_days: Sequence[float] = ()
-) -> BoughtArticles:
+def bought_articles(histories: Histories, now: tf.Tensor, *, time_scales_days: Sequence[float] = ()) -> BoughtArticles:
     """Counts how often and how lately each article was bought.
 
     An article counts once a basket, however many lines it has there; one instant is one basket. Unknown articles are

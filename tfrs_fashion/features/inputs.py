@@ -86,6 +86,20 @@ class HistoryTable(tf.Module):
         end = tf.gather(self._row_splits, customer_index + 1)
         return self.between(customer_index, start, end)
 
+    def spec(self) -> Histories:
+        """Returns the type of what a look-up gives, for a `tf.function`'s input signature."""
+
+        def events(dtype: tf.DType) -> tf.RaggedTensorSpec:
+            return tf.RaggedTensorSpec([None, None], dtype, ragged_rank=1, row_splits_dtype=tf.int64)
+
+        return Histories(
+            customer_index=tf.TensorSpec([None], tf.int32),
+            article_index=events(tf.int32),
+            time=events(tf.int64),
+            price=events(tf.float32),
+            profile=tf.TensorSpec([None, self.num_profile_features], tf.int32),
+        )
+
     def between(self, customer_index: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> Histories:
         """Reads the events from `start` to before `end`, `[batch]` int64 positions each."""
         position = tf.ragged.range(start, end)

@@ -20,7 +20,7 @@ class Scann(tf.Module):
     Args:
         candidate_embeddings: `[num_candidates, embedding_dim]` float32.
         article_index: `[num_candidates]` int32, the article behind each row.
-        num_leaves: Partitions; 0 for the square root of the number of candidates.
+        num_leaves: Partitions; 0 for the square root of the number of candidates, but no less than 100 in each.
         leaves_to_search_share: Share of the partitions that a query visits.
         num_reordering_candidates: Candidates scored again exactly; more are found less well.
 
@@ -44,7 +44,7 @@ class Scann(tf.Module):
                 f"index.kinds: `scann` partitions the catalogue and needs at least {MIN_CANDIDATES} articles in store, "
                 f'found {num_candidates}. Use index.kinds = ["exact"].'
             )
-        num_leaves = num_leaves or max(1, int(num_candidates**0.5))
+        num_leaves = num_leaves or max(1, min(int(num_candidates**0.5), num_candidates // MIN_CANDIDATES))
         try:
             self._searcher = tfrs.layers.factorized_top_k.ScaNN(
                 k=min(num_reordering_candidates, num_candidates),

@@ -90,9 +90,7 @@ class HistoryEncoder(tf.keras.layers.Layer):
         self._weight = tf.keras.layers.Dense(2, kernel_initializer=initial(stddev=0.1, seed=seed + 1))
         # The second sum, through a map that starts at zero, adds what goes with the history beside the history itself.
         self._related = tf.keras.layers.Dense(embedding_dim, kernel_initializer="zeros")
-        self._log_step = self.add_weight(
-            "log_step", [num_steps], initializer=tf.keras.initializers.Constant(-1.2)
-        )
+        self._log_step = self.add_weight("log_step", [num_steps], initializer=tf.keras.initializers.Constant(-1.2))
         self._num_steps = num_steps
 
     def _features(self, bought: BoughtArticles, now: tf.Tensor) -> tf.Tensor:

@@ -92,9 +92,7 @@ class QueryTower(tf.keras.Model):
         strength = bought.decayed[:, self._base_time_scale]
         return bought, keep_strongest(bought, strength, limit=self._num_articles)
 
-    def call(
-        self, bought: BoughtArticles, embedding: tf.Tensor, histories: Histories, now: tf.Tensor
-    ) -> tf.Tensor:
+    def call(self, bought: BoughtArticles, embedding: tf.Tensor, histories: Histories, now: tf.Tensor) -> tf.Tensor:
         """Embeds queries.
 
         Args:

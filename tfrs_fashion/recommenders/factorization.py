@@ -108,10 +108,11 @@ def fit_als(
     )
     customer, article = pairs["customer_index"].to_numpy(), pairs["article_index"].to_numpy()
     matrix = csr_matrix((pairs["weight"].to_numpy(dtype=np.float32), (customer, article)))
-    model = AlternatingLeastSquares(
-        factors=factors, iterations=iterations, regularization=regularization, alpha=alpha, random_state=seed
-    )
+    # `implicit` runs its own threads, and asks that those of BLAS stay out of their way.
     with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            factors=factors, iterations=iterations, regularization=regularization, alpha=alpha, random_state=seed
+        )
         model.fit(matrix, show_progress=False)
     customer_factors = np.array(model.user_factors, dtype=np.float32)
     customer_factors[np.bincount(customer, minlength=len(customer_factors)) == 0] = 0.0

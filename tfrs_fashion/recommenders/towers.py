@@ -9,7 +9,13 @@ import tensorflow as tf
 from rich.console import Console
 
 from tfrs_fashion.features.articles import make_content_values
-from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories, HistoryTable, make_training_baskets, make_training_dataset
+from tfrs_fashion.features.inputs import (
+    SECONDS_A_DAY,
+    Histories,
+    HistoryTable,
+    make_training_baskets,
+    make_training_dataset,
+)
 from tfrs_fashion.features.view import View
 from tfrs_fashion.index.exact import Exact
 from tfrs_fashion.index.scann import Scann
@@ -156,9 +162,7 @@ def fit_two_tower(
     articles, timelines = view.articles, view.timelines
     since = int(view.now.max()) - target_days * SECONDS_A_DAY
     baskets = make_training_baskets(timelines, since=since, history_length=history_length)
-    dataset = make_training_dataset(
-        HistoryTable(timelines, view.profile), baskets, batch_size=batch_size, seed=seed
-    )
+    dataset = make_training_dataset(HistoryTable(timelines, view.profile), baskets, batch_size=batch_size, seed=seed)
     size = articles.num_articles + FIRST_INDEX
     num_targets = np.bincount(baskets.target, minlength=size)
     frequent = articles.num_baskets >= min_baskets

@@ -98,8 +98,12 @@ class Funnel(tf.Module):
         self._histories = histories
         self._now = tf.Variable(now, trainable=False, dtype=tf.int64)
         self._k = k
+        # One trace serves every signature.
+        batch, excluded = tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, None], tf.int32)
+        signature = (histories.spec(), batch, tf.TensorSpec([], tf.int32), excluded)
+        self._answer = tf.function(self.answer, input_signature=signature)
 
-    def answer(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
+    def answer(self, histories: Histories, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
         """Recommends, and lets popularity answer where the recommender has nothing.
 
         Scores never rise along a list: popular articles that fill it up are scored below those before them.
@@ -126,7 +130,7 @@ class Funnel(tf.Module):
 
     def _outputs(self, histories: Histories, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> dict[str, tf.Tensor]:
         width = tf.maximum(tf.reduce_max(tf.concat([k, [0]], axis=0)), 0)
-        found = self.answer(histories, now=now, k=width, exclude=self._articles.to_index(exclude))
+        found = self._answer(histories, now, width, self._articles.to_index(exclude))
         wanted = (tf.range(width)[tf.newaxis, :] < k[:, tf.newaxis]) & (found.article_index != PADDING_INDEX)
         return {
             "article_ids": tf.where(wanted, self._articles.to_id(found.article_index), ""),
@@ -182,12 +186,14 @@ class Funnel(tf.Module):
         exclude = spec([None, None], tf.string, "exclude")
         k = spec([None], tf.int32, "k")
 
+        by_customer = tf.function(self.by_customer, input_signature=(customer_id, exclude, k))
+
         @tf.function(input_signature=(customer_id,))
         def default(customer_id: tf.Tensor) -> dict[str, tf.Tensor]:
             batch = tf.shape(customer_id)[0]
-            return self.by_customer(customer_id, tf.fill([batch, 0], ""), tf.fill([batch], self._k))
+            answer: dict[str, tf.Tensor] = by_customer(customer_id, tf.fill([batch, 0], ""), tf.fill([batch], self._k))
+            return answer
 
-        by_customer = tf.function(self.by_customer, input_signature=(customer_id, exclude, k))
         by_history = tf.function(
             self.by_history,
             input_signature=(
