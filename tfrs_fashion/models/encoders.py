@@ -48,12 +48,14 @@ class ArticleEncoder(tf.keras.layers.Layer):
         position = tf.ragged.range(
             tf.gather(self._row_splits, article_index), tf.gather(self._row_splits, article_index + 1)
         )
-        value = tf.gather(self._values, position.flat_values)
-        segment = position.value_rowids()
-        num_articles = tf.shape(article_index, out_type=tf.int64)[0]
-        content = tf.math.unsorted_segment_sum(tf.gather(self._content_embedding, value), segment, num_articles)
-        count = tf.cast(position.row_lengths(), tf.float32)[:, tf.newaxis]
-        return tf.math.l2_normalize(own + content * tf.math.rsqrt(tf.maximum(count, 1.0)), axis=1)
+        # As a sparse matrix, whose gradient is one dense product: a gather's gradient would list every value again.
+        value = tf.cast(tf.gather(self._values, position.flat_values), tf.int64)
+        shape = [tf.shape(article_index, out_type=tf.int64)[0], tf.shape(self._content_embedding, out_type=tf.int64)[0]]
+        cells = tf.stack([position.value_rowids(), value], axis=1)
+        count = tf.cast(position.row_lengths(), tf.float32)
+        weight = tf.gather(tf.math.rsqrt(tf.maximum(count, 1.0)), position.value_rowids())
+        content = tf.sparse.sparse_dense_matmul(tf.SparseTensor(cells, weight, shape), self._content_embedding)
+        return tf.math.l2_normalize(own + content, axis=1)
 
 
 class HistoryEncoder(tf.keras.layers.Layer):
