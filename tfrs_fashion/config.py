@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tfrs_fashion.schema import InputError
 
+RecommenderName = Literal["popularity_7d", "repurchase", "als", "two_tower"]
+IndexKind = Literal["exact", "scann"]
+
 
 class Section(BaseModel):
     """A section of a pipeline file: unknown keys are errors, and values never change after loading."""
@@ -145,7 +148,7 @@ class IndexConfig(Section):
         num_reordering_candidates: Candidates that ScaNN scores again exactly; at least the largest k.
     """
 
-    kinds: tuple[Literal["exact", "scann"], ...] = ("exact", "scann")
+    kinds: tuple[IndexKind, ...] = ("exact", "scann")
     num_leaves: int = Field(default=0, ge=0)
     leaves_to_search_share: float = Field(default=0.5, gt=0, le=1)
     num_reordering_candidates: int = Field(default=1000, ge=1)
@@ -180,9 +183,6 @@ class ExportConfig(Section):
     folder: str = "saved_models"
 
 
-RecommenderName = Literal["popularity_7d", "repurchase", "als", "two_tower"]
-
-
 class PipelineConfig(Section):
     """A whole pipeline."""
 
@@ -215,12 +215,12 @@ class PipelineConfig(Section):
         return self
 
     @property
-    def servable(self) -> dict[str, tuple[RecommenderName, str | None]]:
+    def servable(self) -> dict[str, tuple[RecommenderName, IndexKind | None]]:
         """Every artifact that this pipeline exports: its name, the recommender in it, and its index if it has one.
 
         The first index carries the recommender's own name.
         """
-        names: dict[str, tuple[RecommenderName, str | None]] = {}
+        names: dict[str, tuple[RecommenderName, IndexKind | None]] = {}
         for recommender in self.recommenders:
             if recommender != "two_tower":
                 names[recommender] = (recommender, None)

@@ -60,11 +60,14 @@ def write_candidates(
     """
     customer_id, article_id = ids_by_index(tables)
     ask = load_artifact(artifact)
-    before = bought[bought["customer_index"].isin(customers)].groupby("customer_index")["article_index"]
-    exclude = {
-        customer_id[customer - FIRST_INDEX]: article_id[rows.to_numpy() - FIRST_INDEX].tolist()
-        for customer, rows in before
-    }
+    before = bought[bought["customer_index"].isin(customers)]
+    before = pd.DataFrame(
+        {
+            "customer_id": customer_id[before["customer_index"] - FIRST_INDEX],
+            "article_id": article_id[before["article_index"] - FIRST_INDEX],
+        }
+    )
+    exclude = {str(customer): rows.tolist() for customer, rows in before.groupby("customer_id")["article_id"]}
     for kind, left_out in zip(_KINDS, (None, exclude), strict=True):
         answers = recommend_batches(
             ask,

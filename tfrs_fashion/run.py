@@ -80,6 +80,10 @@ class Run:
         return read_timelines(self.folder / "timelines")
 
     @cached_property
+    def _seen(self) -> set[Path]:
+        return set()
+
+    @cached_property
     def _views(self) -> dict[str, View]:
         return {}
 
@@ -103,8 +107,9 @@ class Run:
             self.console.print(f"[dim]writing[/dim] {folder}", highlight=False, soft_wrap=True)
             write(partial)
 
-        ran = run_stage(folder, wanted, write_aloud, force=force)
-        self.messages.append(f"{'wrote' if ran else 'up to date'}: {folder}")
+        if not run_stage(folder, wanted, write_aloud, force=force) and folder not in self._seen:
+            self.console.print(f"[dim]up to date[/dim] {folder}", highlight=False, soft_wrap=True)
+        self._seen.add(folder)
 
     # prepare
 
@@ -297,11 +302,11 @@ class Run:
             latest = versions[-1][1] if versions else None
             self._check_owner(latest)
             if latest is not None and not force and stored_fingerprint(latest) == wanted:
-                self.messages.append(f"up to date: {latest}")
                 continue
             version = versions[-1][0] + 1 if versions else 1
             self._stage(self._released(artifact) / str(version), wanted, partial(write, artifact), force=True)
         write_models_config(Path(self.config.export.folder))
+        self.messages += [f"SavedModel: {latest_artifact(self._released(name))}" for name in self.config.servable]
 
     def _check_owner(self, latest: Path | None) -> None:
         """Refuses to put a version above one that another pipeline released."""

@@ -13,8 +13,6 @@ from ibis import _
 from tfrs_fashion.schema import Column, InputError, RowCount, Tables, check_columns
 
 NOT_MERCHANDISE = ("FUEL", "MISCELLANEOUS", "COUPON")
-CATEGORICAL = ("department", "product_category", "product_type", "brand", "manufacturer_id", "package_size")
-PROFILE = ("age_band", "income", "home_ownership", "marital_status", "household_size", "household_comp", "kids_count")
 
 _RAW = {
     "transactions": (
@@ -28,23 +26,24 @@ _RAW = {
         Column("coupon_match_disc", "float"),
         Column("transaction_timestamp", "timestamp"),
     ),
-    "products": tuple(
-        Column(name, "int" if name.endswith("_id") else "string")
-        for name in ("product_id", "manufacturer_id", "department", "brand", "product_category", "product_type")
-    )
-    + (Column("package_size", "string"),),
-    "demographics": tuple(
-        Column(name, "int" if name == "household_id" else "string")
-        for name in (
-            "household_id",
-            "age",
-            "income",
-            "home_ownership",
-            "marital_status",
-            "household_size",
-            "household_comp",
-            "kids_count",
-        )
+    "products": (
+        Column("product_id", "int"),
+        Column("manufacturer_id", "int"),
+        Column("department", "string"),
+        Column("brand", "string"),
+        Column("product_category", "string"),
+        Column("product_type", "string"),
+        Column("package_size", "string"),
+    ),
+    "demographics": (
+        Column("household_id", "int"),
+        Column("age", "string"),
+        Column("income", "string"),
+        Column("home_ownership", "string"),
+        Column("marital_status", "string"),
+        Column("household_size", "string"),
+        Column("household_comp", "string"),
+        Column("kids_count", "string"),
     ),
 }
 

@@ -12,9 +12,6 @@ import pandas as pd
 
 from tfrs_fashion.schema import Tables
 
-CATEGORICAL = ("garment_group", "colour", "section")
-PROFILE = ("age_band", "status")
-
 _GARMENT_GROUPS = ("Jersey Basic", "Trousers", "Knitwear", "Shoes", "Dresses", "Accessories")
 _COLOURS = ("Black", "White", "Blue", "Grön", "Red", "ベージュ")
 _SECTIONS = ("Ladieswear", "Menswear", "Kids")

@@ -85,7 +85,5 @@ def read_tables(connection: ibis.BaseBackend, folder: Path) -> Tables:
         if not (folder / f"{name}.parquet").is_file():
             raise InputError(f"{folder / name}.parquet: no such file. Run `prepare` first.")
     counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
-    return Tables(
-        *(connection.read_parquet(folder / f"{name}.parquet") for name in _NAMES),
-        counts=tuple(RowCount(**count) for count in counts),
-    )
+    customers, articles, transactions = (connection.read_parquet(folder / f"{name}.parquet") for name in _NAMES)
+    return Tables(customers, articles, transactions, counts=tuple(RowCount(**count) for count in counts))

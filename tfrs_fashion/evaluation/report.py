@@ -346,14 +346,17 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
         metrics: A `metrics.json` as `load_metrics` reads it.
 
     Returns:
-        One row a recommender; the interval is given for map@12.
+        One row a recommender: map with its interval, recall, map of new articles, recall of the candidates.
     """
-    columns = ("map@12", "recall@12", "map@12_new", "recall@200", "coverage@12")
+    names = {metric for figures in metrics["recommenders"].values() for metric in figures}
+    k, *_rest = sorted(int(found["k"]) for name in names if (found := re.fullmatch(r"map@(?P<k>\d+)", name)))
+    deepest = max(int(found["k"]) for name in names if (found := re.fullmatch(r"recall@(?P<k>\d+)", name)))
+    columns = [f"map@{k}", f"recall@{k}", f"map@{k}_new", f"recall@{deepest}"]
     table = Table(title=f"{metrics['customers']:,} customers")
-    table.add_column("recommender")
-    for column in columns:
-        table.add_column(column, justify="right")
+    table.add_column("recommender", no_wrap=True)
+    for column in (columns[0], "95% interval", *columns[1:]):
+        table.add_column(column, justify="right", no_wrap=True)
     for name, figures in metrics["recommenders"].items():
         (value, interval), *others = [_format(column, figures.get(column)) for column in columns]
-        table.add_row(escape(name), f"{value} {interval}".strip(), *[found for found, _interval in others])
+        table.add_row(escape(name), value, interval.strip("()"), *[found for found, _interval in others])
     return table

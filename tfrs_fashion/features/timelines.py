@@ -114,10 +114,10 @@ def _examples(customers: pd.DataFrame, events: pd.DataFrame, profile: Sequence[s
     for row, start, end in zip(customers.itertuples(index=False), first, last, strict=True):
         example = tf.train.Example()
         feature = example.features.feature
-        feature["customer_id"].bytes_list.value.append(row.customer_id.encode())
+        feature["customer_id"].bytes_list.value.append(str(row.customer_id).encode())
         feature["customer_index"].int64_list.value.append(row.customer_index)
         for name in profile:
-            value = getattr(row, name)
+            value: Any = getattr(row, name)
             feature[f"profile/{name}"].bytes_list.value.append(value.encode() if isinstance(value, str) else b"")
         for name, dtype in _EVENTS.items():
             values = columns[name][start:end].tolist()

@@ -24,7 +24,7 @@ def look_up(values: Iterable[str | None], vocabulary: Sequence[str]) -> np.ndarr
     [3, 0, 1]
     """
     series = pd.Series(list(values), dtype=object)
-    position = pd.Index(list(vocabulary)).get_indexer(series) if len(vocabulary) else np.full(len(series), -1)
+    position = pd.Index(list(vocabulary)).get_indexer(pd.Index(series)) if len(vocabulary) else np.full(len(series), -1)
     index = np.where(position >= 0, position + FIRST_INDEX, OUT_OF_VOCABULARY_INDEX)
     missing = series.isna().to_numpy() | (series == "").to_numpy()
     return np.where(missing, PADDING_INDEX, index).astype(np.int32)

@@ -53,7 +53,7 @@ class TwoTowerModel(tfrs.Model):
 
     def embed_queries(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
         """Embeds `[batch]` histories at `now` as `[batch, embedding_dim + 1]`; see `QueryTower`."""
-        bought, strongest = self.query_tower.read(histories, now)
+        _bought, strongest = self.query_tower.read(histories, now)
         article, order = tf.unique(strongest.article_index)
         return self.query_tower(strongest, tf.gather(self.encoder(article), order), histories, now)
 

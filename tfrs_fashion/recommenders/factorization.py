@@ -73,7 +73,7 @@ def fit_als(
     half_life_days: float = 30.0,
     seed: int = 1,
 ) -> Factorization:
-    """Factorises the matrix of customers × articles, weighted by baskets that lose half their weight in a half-life.
+    """Factorises the matrix of customers and articles, weighted by baskets that lose half their weight in a half-life.
 
     Args:
         transactions: The visible transactions only.

@@ -66,7 +66,7 @@ def save_state(folder: Path, arrays: dict[str, np.ndarray], **settings: Any) -> 
     (folder / "settings.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
 
-def load_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads what `save_state` wrote.
 
     Raises:

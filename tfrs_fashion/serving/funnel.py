@@ -1,6 +1,6 @@
 """The funnel inside an artifact: raw ids in, a recommender, popularity for whoever it cannot answer, raw ids out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ class IdTable(tf.Module):
         path: Where to write the file, one id a line.
     """
 
-    def __init__(self, ids: Sequence[str], path: Path) -> None:
+    def __init__(self, ids: Iterable[str], path: Path) -> None:
         super().__init__(name=path.stem)
         path.write_text("".join(f"{value}\n" for value in ids), encoding="utf-8")
         line, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
