@@ -1,0 +1,109 @@
+"""Fixtures that all tests share: the tiny pipeline's tables, timelines and splits, and how to skip."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import ibis
+import pytest
+
+from tfrs_fashion.config import PipelineConfig, load_config
+from tfrs_fashion.schema import Tables
+
+# TensorFlow takes seconds to load: only tests that need it shall pay.
+if TYPE_CHECKING:
+    from tfrs_fashion.data.split import Split
+    from tfrs_fashion.features.timelines import Timelines
+    from tfrs_fashion.features.view import View
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def skip_or_fail() -> Callable[[str], NoReturn]:
+    """Skips for a reason; with TFRS_FASHION_NO_SKIP=1 nothing may be missing, so the test fails instead."""
+
+    def stop(reason: str) -> NoReturn:
+        if os.environ.get("TFRS_FASHION_NO_SKIP") == "1":
+            pytest.fail(f"TFRS_FASHION_NO_SKIP=1, but {reason}")
+        pytest.skip(reason)
+
+    return stop
+
+
+@pytest.fixture(scope="session")
+def data_path(skip_or_fail: Callable[[str], NoReturn]) -> Path:
+    """The folder of raw data that does not come with the installation."""
+    named = os.environ.get("TFRS_FASHION_DATA", "")
+    if not named:
+        skip_or_fail("the environment variable TFRS_FASHION_DATA is not set")
+    if not Path(named).is_dir():
+        skip_or_fail(f"TFRS_FASHION_DATA={named} is no folder")
+    return Path(named)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def config() -> PipelineConfig:
+    """The tiny pipeline."""
+    return load_config(ROOT / "pipelines" / "tiny.toml")
+
+
+@pytest.fixture(scope="session")
+def tables(config: PipelineConfig, tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    """The tiny pipeline's tables, checked, indexed, written and read back."""
+    from tfrs_fashion.data.simulator import make_tables
+    from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
+    from tfrs_fashion.schema import check_tables
+
+    made = make_tables(**config.data.model_dump(include={"num_customers", "num_articles", "num_days"}), seed=1)
+    check_tables(made)
+    folder = tmp_path_factory.mktemp("tables")
+    write_tables(index_tables(made), folder)
+    return read_tables(ibis.duckdb.connect(), folder)
+
+
+@pytest.fixture(scope="session")
+def timelines_folder(config: PipelineConfig, tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny timelines on disk; read only."""
+    from tfrs_fashion.features.timelines import write_timelines
+
+    folder = tmp_path_factory.mktemp("timelines")
+    write_timelines(tables, folder, profile=config.features.profile)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def timelines(timelines_folder: Path) -> "Timelines":
+    """The tiny timelines in memory."""
+    from tfrs_fashion.features.timelines import read_timelines
+
+    return read_timelines(timelines_folder)
+
+
+@pytest.fixture(scope="session")
+def splits(config: PipelineConfig, tables: Tables) -> "dict[str, Split]":
+    """`validation`, `test` and `release` of the tiny pipeline."""
+    from tfrs_fashion.data.split import make_splits
+
+    return make_splits(tables.transactions, **config.split.model_dump(exclude={"in_store_days"}))
+
+
+@pytest.fixture(scope="session")
+def view(config: PipelineConfig, tables: Tables, timelines: "Timelines", splits: "dict[str, Split]") -> "View":
+    """What the tiny pipeline's test split leaves visible."""
+    from tfrs_fashion.features.view import make_view
+
+    return make_view(
+        tables,
+        timelines,
+        splits["test"],
+        categorical=config.features.categorical,
+        in_store_days=config.split.in_store_days,
+    )

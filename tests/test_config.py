@@ -1,0 +1,207 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from tfrs_fashion.config import PipelineConfig, load_config
+from tfrs_fashion.schema import InputError
+
+SMALLEST = '[data]\nsource = "simulator"\n'
+PIPELINES = sorted((Path(__file__).parent.parent / "pipelines").glob("*.toml"))
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALLEST, encoding="utf-8")
+    return path
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    with pytest.raises(InputError) as caught:
+        load_config(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def every_key(section: type[BaseModel] = PipelineConfig, prefix: str = "") -> list[tuple[str, str]]:
+    """Every section of a pipeline with every key in it, from the models themselves."""
+    keys = []
+    for name, field in section.model_fields.items():
+        keys.append((prefix, name))
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += every_key(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
+def test_every_pipeline_that_is_shipped_loads(path: Path) -> None:
+    assert load_config(path).name == path.stem
+
+
+def test_there_are_pipelines_to_ship() -> None:
+    assert {"tiny", "simulator", "complete_journey"} <= {path.stem for path in PIPELINES}
+
+
+def test_defaults_fill_what_a_pipeline_leaves_out(pipeline: Path) -> None:
+    config = load_config(pipeline)
+    assert config == PipelineConfig(name="small", data={"source": "simulator"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("section", "key"), every_key())
+def test_an_unknown_key_names_the_nearest_valid_one(pipeline: Path, section: str, key: str) -> None:
+    message = refusal(pipeline, f"{section}{key}_=1")
+    assert f"unknown key `{section}{key}_`; did you mean `{key}`?" in message
+    assert message.startswith(f"{pipeline}: ")
+
+
+def test_a_key_like_no_other_lists_the_valid_ones(pipeline: Path) -> None:
+    message = refusal(pipeline, "popularity.zzzzzz=1")
+    assert "unknown key `popularity.zzzzzz`; valid keys: days" in message
+
+
+def test_all_mistakes_are_told_at_once(pipeline: Path) -> None:
+    message = refusal(pipeline, "sede=1", "split.test_days=0")
+    assert "did you mean `seed`?" in message
+    assert "`split.test_days`" in message
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "split.test_days=0",
+        "split.share=0",
+        "split.share=1",
+        "split.share=nan",
+        "split.kind=random",
+        "two_tower.epochs=1.5",
+        "two_tower.learning_rate=-1",
+        "two_tower.learning_rate=nan",
+        "two_tower.time_scales_days=[]",
+        "two_tower.batch_size=1",
+        "index.leaves_to_search_share=1.1",
+        "evaluation.bootstrap_samples=9",
+        "als.alpha=0",
+        "data.source=hbase",
+        "data.num_customers=0",
+        'recommend.k="twelve"',
+    ],
+)
+def test_a_value_out_of_range_names_its_key_and_what_was_found(pipeline: Path, override: str) -> None:
+    key, _equals, value = override.partition("=")
+    message = refusal(pipeline, override)
+    assert f"`{key}`: " in message
+    assert f"(found {value!r})" in message or f"(found {value})" in message or f"(found {value.strip(chr(34))!r})" in (
+        message
+    ) or "(found ())" in message
+
+
+@pytest.mark.parametrize("value", ["[0.0, 1.0]", "[-3]", "[nan, 1.0]", "[1.0, nan]"])
+def test_time_scales_are_above_zero(pipeline: Path, value: str) -> None:
+    assert "`time_scales_days` must all be above 0" in refusal(pipeline, f"two_tower.time_scales_days={value}")
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("seed=7", None, "seed", 7),
+        ("two_tower.learning_rate=1e-3", "two_tower", "learning_rate", 0.001),
+        ("recommend.exclude_bought=true", "recommend", "exclude_bought", True),
+        ("two_tower.time_scales_days=[1, 2.5]", "two_tower", "time_scales_days", (1.0, 2.5)),
+        ("split.kind=last_basket", "split", "kind", "last_basket"),
+        ('split.kind="share"', "split", "kind", "share"),
+        ("data.path=/a folder/with=sign", "data", "path", "/a folder/with=sign"),
+        (" split.test_days =3", "split", "test_days", 3),
+        ('features.categorical=["größe"]', "features", "categorical", ("größe",)),
+    ],
+)
+def test_a_setting_is_changed(pipeline: Path, override: str, section: str | None, key: str, value: Any) -> None:
+    config = load_config(pipeline, [override])
+    found = getattr(getattr(config, section) if section else config, key)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_the_last_change_wins_and_a_file_is_overridden(pipeline: Path) -> None:
+    pipeline.write_text(f"seed = 3\n{SMALLEST}", encoding="utf-8")
+    assert load_config(pipeline).seed == 3
+    assert load_config(pipeline, ["seed=4", "seed=5"]).seed == 5
+
+
+@pytest.mark.parametrize("override", ["seed", "=1", "seed.=1", ".seed=1", "two tower.epochs=1", ""])
+def test_a_malformed_change_is_refused(pipeline: Path, override: str) -> None:
+    assert refusal(pipeline, override) == f"--set {override}: expected section.key=value"
+
+
+def test_a_value_is_no_section(pipeline: Path) -> None:
+    assert refusal(pipeline, "data.source.kind=1") == "--set data.source.kind=1: `source` is not a section"
+    assert "`data`: " in refusal(pipeline, "data=1")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere.toml"
+    assert refusal(path) == f"{path}: cannot read the pipeline file (No such file or directory)."
+    assert refusal(tmp_path).startswith(f"{tmp_path}: cannot read the pipeline file (")
+
+
+@pytest.mark.parametrize("content", [b"[data\n", b"seed = = 1\n", 'name = "größe"\n'.encode("latin-1")])
+def test_what_is_no_toml_is_refused(pipeline: Path, content: bytes) -> None:
+    pipeline.write_bytes(content)
+    assert refusal(pipeline).startswith(f"{pipeline}: not valid TOML: ")
+
+
+def test_data_is_required(pipeline: Path) -> None:
+    pipeline.write_text("seed = 1\n", encoding="utf-8")
+    assert refusal(pipeline) == f"{pipeline}: missing key `data`."
+
+
+@pytest.mark.parametrize("name", ["a b", "../up", "a/b", "", "größe"])
+def test_a_name_must_be_fit_for_a_folder(pipeline: Path, name: str) -> None:
+    assert "`name`: " in refusal(pipeline, f'name="{name}"')
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["recommenders=[]"], "`recommenders` is empty: name at least one"),
+        (["recommenders=['repurchase']"], "`recommenders` must hold `popularity_7d`"),
+        (["recommenders=['popularity_7d', 'als', 'als']"], "`recommenders` names one twice"),
+        (["index.kinds=[]"], "`index.kinds` must name each kind once, and at least one"),
+        (["index.kinds=['exact', 'exact']"], "`index.kinds` must name each kind once, and at least one"),
+        (["recommenders=['popularity_7d']"], "`recommend.recommender` must be one of popularity_7d"),
+        (
+            ["index.kinds=['exact']", "recommend.recommender=two_tower_scann"],
+            "`recommend.recommender` must be one of popularity_7d, repurchase, als, two_tower",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(pipeline: Path, overrides: list[str], message: str) -> None:
+    assert re.search(re.escape(message), refusal(pipeline, *overrides))
+
+
+def test_an_unknown_recommender_is_refused(pipeline: Path) -> None:
+    assert "`recommenders.1`: " in refusal(pipeline, "recommenders=['popularity_7d', 'two_towers']")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "names"),
+    [
+        ("['exact', 'scann']", {"two_tower": "exact", "two_tower_scann": "scann"}),
+        ("['scann', 'exact']", {"two_tower": "scann", "two_tower_exact": "exact"}),
+        ("['scann']", {"two_tower": "scann"}),
+    ],
+)
+def test_the_first_index_carries_the_plain_name(pipeline: Path, kinds: str, names: dict[str, str]) -> None:
+    config = load_config(pipeline, [f"index.kinds={kinds}", "recommenders=['popularity_7d', 'two_tower']"])
+    expected = {"popularity_7d": ("popularity_7d", None)}
+    expected |= {name: ("two_tower", kind) for name, kind in names.items()}  # type: ignore[misc]
+    assert config.servable == expected
+
+
+def test_a_config_never_changes_after_loading(pipeline: Path) -> None:
+    config = load_config(pipeline)
+    with pytest.raises(ValueError, match="frozen"):
+        config.split.test_days = 3
