@@ -143,7 +143,7 @@ def test_the_check_notices_tables_that_are_not_cut(
     tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(view_module, "visible", lambda split, transactions: transactions)
-    with pytest.raises(AssertionError, match="articles: price.*candidates: popularity_7d"):
+    with pytest.raises(AssertionError, match=r"articles: price.*candidates: popularity_7d"):
         assert_same(made_from(tables, tmp_path / "a"), made_from(perturbed(tables), tmp_path / "b"))
 
 
@@ -151,7 +151,7 @@ def test_the_check_notices_timelines_that_are_not_cut(
     tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Timelines, "before", lambda self, cutoff: self)
-    with pytest.raises(AssertionError, match="customers: ids.*histories: articles"):
+    with pytest.raises(AssertionError, match=r"customers: ids.*histories: articles"):
         assert_same(
             features_of(view_of(tables, tmp_path / "a")), features_of(view_of(perturbed(tables), tmp_path / "b"))
         )

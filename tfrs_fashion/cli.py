@@ -1,9 +1,10 @@
 """The `tfrs-fashion` command: one short function a verb."""
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -39,34 +40,45 @@ def _do(
     run_dir: Path | None,
     force: bool,
     debug: bool,
-    work: "Callable[[Run], Any]",
+    work: "Callable[[Run], None]",
 ) -> None:
     """Runs a verb: bad input or usage exits with 2, another failure with 1, each with one message."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0" if debug else "3"  # errors are raised; the rest is noise
+    code = 0
     try:
-        from tfrs_fashion.config import load_config
-
-        config = load_config(pipeline, overrides or ())
-        folder = run_dir or Path("runs") / config.name
-        from tfrs_fashion.stage import only_one
-
-        with only_one(folder):
-            with console.status("loading TensorFlow"):
-                from tfrs_fashion.run import Run
-            run = Run(config=config, folder=folder, force=force, console=console)
-            work(run)
-            for line in run.messages:
-                console.print(line, highlight=False, soft_wrap=True)
+        _work(pipeline, overrides, run_dir, force, work)
     except KeyboardInterrupt:
         errors.print("interrupted: finished stages are kept; the same command goes on from there", markup=False)
-        raise typer.Exit(1) from None
+        code = 1
     except Exception as error:
         if debug:
             raise
-        kind = "error" if isinstance(error, InputError) else "failed"
         words = str(error).strip() or type(error).__name__
-        errors.print(f"{kind}: {words if isinstance(error, InputError) else _first_lines(words)}", markup=False)
-        raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
+        is_input = isinstance(error, InputError)
+        errors.print(f"error: {words}" if is_input else f"failed: {_first_lines(words)}", markup=False)
+        code = 2 if is_input else 1
+    if code:
+        # Raised here, where the error and the frames that it held are gone; collected, since DuckDB complains at exit
+        # about connections that are still referred to.
+        gc.collect()
+        raise typer.Exit(code)
+
+
+def _work(
+    pipeline: Path, overrides: list[str] | None, run_dir: Path | None, force: bool, work: "Callable[[Run], None]"
+) -> None:
+    from tfrs_fashion.config import load_config
+    from tfrs_fashion.stage import only_one
+
+    config = load_config(pipeline, overrides or ())
+    folder = run_dir or Path("runs") / config.name
+    with only_one(folder):
+        with console.status("loading TensorFlow"):
+            from tfrs_fashion.run import Run
+        run = Run(config=config, folder=folder, force=force, console=console)
+        work(run)
+        for line in dict.fromkeys(run.messages):
+            console.print(line, highlight=False, soft_wrap=True)
 
 
 def _first_lines(words: str) -> str:

@@ -128,7 +128,7 @@ class Run:
                 return complete_journey.load_tables(self._connection, path=data.path)
             case "simulator":
                 sizes = data.model_dump(include={"num_customers", "num_articles", "num_days"})
-                return simulator.make_tables(**sizes, seed=self.config.seed)
+                return simulator.load_tables(self._connection, **sizes, seed=self.config.seed)
 
     def prepare(self, *, force: bool = False) -> None:
         """Writes `tables/` and `timelines/`."""

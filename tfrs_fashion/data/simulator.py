@@ -9,6 +9,7 @@ import datetime
 import ibis
 import numpy as np
 import pandas as pd
+from ibis import _
 
 from tfrs_fashion.schema import Tables
 
@@ -18,18 +19,9 @@ _SECTIONS = ("Ladieswear", "Menswear", "Kids")
 _START = datetime.datetime(2024, 1, 1)
 
 
-def make_tables(*, num_customers: int = 300, num_articles: int = 200, num_days: int = 120, seed: int = 1) -> Tables:
-    """Generates the three tables.
-
-    Args:
-        num_customers: Customers; about one in ten has no row in the customers table, as in real exports.
-        num_articles: Articles; those that nobody buys stay in the catalogue.
-        num_days: Days of transactions.
-        seed: Equal seeds give equal tables.
-
-    Returns:
-        Tables in canonical columns, in memory.
-    """
+def _make_frames(
+    *, num_customers: int, num_articles: int, num_days: int, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     random = np.random.default_rng(seed)
     group = random.integers(len(_GARMENT_GROUPS), size=num_articles)
     colour = random.integers(len(_COLOURS), size=num_articles)
@@ -95,8 +87,38 @@ def make_tables(*, num_customers: int = 300, num_articles: int = 200, num_days: 
             "age_band": [f"{int(value) // 10 * 10}s" for value in age],
         }
     )[listed]
+    return customers, articles, transactions
+
+
+def make_tables(*, num_customers: int = 300, num_articles: int = 200, num_days: int = 120, seed: int = 1) -> Tables:
+    """Generates the three tables in memory.
+
+    Args:
+        num_customers: Customers; about one in ten has no row in the customers table, as in real exports.
+        num_articles: Articles; those that nobody buys stay in the catalogue.
+        num_days: Days of transactions.
+        seed: Equal seeds give equal tables.
+
+    Returns:
+        Tables in canonical columns.
+    """
+    frames = _make_frames(num_customers=num_customers, num_articles=num_articles, num_days=num_days, seed=seed)
+    return _canonical(*(ibis.memtable(frame) for frame in frames))
+
+
+def load_tables(
+    connection: ibis.BaseBackend, *, num_customers: int, num_articles: int, num_days: int, seed: int
+) -> Tables:
+    """Generates the three tables inside a backend; see `make_tables`."""
+    frames = _make_frames(num_customers=num_customers, num_articles=num_articles, num_days=num_days, seed=seed)
+    return _canonical(
+        *(connection.create_table(ibis.util.gen_name("simulated"), ibis.memtable(frame), temp=True) for frame in frames)
+    )
+
+
+def _canonical(customers: ibis.Table, articles: ibis.Table, transactions: ibis.Table) -> Tables:
     return Tables(
-        customers=ibis.memtable(customers).mutate(age=ibis._.age.nullif(float("nan"))),
-        articles=ibis.memtable(articles),
-        transactions=ibis.memtable(transactions).mutate(store_id=ibis._.store_id.cast("string")),
+        customers=customers.mutate(age=_.age.nullif(float("nan"))),
+        articles=articles,
+        transactions=transactions.mutate(store_id=_.store_id.cast("string")),
     )

@@ -132,7 +132,8 @@ def _by_customer(transactions: ibis.Table, name: str, *, kind: Kind, share: floa
     cutoffs = numbered.filter(_.position == first_held_out).select(
         "customer_index", cutoff=_.t_dat, held_out=_.last_article
     )
-    cutoffs = ibis.memtable(cutoffs.order_by("customer_index").to_pyarrow())
+    backend = transactions.get_backend()
+    cutoffs = backend.create_table(ibis.util.gen_name("cutoffs"), cutoffs, temp=True)
     if int(cutoffs.count().execute()) == 0:
         customers = int(transactions.customer_index.nunique().execute())
         raise InputError(

@@ -11,7 +11,9 @@ import tensorflow_recommenders as tfrs
 from tfrs_fashion.index.exclusion import take_allowed
 from tfrs_fashion.schema import PADDING_INDEX, InputError
 
-MIN_CANDIDATES = 100
+# The quantizer learns 16 centres, so it needs as many vectors.
+MIN_CANDIDATES = 16
+MIN_PER_LEAF = 100
 
 
 class Scann(tf.Module):
@@ -41,10 +43,10 @@ class Scann(tf.Module):
         num_candidates = len(article_index)
         if num_candidates < MIN_CANDIDATES:
             raise InputError(
-                f"index.kinds: `scann` partitions the catalogue and needs at least {MIN_CANDIDATES} articles in store, "
+                f"index.kinds: `scann` needs at least {MIN_CANDIDATES} articles in store, "
                 f'found {num_candidates}. Use index.kinds = ["exact"].'
             )
-        num_leaves = num_leaves or max(1, min(int(num_candidates**0.5), num_candidates // MIN_CANDIDATES))
+        num_leaves = num_leaves or max(1, min(int(num_candidates**0.5), num_candidates // MIN_PER_LEAF))
         try:
             self._searcher = tfrs.layers.factorized_top_k.ScaNN(
                 k=min(num_reordering_candidates, num_candidates),

@@ -1,0 +1,155 @@
+"""Killed in any stage, the next run completes and equals a run that nobody disturbed."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tfrs_fashion.evaluation.report import load_metrics
+from tfrs_fashion.schema import InputError, RunError
+from tfrs_fashion.stage import fingerprint, only_one, recover, run_stage, stored_fingerprint, write_whole
+
+PIPELINE = Path(__file__).parent.parent / "pipelines" / "tiny.toml"
+# Where each kill falls; `{released}` is the folder of released artifacts.
+STAGES = (
+    "{run}/tables",
+    "{run}/timelines",
+    "{run}/models/als",
+    "{run}/models/two_tower",
+    "{run}/saved_models/two_tower/1",
+    "{run}/candidates/two_tower",
+    "{run}/report",
+    "{released}/two_tower/1",
+    "{run}/recommendations",
+)
+
+
+def command(folder: Path) -> list[str]:
+    settings = ("two_tower.epochs=2", "data.num_customers=80", f"export.folder={folder / 'released'}")
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    return [
+        sys.executable,
+        "-m",
+        "tfrs_fashion.cli",
+        "run",
+        str(PIPELINE),
+        "--run-dir",
+        str(folder / "run"),
+        *overrides,
+    ]
+
+
+def finish(folder: Path) -> None:
+    done = subprocess.run(command(folder), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def kill_in(folder: Path, stage: str) -> None:
+    """Runs until a stage has begun, and kills the process a moment later."""
+    place = stage.format(run=folder / "run", released=folder / "released")
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command(folder), stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == f"writing {place}":
+                time.sleep(0.05)
+                process.send_signal(signal.SIGKILL)
+                break
+        else:
+            pytest.fail(f"{place} was never written")
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    finish(tmp_path / "undisturbed")
+    for stage in STAGES:
+        kill_in(tmp_path / "killed", stage)
+    finish(tmp_path / "killed")
+    left, right = tmp_path / "undisturbed", tmp_path / "killed"
+    recommendations = [
+        pd.read_parquet(folder / "run/recommendations/recommendations.parquet") for folder in (left, right)
+    ]
+    pd.testing.assert_frame_equal(*recommendations)
+    assert load_metrics(left / "run/report")["recommenders"] == load_metrics(right / "run/report")["recommenders"]
+    for folder in (left, right):
+        assert sorted(path.name for path in (folder / "released").iterdir()) == [
+            "als", "models.config", "popularity_7d", "repurchase", "two_tower", "two_tower_scann",
+        ]  # fmt: skip
+        assert not list(folder.rglob(".*.partial"))
+        assert not list(folder.rglob(".*.former"))
+
+
+def write_word(folder: Path, word: str) -> None:
+    (folder / "word.txt").write_text(word)
+
+
+def test_a_stage_that_fails_leaves_the_last_whole_output(tmp_path: Path) -> None:
+    folder = tmp_path / "stage"
+    run_stage(folder, "1", lambda partial: write_word(partial, "first"))
+
+    def fail(partial: Path) -> None:
+        write_word(partial, "second")
+        raise ValueError("half-way")
+
+    with pytest.raises(ValueError, match="half-way"):
+        run_stage(folder, "2", fail)
+    assert (folder / "word.txt").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["stage"]
+
+
+def test_a_stage_is_skipped_only_while_its_fingerprint_holds(tmp_path: Path) -> None:
+    folder = tmp_path / "stage"
+    written = [run_stage(folder, wanted, lambda partial: write_word(partial, "x")) for wanted in ("1", "1", "2")]
+    assert written == [True, False, True]
+    assert run_stage(folder, "2", lambda partial: write_word(partial, "y"), force=True)
+    assert stored_fingerprint(folder) == "2"
+
+
+def test_a_kill_between_the_two_renames_restores_the_former_output(tmp_path: Path) -> None:
+    folder = tmp_path / "stage"
+    run_stage(folder, "1", lambda partial: write_word(partial, "first"))
+    folder.rename(tmp_path / ".stage.former")
+    (tmp_path / ".stage.partial").mkdir()
+    recover(folder)
+    assert (folder / "word.txt").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["stage"]
+
+
+@pytest.mark.parametrize("number", [28, 27, 122])
+def test_a_full_disk_is_named_and_replaces_nothing(tmp_path: Path, number: int) -> None:
+    folder = tmp_path / "stage"
+    run_stage(folder, "1", lambda partial: write_word(partial, "first"))
+
+    def fail(partial: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(RunError, match=r"the disk is full, or a quota is reached. Nothing was replaced"):
+        run_stage(folder, "2", fail)
+    assert (folder / "word.txt").read_text() == "first"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write here"), write_whole(tmp_path / "file" / "stage"):
+        pass
+    with pytest.raises(InputError, match="cannot write here"), only_one(tmp_path / "file" / "run"):
+        pass
+
+
+def test_two_processes_do_not_share_a_run_folder(tmp_path: Path) -> None:
+    with only_one(tmp_path), pytest.raises(InputError, match="another process is at work here"), only_one(tmp_path):
+        pass
+    with only_one(tmp_path):
+        pass
+
+
+def test_fingerprints_follow_their_parts() -> None:
+    assert fingerprint("a", {"x": 1, "y": 2}) == fingerprint("a", {"y": 2, "x": 1})
+    assert fingerprint("a", {"x": 1}) != fingerprint("a", {"x": 2})
+    assert len(fingerprint()) == len(hashlib.sha256().hexdigest())
