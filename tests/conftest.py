@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tfrs_fashion.data.split import Split
     from tfrs_fashion.features.timelines import Timelines
     from tfrs_fashion.features.view import View
+    from tfrs_fashion.run import Run
 
 ROOT = Path(__file__).parent.parent
 
@@ -107,3 +108,15 @@ def view(config: PipelineConfig, tables: Tables, timelines: "Timelines", splits:
         categorical=config.features.categorical,
         in_store_days=config.split.in_store_days,
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """The tiny pipeline, run whole; read only."""
+    from tfrs_fashion.run import Run
+
+    folder = tmp_path_factory.mktemp("tiny")
+    config = load_config(ROOT / "pipelines" / "tiny.toml", [f"export.folder={folder / 'released'}"])
+    run = Run(config=config, folder=folder / "run")
+    run.everything()
+    return run

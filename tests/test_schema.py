@@ -1,4 +1,5 @@
 import datetime
+from decimal import Decimal
 from typing import Any
 
 import ibis
@@ -105,7 +106,14 @@ def test_whole_numbers_are_numbers(column: str) -> None:
 
 
 def test_decimal_prices_are_numbers() -> None:
-    check_tables(make_tables(transactions={"price": pa.array([1, None, 0]).cast(pa.decimal128(10, 2))}), now=NOW)
+    prices = pa.array([Decimal("1.99"), None, Decimal(0)], pa.decimal128(10, 2))
+    check_tables(make_tables(transactions={"price": prices}), now=NOW)
+
+
+def test_dates_with_a_time_zone_are_refused() -> None:
+    # Everything else here is without one, and the two cannot be compared.
+    moments = pa.array([DAY.replace(tzinfo=datetime.UTC)] * 3, pa.timestamp("us", tz="UTC"))
+    assert refusal(make_tables(transactions={"t_dat": moments})).startswith("transactions: column `t_dat` has type ")
 
 
 def test_an_empty_table_names_what_the_source_dropped() -> None:
@@ -184,7 +192,7 @@ def test_an_infinite_price_is_refused() -> None:
 
 def test_now_is_the_present_by_default() -> None:
     late = datetime.datetime.now() + datetime.timedelta(days=400)
-    with pytest.raises(InputError, match="1 row.* `t_dat` lies in the future"):
+    with pytest.raises(InputError, match=r"1 row.* `t_dat` lies in the future"):
         check_tables(make_tables(transactions={"t_dat": pa.array([DAY, DAY, late], pa.timestamp("us"))}))
 
 

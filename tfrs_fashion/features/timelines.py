@@ -156,7 +156,7 @@ def write_timelines(tables: Tables, folder: Path, *, profile: Sequence[str], num
         low, high = int(partition["customer_index"].iloc[0]), int(partition["customer_index"].iloc[-1])
         events = (
             tables.transactions.filter(_.customer_index.between(low, high))
-            .order_by(["customer_index", "t_dat", "basket_id", "article_index"])
+            .order_by(["customer_index", "t_dat", "article_index", "basket_id"])
             .select(
                 "customer_index",
                 "article_index",

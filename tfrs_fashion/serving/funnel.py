@@ -44,8 +44,8 @@ class IdTable(tf.Module):
 def clean_history(article_index: tf.Tensor, time: tf.Tensor, price: tf.Tensor, now: tf.Tensor) -> Histories:
     """Makes histories from padded request tensors.
 
-    Events are sorted by time; padding (an empty id) and events at or after `now` are left out. The customer is
-    unknown and has no profile.
+    Events are sorted by time, then article. Padding (an empty id), unknown articles and events at or after `now` are
+    left out. The customer is unknown and has no profile.
 
     Args:
         article_index: `[batch, length]` int32.
@@ -53,8 +53,10 @@ def clean_history(article_index: tf.Tensor, time: tf.Tensor, price: tf.Tensor, n
         price: `[batch, length]` float32.
         now: `[batch]` int64.
     """
-    valid = (article_index != PADDING_INDEX) & (time < now[:, tf.newaxis])
-    order = tf.argsort(tf.where(valid, time, tf.int64.max), axis=1, stable=True)
+    valid = (article_index >= FIRST_INDEX) & (time < now[:, tf.newaxis])
+    # Seconds need 33 bits until the year 2242, and article indices stay below 2 ** 30.
+    key = time * 2**30 + tf.cast(article_index, tf.int64)
+    order = tf.argsort(tf.where(valid, key, tf.int64.max), axis=1, stable=True)
     lengths = tf.reduce_sum(tf.cast(valid, tf.int64), axis=1)
 
     def ragged(values: tf.Tensor) -> tf.RaggedTensor:
@@ -111,8 +113,8 @@ class Funnel(tf.Module):
         found = self._recommender(histories, now=now, k=k, exclude=exclude)
         article_index = found.article_index
         if self._recommender.history_length != 0:
-            known = tf.cast(histories.article_index >= FIRST_INDEX, tf.int32)
-            article_index = tf.where(tf.reduce_sum(known, axis=1)[:, tf.newaxis] > 0, article_index, PADDING_INDEX)
+            has_history = histories.article_index.row_lengths()[:, tf.newaxis] > 0
+            article_index = tf.where(has_history, article_index, PADDING_INDEX)
         is_found = article_index != PADDING_INDEX
         num_found = tf.reduce_sum(tf.cast(is_found, tf.int32), axis=1, keepdims=True)
         fill = self._fallback(histories, now=now, k=k, exclude=tf.concat([exclude, article_index], axis=1))
@@ -129,7 +131,7 @@ class Funnel(tf.Module):
         )
 
     def _outputs(self, histories: Histories, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> dict[str, tf.Tensor]:
-        width = tf.maximum(tf.reduce_max(tf.concat([k, [0]], axis=0)), 0)
+        width = tf.reduce_max(tf.concat([k, [1]], axis=0))
         found = self._answer(histories, now, width, self._articles.to_index(exclude))
         wanted = (tf.range(width)[tf.newaxis, :] < k[:, tf.newaxis]) & (found.article_index != PADDING_INDEX)
         return {
@@ -147,7 +149,7 @@ class Funnel(tf.Module):
             k: `[batch]` int32, articles wanted; rows that want fewer than the largest k end in empty strings.
 
         Returns:
-            `article_ids` string, `scores` float32 and `sources` string, `[batch, max(k)]`, best first.
+            `article_ids` string, `scores` float32 and `sources` string, `[batch, max(k, 1)]`, best first.
         """
         customer_index = tf.maximum(self._customers.to_index(customer_id), OUT_OF_VOCABULARY_INDEX)
         now = tf.gather(self._now, customer_index)

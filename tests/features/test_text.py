@@ -1,0 +1,63 @@
+import unicodedata
+
+import pytest
+import tensorflow as tf
+
+from tfrs_fashion.features.text import hash_words
+
+BUCKETS = 2**30  # so many that two of a handful of words never meet
+
+
+def rows(*texts: str) -> list[list[int]]:
+    found: list[list[int]] = hash_words(texts, num_buckets=BUCKETS).to_list()
+    return found
+
+
+def hashed(*words: str) -> list[int]:
+    return [int(value) for value in tf.strings.to_hash_bucket_fast(list(words), BUCKETS)]
+
+
+def test_words_then_pairs_of_neighbours() -> None:
+    assert rows("Blue knitted hat") == [hashed("blue", "knitted", "hat", "blue knitted", "knitted hat")]
+
+
+def test_one_word_has_no_pair_and_no_word_nothing() -> None:
+    assert rows("hat", "", "  ", "—!?", "hat") == [hashed("hat"), [], [], [], hashed("hat")]
+
+
+def test_no_texts() -> None:
+    assert rows() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("GRÖN Größe-Ä", ["grön", "größe", "ä", "grön größe", "größe ä"]),
+        ("ベージュ 帽子", ["ベージュ", "帽子", "ベージュ 帽子"]),
+        ("ПЛАТЬЕ", ["платье"]),
+        ("ΣΑΚΆΚΙ", ["σακάκι"]),
+        ("501 jeans", ["501", "jeans", "501 jeans"]),
+        ("hat\t/\nscarf", ["hat", "scarf", "hat scarf"]),
+        ("👗dress", ["dress"]),
+        ("50 OZ", ["50", "oz", "50 oz"]),
+    ],
+)
+def test_letters_and_digits_of_any_script_make_words(text: str, words: list[str]) -> None:
+    assert rows(text) == [hashed(*words)]
+
+
+@pytest.mark.parametrize("word", ["हिन्दी", "ไก่", unicodedata.normalize("NFD", "grön")])
+def test_marks_do_not_part_a_word(word: str) -> None:
+    # Vowel signs and accents written as marks of their own belong to their letters.
+    assert rows(word) == [hashed(word)]
+
+
+def test_buckets_are_within_bounds() -> None:
+    values = hash_words([f"word{number} other" for number in range(200)], num_buckets=7).flat_values.numpy()
+    assert values.min() >= 0
+    assert values.max() < 7
+    assert len(set(values.tolist())) == 7
+
+
+def test_a_single_bucket() -> None:
+    assert hash_words(["a b"], num_buckets=1).to_list() == [[0, 0, 0]]

@@ -1,0 +1,165 @@
+"""The stages of a run: what is skipped, what is repeated, what is written."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tfrs_fashion.config import load_config
+from tfrs_fashion.evaluation.report import load_metrics
+from tfrs_fashion.run import Run, read_customers
+from tfrs_fashion.schema import InputError
+from tfrs_fashion.serving.export import artifact_hash
+
+PIPELINE = Path(__file__).parent.parent / "pipelines" / "tiny.toml"
+
+
+def again(run: Run, *overrides: str) -> Run:
+    """A new process's view of the same run folder."""
+    config = load_config(PIPELINE, [f"export.folder={run.config.export.folder}", *overrides])
+    return Run(config=config, folder=run.folder)
+
+
+def times(run: Run) -> dict[str, int]:
+    """When each stage was written."""
+    places = [*run.folder.rglob("stage.json"), *Path(run.config.export.folder).rglob("stage.json")]
+    return {str(path.parent): path.stat().st_mtime_ns for path in places}
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of this module's own, without towers, that its tests may repeat."""
+    folder = tmp_path_factory.mktemp("small")
+    config = load_config(PIPELINE, [f"export.folder={folder / 'released'}", *SMALL])
+    run = Run(config=config, folder=folder / "run")
+    run.everything()
+    return run
+
+
+SMALL = ('recommenders=["popularity_7d", "repurchase"]', "recommend.recommender=repurchase")
+
+
+def test_metrics_are_in_the_agreed_layout(tiny_run: Run) -> None:
+    metrics = load_metrics(tiny_run.folder / "report")
+    assert list(metrics["recommenders"]) == list(tiny_run.config.servable)
+    assert metrics["customers"] > 50
+    for name, figures in metrics["recommenders"].items():
+        for metric in ("map@12", "recall@12", "ndcg@12", "map@12_new", "recall@50", "coverage@12", "diversity@12"):
+            assert figures[metric]["low"] <= figures[metric]["value"] <= figures[metric]["high"]
+        assert metrics["artifact"][name] == artifact_hash(tiny_run.folder / "saved_models" / name / "1")
+    assert (
+        metrics["recommenders"]["repurchase"]["map@12"]["value"]
+        > metrics["recommenders"]["popularity_7d"]["map@12"]["value"]
+    )
+    assert (tiny_run.folder / "report" / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_every_customer_is_answered_in_both_files(tiny_run: Run) -> None:
+    folder = tiny_run.folder / "recommendations"
+    parquet = pd.read_parquet(folder / "recommendations.parquet")
+    csv = pd.read_csv(folder / "recommendations.csv", dtype={"customer_id": str, "article_id": str})
+    assert csv["article_id"].str.startswith("0").all()
+    pd.testing.assert_frame_equal(parquet.drop(columns="score"), csv.drop(columns="score"), check_dtype=False)
+    customers = set(tiny_run.tables.customers.customer_id.execute())
+    assert set(parquet["customer_id"]) == customers
+    assert len(parquet) == 12 * len(customers)
+    assert not parquet.duplicated(["customer_id", "article_id"]).any()
+
+
+def test_released_artifacts_have_seen_all_data(tiny_run: Run) -> None:
+    released = Path(tiny_run.config.export.folder)
+    assert {path.name for path in released.iterdir()} == {*tiny_run.config.servable, "models.config"}
+    metadata = json.loads((released / "two_tower" / "1" / "metadata.json").read_text())
+    last = tiny_run.tables.transactions.t_dat.max().execute()
+    assert pd.Timestamp(metadata["split"]["as_of"]) > last
+    config = (released / "models.config").read_text()
+    assert config.count("base_path") == len(tiny_run.config.servable)
+
+
+def test_a_finished_run_is_not_repeated(tiny_run: Run) -> None:
+    before = times(tiny_run)
+    again(tiny_run).everything()
+    assert times(tiny_run) == before
+
+
+def test_one_seed_gives_one_result(tiny_run: Run, tmp_path: Path) -> None:
+    other = Run(config=load_config(PIPELINE, [f"export.folder={tmp_path / 'released'}"]), folder=tmp_path / "run")
+    other.everything()
+    left, right = (
+        pd.read_parquet(run.folder / "recommendations" / "recommendations.parquet") for run in (tiny_run, other)
+    )
+    pd.testing.assert_frame_equal(left, right, check_exact=True)
+    figures = [load_metrics(run.folder / "report")["recommenders"] for run in (tiny_run, other)]
+    exact = [{name: found for name, found in each.items() if name != "two_tower_scann"} for each in figures]
+    assert exact[0] == exact[1]
+
+
+def test_a_changed_setting_repeats_only_what_depends_on_it(small_run: Run) -> None:
+    before = times(small_run)
+    again(small_run, *SMALL, "popularity.days=3").evaluate()
+    changed = {
+        str(Path(name).relative_to(small_run.folder)) for name, when in times(small_run).items() if before[name] != when
+    }
+    # `repurchase` itself does not change, but its artifact holds popularity, for customers without a history.
+    assert changed == {
+        "models/popularity_7d",
+        "saved_models/popularity_7d/1",
+        "saved_models/repurchase/1",
+        "candidates/popularity_7d",
+        "candidates/repurchase",
+        "report",
+    }
+
+
+def test_a_release_gets_the_next_version_and_keeps_the_former(small_run: Run) -> None:
+    folder = Path(small_run.config.export.folder) / "repurchase"
+    before = artifact_hash(folder / "1")
+    again(small_run, *SMALL).release(force=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
+    assert artifact_hash(folder / "1") == before
+
+
+def test_another_pipelines_artifacts_are_not_succeeded(small_run: Run) -> None:
+    with pytest.raises(InputError, match=r"released by pipeline `tiny`.*Set `export.folder`"):
+        again(small_run, *SMALL, "name=other").release(force=True)
+
+
+def test_recommend_for_some_customers_without_what_they_bought(small_run: Run, tmp_path: Path) -> None:
+    run = again(small_run, *SMALL, "recommend.exclude_bought=true", "recommend.k=5")
+    customer = str(run.tables.customers.order_by("customer_index").customer_id.execute()[0])
+    (tmp_path / "customers.txt").write_text(f"{customer}\nstränger\n")
+    run.recommend(customers=tmp_path / "customers.txt")
+    found = pd.read_parquet(run.folder / "recommendations" / "recommendations.parquet")
+    assert found["customer_id"].tolist() == [customer] * 5 + ["stränger"] * 5
+    transactions = run.tables.transactions
+    bought = set(transactions.filter(transactions.customer_id == customer).article_id.execute())
+    assert not set(found["article_id"][:5]) & bought
+    assert any("1 of 2 customers are unknown" in line for line in run.messages)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "client\n1\n", "no column `customer_id`; found client"),
+        ("a.txt", "", "0 id"),
+        ("a.txt", "1\n\n2\n", "3 id.*1 of them empty"),
+        ("a.txt", "1\n2\n1\n", r"1 repeated, e.g. \['1'\]"),
+        ("a.parquet", "no parquet", "cannot read the customers"),
+    ],
+)
+def test_a_list_of_customers_that_cannot_be_used_is_refused(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_customers(tmp_path / name)
+
+
+def test_ids_keep_their_leading_zeros_in_any_format(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"customer_id": ["007", "8"]})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.txt").write_text("007\n8\n")
+    for kind in ("csv", "parquet", "txt"):
+        assert read_customers(tmp_path / f"a.{kind}") == ["007", "8"]
