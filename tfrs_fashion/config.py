@@ -101,7 +101,8 @@ class TwoTowerConfig(Section):
         batch_size: Baskets in a batch.
         num_sampled_negatives: Articles drawn beside the baskets' own as candidates of a batch, on average.
         learning_rate: Of Adam at the start; it falls to a twentieth over `epochs`.
-        epochs: At most so many passes; early stopping chooses fewer.
+        steps_per_epoch: Batches between two looks at validation; 0 for a whole pass over the targets.
+        epochs: At most so many epochs; early stopping chooses fewer.
         patience: Epochs without a better validation map@k before training stops.
     """
 
@@ -118,8 +119,9 @@ class TwoTowerConfig(Section):
     batch_size: int = Field(default=256, ge=2)
     num_sampled_negatives: int = Field(default=4000, ge=0)
     learning_rate: float = Field(default=0.005, gt=0)
+    steps_per_epoch: int = Field(default=0, ge=0)
     epochs: int = Field(default=2, ge=1)
-    patience: int = Field(default=1, ge=1)
+    patience: int = Field(default=2, ge=1)
 
     @model_validator(mode="after")
     def _check_time_scales(self) -> "TwoTowerConfig":

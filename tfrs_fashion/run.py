@@ -266,7 +266,10 @@ class Run:
                 bought=bought,
                 candidates=places,
                 artifacts={name: self._artifact(name) for name in config.servable},
-                split={**self.splits["test"].describe(), "validation": self.splits["validation"].describe()},
+                split={
+                    **self.splits["test"].describe(),
+                    **{f"validation_{name}": value for name, value in self.splits["validation"].describe().items()},
+                },
                 curves={name: found["curves"] for name, found in chosen.items() if "curves" in found},
             )
             self._stage(report, wanted, write, force=True)

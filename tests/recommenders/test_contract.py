@@ -4,6 +4,7 @@ import datetime
 import importlib.util
 import typing
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -141,7 +142,7 @@ def test_batches_without_any_history(recommender: Recommender, view: View, num_c
 
 def test_no_more_of_a_history_is_read_than_it_says(recommender: Recommender, view: View, customers: np.ndarray) -> None:
     expected = ask(recommender, view, customers, k=12)
-    cut = View(**{**vars(view), "timelines": view.timelines.last(recommender.history_length)})
+    cut = replace(view, timelines=view.timelines.last(recommender.history_length))
     same(ask(recommender, cut, customers, k=12), expected)
 
 

@@ -62,6 +62,7 @@ def fit_model(
     dataset: tf.data.Dataset,
     *,
     epochs: int,
+    steps_per_epoch: int = 0,
     validate: Callable[[], dict[str, float]] | None = None,
     patience: int = 2,
     console: Console | None = None,
@@ -70,8 +71,9 @@ def fit_model(
 
     Args:
         model: Compiled.
-        dataset: The batches of an epoch.
-        epochs: At most so many passes.
+        dataset: The batches of one pass over the data.
+        epochs: At most so many epochs.
+        steps_per_epoch: Batches of an epoch; 0 for a whole pass.
         validate: Called after each epoch; without it all epochs are run.
         patience: Epochs to wait for a better first figure.
         console: Where each epoch's figures are shown.
@@ -87,6 +89,8 @@ def fit_model(
     if stopping is not None:
         callbacks.append(stopping)
     callbacks.append(_Show(console, epochs))
-    fitted = model.fit(dataset, epochs=epochs, callbacks=callbacks, verbose=0)
+    if steps_per_epoch:
+        dataset = dataset.repeat()
+    fitted = model.fit(dataset, epochs=epochs, steps_per_epoch=steps_per_epoch or None, callbacks=callbacks, verbose=0)
     curves = {name: [float(value) for value in fitted.history[name]] for name in _figures(fitted.history)}
     return (stopping.best_epoch if stopping is not None else epochs), curves

@@ -63,12 +63,12 @@ class TwoTower(tf.Module):
         self._settings = settings
         self._query_tower = query_tower
         self._article_embedding = tf.Variable(article_embedding, trainable=False, dtype=tf.float32)
-        self._candidates = (candidate_embedding, article_index)
+        self.candidates = (candidate_embedding, article_index)
         self._index: Exact | Scann = Exact(candidate_embedding, article_index)
 
     def with_index(self, kind: IndexKind, *, name: str, **settings: Any) -> Self:
         """Returns the same towers over another index; `settings` go to `Scann`."""
-        candidate_embedding, article_index = self._candidates
+        candidate_embedding, article_index = self.candidates
         other = type(self)(
             self._query_tower,
             self._article_embedding.numpy(),
@@ -98,7 +98,7 @@ class TwoTower(tf.Module):
 
     def save(self, folder: Path) -> None:
         """Writes the query tower's weights, and the embeddings of articles and candidates."""
-        candidate_embedding, article_index = self._candidates
+        candidate_embedding, article_index = self.candidates
         weights = {f"weight_{number:02d}": weight for number, weight in enumerate(self._query_tower.get_weights())}
         arrays = {
             "article_embedding": self._article_embedding.numpy(),
@@ -150,6 +150,7 @@ def fit_two_tower(
     batch_size: int = 256,
     num_sampled_negatives: int = 4000,
     learning_rate: float = 0.005,
+    steps_per_epoch: int = 0,
     epochs: int = 1,
     max_epochs: int | None = None,
     patience: int = 2,
@@ -157,7 +158,39 @@ def fit_two_tower(
     validate: Callable[[Recommender], dict[str, float]] | None = None,
     console: Console | None = None,
 ) -> TwoTower:
-    """Fits two towers on the next baskets of customers who had bought before."""
+    """Fits two towers on the next baskets of customers who had bought before.
+
+    Args:
+        view: What may be seen.
+        embedding_dim: See `config.TwoTowerConfig` for this and the other settings.
+        history_length: Last events of a history that are counted.
+        history_articles: Articles of a history that the query tower reads.
+        time_scales_days: Time constants of the decayed counts.
+        num_steps: See `models.encoders.HistoryEncoder`.
+        content_scale: See `models.encoders.ArticleEncoder`.
+        num_text_buckets: Hash buckets of the words of descriptions; 0 leaves text out.
+        min_baskets: Articles in fewer baskets have no embedding of their own.
+        temperature: Of the softmax at the start.
+        target_days: Days before the cutoff whose baskets are targets.
+        new_weight: Weight of a target that the history lacks.
+        batch_size: Baskets in a batch.
+        num_sampled_negatives: Expected number of further candidates in a batch.
+        learning_rate: At the start.
+        steps_per_epoch: Batches of an epoch; 0 for a whole pass.
+        epochs: At most so many epochs.
+        max_epochs: Epochs over which the learning rate falls; `epochs` by default.
+        patience: Epochs without a better figure before training stops.
+        seed: Of weights, batches and samples.
+        validate: Judges the towers after each epoch; without it all epochs are run.
+        console: Where each epoch's figures are shown.
+
+    Returns:
+        The towers after the last epoch, over the exact index, with the number of the best epoch and all figures.
+
+    Raises:
+        InputError: No basket has an earlier one of the same customer before it.
+        RunError: The loss is not finite.
+    """
     tf.keras.utils.set_random_seed(seed)
     articles, timelines = view.articles, view.timelines
     since = int(view.now.max()) - target_days * SECONDS_A_DAY
@@ -199,7 +232,7 @@ def fit_two_tower(
         sampling_rate=sampling_rate,
         new_weight=new_weight,
     )
-    steps = (max_epochs or epochs) * int(dataset.cardinality())
+    steps = (max_epochs or epochs) * (steps_per_epoch or int(dataset.cardinality()))
     schedule = tf.keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, 0.05 * learning_rate)
     model.compile(optimizer=tf.keras.optimizers.Adam(schedule))
     in_store = articles.in_store
@@ -216,7 +249,15 @@ def fit_two_tower(
         )
 
     judge = None if validate is None else lambda: validate(recommender())
-    best, curves = fit_model(model, dataset, epochs=epochs, validate=judge, patience=patience, console=console)
+    best, curves = fit_model(
+        model,
+        dataset,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        validate=judge,
+        patience=patience,
+        console=console,
+    )
     return recommender(best, curves)
 
 
