@@ -69,7 +69,7 @@ def test_every_customer_is_answered_in_both_files(tiny_run: Run) -> None:
 
 def test_released_artifacts_have_seen_all_data(tiny_run: Run) -> None:
     released = Path(tiny_run.config.export.folder)
-    assert {path.name for path in released.iterdir()} == {*tiny_run.config.servable, "models.config"}
+    assert {path.name for path in released.iterdir()} == {*tiny_run.config.servable, "models.config", ".lock"}
     metadata = json.loads((released / "two_tower" / "1" / "metadata.json").read_text())
     last = tiny_run.tables.transactions.t_dat.max().execute()
     assert pd.Timestamp(metadata["split"]["as_of"]) > last

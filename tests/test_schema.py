@@ -118,9 +118,9 @@ def test_dates_with_a_time_zone_are_refused() -> None:
 
 def test_an_empty_table_names_what_the_source_dropped() -> None:
     counts = (
-        RowCount("transactions", "quantity is not above 0", 12_345),
-        RowCount("articles", "a rule of another table", 7),
-        RowCount("transactions", "store is closed", 2),
+        RowCount("transactions", "dropped: quantity is not above 0", 12_345),
+        RowCount("articles", "dropped: a rule of another table", 7),
+        RowCount("transactions", "dropped: store is closed", 2),
     )
     nothing = {name: values.slice(0, 0) for name, values in TRANSACTIONS.items()}
     message = refusal(make_tables(counts, transactions=nothing))
@@ -166,7 +166,7 @@ def test_null_empty_and_broken_ids_are_refused(table: str, column: str, size: in
     ("column", "values", "what"),
     [
         ("price", pa.array([-1.5, 2.0, None]), "is negative, e.g. -1.5"),
-        ("price", pa.array([NAN, 2.0, None]), "is NaN, e.g. nan"),
+        ("price", pa.array([NAN, 2.0, None]), "is NaN or infinite, e.g. nan"),
         ("quantity", pa.array([0, 1, 1]), "is null or below 1, e.g. 0"),
         ("quantity", pa.array([-3, 1, 1]), "is null or below 1, e.g. -3"),
         ("quantity", pa.array([None, 1, 1], pa.int64()), "is null or below 1, e.g. "),

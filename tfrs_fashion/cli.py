@@ -2,6 +2,7 @@
 
 import gc
 import os
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,7 +53,7 @@ def _do(
         code = 1
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         words = str(error).strip() or type(error).__name__
         is_input = isinstance(error, InputError)
         errors.print(f"error: {words}" if is_input else f"failed: {_first_lines(words)}", markup=False)
@@ -78,7 +79,7 @@ def _work(
         run = Run(config=config, folder=folder, force=force, console=console)
         work(run)
         for line in dict.fromkeys(run.messages):
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _first_lines(words: str) -> str:

@@ -125,7 +125,7 @@ class TwoTowerConfig(Section):
 
     @model_validator(mode="after")
     def _check_time_scales(self) -> "TwoTowerConfig":
-        if min(self.time_scales_days) <= 0:
+        if not all(scale > 0 for scale in self.time_scales_days):
             raise ValueError("`time_scales_days` must all be above 0")
         return self
 
@@ -316,4 +316,5 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> PipelineConf
     try:
         return PipelineConfig.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"{path}: {_explain(error)}.") from error
+        explanation = _explain(error)
+        raise InputError(f"{path}: {explanation}{'' if explanation.endswith('?') else '.'}") from error

@@ -37,6 +37,7 @@ from tfrs_fashion.stage import (
     code_fingerprint,
     files_fingerprint,
     fingerprint,
+    only_one,
     recover,
     run_stage,
     stored_fingerprint,
@@ -104,11 +105,13 @@ class Run:
 
     def _stage(self, folder: Path, wanted: str, write: Callable[[Path], None], *, force: bool) -> None:
         def write_aloud(partial: Path) -> None:
-            self.console.print(f"[dim]writing[/dim] {folder}", highlight=False, soft_wrap=True)
+            self.console.print(f"writing {folder}", style="dim", markup=False, highlight=False, soft_wrap=True)
             write(partial)
 
-        if not run_stage(folder, wanted, write_aloud, force=force) and folder not in self._seen:
-            self.console.print(f"[dim]up to date[/dim] {folder}", highlight=False, soft_wrap=True)
+        if run_stage(folder, wanted, write_aloud, force=force):
+            self.messages.append(f"wrote: {folder}")
+        elif folder not in self._seen:
+            self.console.print(f"up to date: {folder}", style="dim", markup=False, highlight=False, soft_wrap=True)
         self._seen.add(folder)
 
     # prepare
@@ -299,16 +302,18 @@ class Run:
             view = self.view("release")
             self._write_artifact(artifact, folder, view=view, recommender=recommender, fallback=fallback)
 
-        for artifact in self.config.servable:
-            wanted = fingerprint("release", self._exported(artifact))
-            versions = list_versions(self._released(artifact))
-            latest = versions[-1][1] if versions else None
-            self._check_owner(latest)
-            if latest is not None and not force and stored_fingerprint(latest) == wanted:
-                continue
-            version = versions[-1][0] + 1 if versions else 1
-            self._stage(self._released(artifact) / str(version), wanted, partial(write, artifact), force=True)
-        write_models_config(Path(self.config.export.folder))
+        folder = Path(self.config.export.folder)
+        with only_one(folder):
+            for artifact in self.config.servable:
+                wanted = fingerprint("release", self._exported(artifact))
+                versions = list_versions(self._released(artifact))
+                latest = versions[-1][1] if versions else None
+                self._check_owner(latest)
+                if latest is not None and not force and stored_fingerprint(latest) == wanted:
+                    continue
+                version = versions[-1][0] + 1 if versions else 1
+                self._stage(self._released(artifact) / str(version), wanted, partial(write, artifact), force=True)
+            write_models_config(folder)
         self.messages += [f"SavedModel: {latest_artifact(self._released(name))}" for name in self.config.servable]
 
     def _check_owner(self, latest: Path | None) -> None:
@@ -365,6 +370,8 @@ class Run:
         """Does every stage; with `force`, every stage again."""
         for stage in (self.prepare, self.train, self.export, self.evaluate, self.release, self.recommend):
             stage(force=self.force)
+        # Of a whole run the last lines name what it is for.
+        self.messages = [line for line in self.messages if not line.startswith("wrote: ")]
 
 
 def read_customers(path: Path) -> list[str]:

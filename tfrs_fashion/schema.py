@@ -116,7 +116,7 @@ def _samples(values: Iterable[object], limit: int = 5) -> str:
 def _kind_of(dtype: ibis.DataType) -> str:
     if dtype.is_string():
         return "string"
-    if dtype.is_timestamp() or dtype.is_date():
+    if dtype.is_date() or (dtype.is_timestamp() and dtype.timezone is None):
         return "timestamp"
     if dtype.is_integer():
         return "int"
@@ -202,11 +202,12 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
 
     Args:
         tables: Tables as a source loaded them.
-        now: Purchases after this instant are refused; the present by default.
+        now: The present, by default of this machine; purchases more than a day after it are refused, a day because
+            tables and machine may stand in different time zones.
 
     Raises:
         InputError: A column is missing or of another type; a table is empty; an id is null or repeated; a price
-            is negative or NaN; a quantity is below 1; a discount lies outside [0, 1]; a date is null or in the
+            is negative, NaN or infinite; a quantity is below 1; a discount lies outside [0, 1]; a date is null or in the
             future.
     """
     now = now or datetime.datetime.now()
@@ -217,7 +218,7 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
     ):
         check_columns(table, columns, where=name)
         if int(table.count().execute()) == 0:
-            dropped = "; ".join(f"{row.rows:,} dropped: {row.rule}" for row in tables.counts if row.table == name)
+            dropped = "; ".join(f"{row.rows:,} {row.rule}" for row in tables.counts if row.table == name)
             raise InputError(f"{name}: the table is empty{f' ({dropped})' if dropped else ''}. Nothing to learn from.")
     for name, table, key in (
         ("customers", tables.customers, "customer_id"),
@@ -225,7 +226,7 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
     ):
         _check_ids(table, key, where=name)
         check_unique(table, key, where=name)
-    transactions = tables.transactions
+    transactions = tables.transactions.mutate(price=_.price.cast("float64"), discount=_.discount.cast("float64"))
     for key in ("customer_id", "article_id", "basket_id"):
         _check_ids(transactions, key, where="transactions")
 
@@ -240,7 +241,7 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
         f"lies in the future (after {now:%Y-%m-%d})",
         "Check the date format and the clock.",
     )
-    refuse(_.price.isnan(), "price", "is NaN", "Leave an unknown price null.")
+    refuse(_.price.isnan() | _.price.isinf(), "price", "is NaN or infinite", "Leave an unknown price null.")
     refuse(_.price < 0, "price", "is negative", "Drop returns, or net them against the purchase.")
     refuse(_.quantity.isnull() | (_.quantity < 1), "quantity", "is null or below 1", "Drop returns and empty lines.")
     refuse((_.discount < 0) | (_.discount > 1), "discount", "lies outside [0, 1]", "Give the share off the list price.")

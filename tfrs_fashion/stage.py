@@ -141,7 +141,7 @@ def only_one(folder: Path) -> Iterator[None]:
         lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot write here ({error.strerror}). Choose another folder with --run-dir."
+            f"{folder}: cannot write here ({error.strerror}). Choose another folder: --run-dir, or export.folder."
         ) from error
     try:
         try:

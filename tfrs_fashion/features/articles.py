@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from ibis import _
 
+from tfrs_fashion.data.split import days_before
 from tfrs_fashion.features.text import hash_words
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX, InputError
@@ -51,7 +52,7 @@ def sales_by_article(transactions: ibis.Table) -> pd.DataFrame:
     return (
         transactions.group_by("article_index")
         .agg(
-            num_baskets=_.basket_id.nunique(),
+            num_baskets=ibis.struct({"customer": _.customer_index, "basket": _.basket_id}).nunique(),
             num_buyers=_.customer_index.nunique(),
             mean_price=_.price.mean(),
             last_sold=_.t_dat.max(),
@@ -63,7 +64,7 @@ def sales_by_article(transactions: ibis.Table) -> pd.DataFrame:
 
 def in_store(sales: pd.DataFrame, *, as_of: datetime.datetime, days: int) -> np.ndarray:
     """Returns the sorted int32 indices of articles sold in `days` before `as_of`."""
-    recent = sales["last_sold"] >= as_of - datetime.timedelta(days=days)
+    recent = sales["last_sold"] >= days_before(as_of, days)
     return np.sort(sales.loc[recent, "article_index"].to_numpy(dtype=np.int32))
 
 

@@ -111,13 +111,14 @@ def _examples(customers: pd.DataFrame, events: pd.DataFrame, profile: Sequence[s
     first = np.searchsorted(events["customer_index"], customers["customer_index"], side="left")
     last = np.searchsorted(events["customer_index"], customers["customer_index"], side="right")
     columns = {name: events[name].to_numpy() for name in _EVENTS}
-    for row, start, end in zip(customers.itertuples(index=False), first, last, strict=True):
+    known = {name: customers[name].tolist() for name in ("customer_id", "customer_index", *profile)}
+    for row, (start, end) in enumerate(zip(first, last, strict=True)):
         example = tf.train.Example()
         feature = example.features.feature
-        feature["customer_id"].bytes_list.value.append(str(row.customer_id).encode())
-        feature["customer_index"].int64_list.value.append(row.customer_index)
+        feature["customer_id"].bytes_list.value.append(known["customer_id"][row].encode())
+        feature["customer_index"].int64_list.value.append(known["customer_index"][row])
         for name in profile:
-            value: Any = getattr(row, name)
+            value = known[name][row]
             feature[f"profile/{name}"].bytes_list.value.append(value.encode() if isinstance(value, str) else b"")
         for name, dtype in _EVENTS.items():
             values = columns[name][start:end].tolist()
@@ -202,12 +203,13 @@ def read_timelines(folder: Path, *, batch_size: int = 1024) -> Timelines:
 
     Raises:
         InputError: There is no dataset in the folder.
-        RunError: A shard is corrupted.
+        RunError: A shard is corrupted or missing.
     """
     shards = sorted(str(path) for path in folder.glob(f"{_NAME}-train.tfrecord-*"))
     if not shards or not (folder / "profile.json").is_file():
         raise InputError(f"{folder}: no timelines here. Run `prepare` first.")
     profile = json.loads((folder / "profile.json").read_text(encoding="utf-8"))
+    info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
     context = {"customer_id": tf.io.FixedLenFeature([], tf.string)}
     context |= {f"profile/{name}": tf.io.FixedLenFeature([], tf.string) for name in profile}
     events = {
@@ -220,6 +222,14 @@ def read_timelines(folder: Path, *, batch_size: int = 1024) -> Timelines:
         batches = list(dataset.prefetch(tf.data.AUTOTUNE))
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         raise RunError(f"{folder}: a shard is corrupted ({error.message}). Run `prepare --force`.") from error
+
+    records = sum(int(batch["customer_id"].shape[0]) for batch in batches)
+    expected = sum(int(length) for length in info["splits"][0]["shardLengths"])
+    if records != expected:
+        raise RunError(
+            f"{folder}: {records:,} records in {len(shards)} shard(s), but {expected:,} were written. A shard is "
+            "missing or cut short. Run `prepare --force`."
+        )
 
     def joined(name: str) -> np.ndarray:
         return np.concatenate([batch[name].numpy() for batch in batches])

@@ -16,7 +16,8 @@ def is_excluded(article_index: tf.Tensor, exclude: tf.Tensor) -> tf.Tensor:
         `[batch, width]` bool.
     """
     exclude = tf.sort(tf.pad(exclude, [[0, 0], [0, 1]], constant_values=PADDING_INDEX), axis=1)
-    position = tf.searchsorted(exclude, article_index)
+    # What `tf.searchsorted` calls, without its reshaping, which fails for an empty batch.
+    position = tf.raw_ops.LowerBound(sorted_inputs=exclude, values=article_index)
     position = tf.minimum(position, tf.shape(exclude)[1] - 1)
     return tf.gather(exclude, position, batch_dims=1) == article_index
 

@@ -36,6 +36,19 @@ class EarlyStopping(tf.keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+class _MeanLoss(tf.keras.callbacks.Callback):
+    """Makes the loss of an epoch the mean over its batches; the training step of TFRS gives each batch's own."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._losses: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
+        self._losses.append(float(logs["loss"]))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        logs["loss"] = sum(self._losses) / len(self._losses)
+
+
 class _Show(tf.keras.callbacks.Callback):
     """Shows each epoch's figures in a line, and ends training whose loss is not a number."""
 
@@ -84,7 +97,7 @@ def fit_model(
     Raises:
         RunError: The loss is not finite.
     """
-    callbacks: list[tf.keras.callbacks.Callback] = []
+    callbacks: list[tf.keras.callbacks.Callback] = [_MeanLoss()]
     stopping = EarlyStopping(validate, patience=patience) if validate is not None else None
     if stopping is not None:
         callbacks.append(stopping)

@@ -27,6 +27,7 @@ class Factorization(tf.Module):
         name: As used in reports.
     """
 
+    # It reads none of the history, but answers only those who have one.
     history_length: int | None = 1
 
     def __init__(

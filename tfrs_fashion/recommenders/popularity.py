@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from ibis import _
 
+from tfrs_fashion.data.split import days_before
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.index.exclusion import take_allowed
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
@@ -59,11 +60,12 @@ def fit_popularity(transactions: ibis.Table, *, as_of: datetime.datetime, days: 
         as_of: The cutoff.
         days: Length of the window that ends there.
     """
-    start = ibis.literal(as_of - datetime.timedelta(days=days))
+    start = ibis.literal(days_before(as_of, days))
+    basket = ibis.struct({"customer": _.customer_index, "basket": _.basket_id})
     counts = (
         transactions.group_by("article_index")
         .agg(
-            score=ibis.ifelse(_.t_dat >= start, _.basket_id, None).nunique().cast("float32"),
+            score=basket.nunique(where=_.t_dat >= start).cast("float32"),
             last_sold=_.t_dat.max(),
         )
         .order_by([ibis.desc("score"), ibis.desc("last_sold"), "article_index"])
