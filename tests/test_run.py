@@ -8,8 +8,9 @@ import pytest
 
 from tfrs_fashion.config import load_config
 from tfrs_fashion.evaluation.report import load_metrics
-from tfrs_fashion.run import Run, read_customers
+from tfrs_fashion.run import Run
 from tfrs_fashion.schema import InputError
+from tfrs_fashion.serving.batch import read_customers
 from tfrs_fashion.serving.export import artifact_hash
 
 PIPELINE = Path(__file__).parent.parent / "pipelines" / "tiny.toml"

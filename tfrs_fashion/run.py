@@ -14,7 +14,6 @@ from typing import Any
 import ibis
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from ibis import _
 from rich.console import Console
 
@@ -31,7 +30,7 @@ from tfrs_fashion.recommenders.popularity import Popularity
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import InputError, Tables, check_tables
-from tfrs_fashion.serving.batch import load_artifact, recommend_batches, write_recommendations
+from tfrs_fashion.serving.batch import load_artifact, read_customers, recommend_batches, write_recommendations
 from tfrs_fashion.serving.export import export_artifact, latest_artifact, list_versions, write_models_config
 from tfrs_fashion.stage import (
     code_fingerprint,
@@ -372,30 +371,3 @@ class Run:
             stage(force=self.force)
         # Of a whole run the last lines name what it is for.
         self.messages = [line for line in self.messages if not line.startswith("wrote: ")]
-
-
-def read_customers(path: Path) -> list[str]:
-    """Reads the customers to answer: a Parquet or CSV file with a column `customer_id`, or one id a line.
-
-    Raises:
-        InputError: The file cannot be read, lacks the column, or holds an empty or repeated id.
-    """
-    try:
-        if path.suffix == ".parquet":
-            frame = pd.read_parquet(path)
-        elif path.suffix == ".csv":
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-        else:
-            frame = pd.DataFrame({"customer_id": path.read_text(encoding="utf-8").splitlines()})
-    except (OSError, ValueError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: cannot read the customers ({error}).") from error
-    if "customer_id" not in frame.columns:
-        raise InputError(f"{path}: no column `customer_id`; found {', '.join(map(str, frame.columns))}.")
-    ids = frame["customer_id"].fillna("").astype(str).str.strip()
-    empty, repeated = int((ids == "").sum()), ids[ids.duplicated() & (ids != "")].unique().tolist()
-    if ids.empty or empty or repeated:
-        raise InputError(
-            f"{path}: {len(ids):,} id(s), {empty:,} of them empty, {len(repeated):,} repeated, e.g. {repeated[:5]}. "
-            "Give each customer once."
-        )
-    return list(ids)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
 
-from tfrs_fashion.schema import FIRST_INDEX, RunError
+from tfrs_fashion.schema import FIRST_INDEX, InputError, RunError
 
 RECOMMENDATION_SCHEMA = pa.schema(
     [
@@ -145,3 +145,30 @@ def to_candidates(batches: Iterator[pa.Table], *, customer_id: np.ndarray, artic
             "source": frame["source"],
         }
     )
+
+
+def read_customers(path: Path) -> list[str]:
+    """Reads the customers to answer: a Parquet or CSV file with a column `customer_id`, or one id a line.
+
+    Raises:
+        InputError: The file cannot be read, lacks the column, or holds an empty or repeated id.
+    """
+    try:
+        if path.suffix == ".parquet":
+            frame = pd.read_parquet(path)
+        elif path.suffix == ".csv":
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        else:
+            frame = pd.DataFrame({"customer_id": path.read_text(encoding="utf-8").splitlines()})
+    except (OSError, ValueError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path}: cannot read the customers ({error}).") from error
+    if "customer_id" not in frame.columns:
+        raise InputError(f"{path}: no column `customer_id`; found {', '.join(map(str, frame.columns))}.")
+    ids = frame["customer_id"].fillna("").astype(str).str.strip()
+    empty, repeated = int((ids == "").sum()), ids[ids.duplicated() & (ids != "")].unique().tolist()
+    if ids.empty or empty or repeated:
+        raise InputError(
+            f"{path}: {len(ids):,} id(s), {empty:,} of them empty, {len(repeated):,} repeated, e.g. {repeated[:5]}. "
+            "Give each customer once."
+        )
+    return list(ids)
