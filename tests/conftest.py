@@ -34,17 +34,6 @@ def skip_or_fail() -> Callable[[str], NoReturn]:
 
 
 @pytest.fixture(scope="session")
-def data_path(skip_or_fail: Callable[[str], NoReturn]) -> Path:
-    """The folder of raw data that does not come with the installation."""
-    named = os.environ.get("TFRS_FASHION_DATA", "")
-    if not named:
-        skip_or_fail("the environment variable TFRS_FASHION_DATA is not set")
-    if not Path(named).is_dir():
-        skip_or_fail(f"TFRS_FASHION_DATA={named} is no folder")
-    return Path(named)
-
-
-@pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
     return ROOT

@@ -102,11 +102,8 @@ def made_from(tables: Tables, folder: Path) -> dict[str, np.ndarray]:
         fit_popularity(view.transactions, as_of=CUTOFF),
         Repurchase(),
         fit_two_tower(view, embedding_dim=8, num_text_buckets=64, batch_size=32, min_baskets=2, seed=1),
+        fit_als(view.transactions, as_of=CUTOFF, candidate_articles=articles.in_store, factors=4, iterations=3),
     ]
-    if pytest.importorskip("implicit", reason="the extra `baselines` is not installed"):
-        recommenders.append(
-            fit_als(view.transactions, as_of=CUTOFF, candidate_articles=articles.in_store, factors=4, iterations=3)
-        )
     customers = tf.range(FIRST_INDEX, timelines.num_customers + FIRST_INDEX)
     for recommender in recommenders:
         answer = recommender(

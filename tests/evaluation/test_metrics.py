@@ -1,5 +1,7 @@
 import math
+from collections.abc import Callable
 from fractions import Fraction
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -169,8 +171,11 @@ def test_agrees_with_the_definitions(shown: dict[int, list[int]], bought: dict[i
         assert found.loc[customer].to_dict() == pytest.approx(expected)
 
 
-def test_ndcg_agrees_with_scikit_learn() -> None:
-    ndcg_score = pytest.importorskip("sklearn.metrics").ndcg_score
+def test_ndcg_agrees_with_scikit_learn(skip_or_fail: Callable[[str], NoReturn]) -> None:
+    try:
+        from sklearn.metrics import ndcg_score
+    except ImportError:
+        skip_or_fail("the package scikit-learn is not installed")
     generator = np.random.default_rng(3)
     for k in (1, 5, 12):
         order = generator.permutation(40) + 2

@@ -120,7 +120,6 @@ def test_a_process_with_tensorflow_alone_gives_the_same_answer(tiny_run: Run, na
 
 
 def test_scann_answers_in_a_fresh_process_that_imports_it(tiny_run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("scann")
     code = (
         "import scann, sys, tensorflow as tf\n"
         "artifact = tf.saved_model.load(sys.argv[1])\n"
