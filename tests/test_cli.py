@@ -127,7 +127,7 @@ def test_an_empty_window_names_the_dates(tiny: str, run_dir: Path) -> None:
     assert "split" in found
 
 
-@pytest.mark.parametrize("key", ["split.in_store_days", "popularity.days"])
+@pytest.mark.parametrize("key", ["split.in_store_days"])
 def test_more_days_than_there_are_mean_all_of_them(tiny: str, run_dir: Path, key: str) -> None:
     result = invoke("train", tiny, run_dir, **{key: "99999999"})
     assert result.exit_code == 0, result.output

@@ -99,7 +99,7 @@ def made_from(tables: Tables, folder: Path) -> dict[str, np.ndarray]:
         found[f"training input: {name} splits"] = value.row_splits.numpy()
     found["training input: now"] = batch["now"].numpy()
     recommenders = [
-        fit_popularity(view.transactions, as_of=CUTOFF),
+        fit_popularity(view.transactions, as_of=CUTOFF, days=7),
         Repurchase(),
         fit_two_tower(view, embedding_dim=8, num_text_buckets=64, batch_size=32, min_baskets=2, seed=1),
         fit_als(view.transactions, as_of=CUTOFF, candidate_articles=articles.in_store, factors=4, iterations=3),

@@ -38,7 +38,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-SMALL = ('recommenders=["popularity_7d", "repurchase"]', "recommend.recommender=repurchase")
+SMALL = ('recommenders=["popularity_7d", "repurchase", "als"]', "recommend.recommender=repurchase")
 
 
 def test_metrics_are_in_the_agreed_layout(tiny_run: Run) -> None:
@@ -98,19 +98,11 @@ def test_one_seed_gives_one_result(tiny_run: Run, tmp_path: Path) -> None:
 
 def test_a_changed_setting_repeats_only_what_depends_on_it(small_run: Run) -> None:
     before = times(small_run)
-    again(small_run, *SMALL, "popularity.days=3").evaluate()
+    again(small_run, *SMALL, "als.alpha=2.0").evaluate()
     changed = {
         str(Path(name).relative_to(small_run.folder)) for name, when in times(small_run).items() if before[name] != when
     }
-    # `repurchase` itself does not change, but its artifact holds popularity, for customers without a history.
-    assert changed == {
-        "models/popularity_7d",
-        "saved_models/popularity_7d/1",
-        "saved_models/repurchase/1",
-        "candidates/popularity_7d",
-        "candidates/repurchase",
-        "report",
-    }
+    assert changed == {"models/als", "saved_models/als/1", "candidates/als", "report"}
 
 
 def test_a_release_gets_the_next_version_and_keeps_the_former(small_run: Run) -> None:

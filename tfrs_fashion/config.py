@@ -78,12 +78,6 @@ class SplitConfig(Section):
     in_store_days: int = Field(default=28, ge=1)
 
 
-class PopularityConfig(Section):
-    """Settings of `popularity_7d`: days counted back from the cutoff."""
-
-    days: int = Field(default=7, ge=1)
-
-
 class TwoTowerConfig(Section):
     """Settings of the two towers and of their training.
 
@@ -194,7 +188,6 @@ class PipelineConfig(Section):
     data: DataConfig
     features: FeaturesConfig = FeaturesConfig()
     split: SplitConfig = SplitConfig()
-    popularity: PopularityConfig = PopularityConfig()
     als: AlsConfig = AlsConfig()
     two_tower: TwoTowerConfig = TwoTowerConfig()
     index: IndexConfig = IndexConfig()

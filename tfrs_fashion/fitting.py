@@ -82,7 +82,7 @@ def fit_recommender(
     """
     match name:
         case "popularity_7d":
-            return fit_popularity(view.transactions, as_of=view.split.as_of, days=config.popularity.days)
+            return fit_popularity(view.transactions, as_of=view.split.as_of, days=7)
         case "repurchase":
             return Repurchase()
         case "als":

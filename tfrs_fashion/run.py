@@ -151,7 +151,7 @@ class Run:
     def _trained(self, name: RecommenderName) -> str:
         config = self.config
         own: dict[str, Any] = {
-            "popularity_7d": config.popularity.model_dump(),
+            "popularity_7d": {},
             "repurchase": {},
             "als": config.als.model_dump(),
             "two_tower": {**config.two_tower.model_dump(), **config.features.model_dump(), "k": config.evaluation.k},

@@ -213,17 +213,6 @@ def test_candidates_have_length_one_and_carry_their_bias() -> None:
     assert tower(articles, encoder(articles)).numpy() == pytest.approx(found)
 
 
-def test_both_ways_to_embed_queries_agree(view: View) -> None:
-    model = make_model(view)
-    table = HistoryTable(view.timelines, view.profile)
-    customers = tf.range(1, 20)
-    histories, now = table(customers), tf.gather(tf.constant(view.now), customers)
-    found = model.embed_queries(histories, now).numpy()
-    _bought, strongest = model.query_tower.read(histories, now)
-    expected = model.query_tower(strongest, model.encoder(strongest.article_index), histories, now).numpy()
-    assert found == pytest.approx(expected, abs=1e-5)
-
-
 def test_a_step_reaches_every_weight(view: View) -> None:
     model = make_model(view)
     model.compile(optimizer=tf.keras.optimizers.Adam(0.01))

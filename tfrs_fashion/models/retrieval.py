@@ -7,7 +7,6 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from tfrs_fashion.features.history import BoughtArticles
-from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.models.encoders import ArticleEncoder
 from tfrs_fashion.models.losses import basket_softmax
 from tfrs_fashion.models.towers import CandidateTower, QueryTower
@@ -50,12 +49,6 @@ class TwoTowerModel(tfrs.Model):
         self._log_scale = self.add_weight(
             "log_scale", [], initializer=tf.keras.initializers.Constant(-float(np.log(temperature)))
         )
-
-    def embed_queries(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
-        """Embeds `[batch]` histories at `now` as `[batch, embedding_dim + 1]`; see `QueryTower`."""
-        _bought, strongest = self.query_tower.read(histories, now)
-        article, order = tf.unique(strongest.article_index)
-        return self.query_tower(strongest, tf.gather(self.encoder(article), order), histories, now)
 
     def compute_loss(self, inputs: dict[str, Any], training: bool = False) -> tf.Tensor:
         """Computes the loss of a batch of `features.inputs.make_training_dataset`.

@@ -25,7 +25,7 @@ class Popularity(tf.Module):
 
     history_length: int | None = 0
 
-    def __init__(self, article_index: np.ndarray, score: np.ndarray, *, name: str = "popularity_7d") -> None:
+    def __init__(self, article_index: np.ndarray, score: np.ndarray, *, name: str) -> None:
         super().__init__(name=name)
         self._article_index = tf.Variable(article_index, trainable=False, dtype=tf.int32)
         self._score = tf.Variable(score, trainable=False, dtype=tf.float32)
@@ -50,7 +50,7 @@ class Popularity(tf.Module):
         return cls(**arrays, **settings)
 
 
-def fit_popularity(transactions: ibis.Table, *, as_of: datetime.datetime, days: int = 7) -> Popularity:
+def fit_popularity(transactions: ibis.Table, *, as_of: datetime.datetime, days: int) -> Popularity:
     """Ranks the articles by the baskets that held them in the last days.
 
     Articles not sold in that time follow, the last sold first, so that a list never ends early.
@@ -74,5 +74,5 @@ def fit_popularity(transactions: ibis.Table, *, as_of: datetime.datetime, days: 
     return Popularity(
         counts["article_index"].to_numpy(dtype=np.int32),
         counts["score"].to_numpy(dtype=np.float32),
-        name="popularity_7d",
+        name=f"popularity_{days}d",
     )
