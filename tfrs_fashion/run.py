@@ -270,7 +270,8 @@ class Run:
                 artifacts={name: self._artifact(name) for name in config.servable},
                 split={
                     **self.splits["test"].describe(),
-                    **{f"validation_{name}": value for name, value in self.splits["validation"].describe().items()},
+                    "validation_as_of": self.splits["validation"].describe()["as_of"],
+                    "validation_end": self.splits["validation"].describe()["end"],
                 },
                 curves={name: found["curves"] for name, found in chosen.items() if "curves" in found},
             )

@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+import rich.box
 from rich.markup import escape
 from rich.table import Table
 
@@ -352,7 +353,8 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     k, *_rest = sorted(int(found["k"]) for name in names if (found := re.fullmatch(r"map@(?P<k>\d+)", name)))
     deepest = max(int(found["k"]) for name in names if (found := re.fullmatch(r"recall@(?P<k>\d+)", name)))
     columns = [f"map@{k}", f"recall@{k}", f"map@{k}_new", f"recall@{deepest}"]
-    table = Table(title=f"{metrics['customers']:,} customers")
+    # Narrow enough for a terminal of 80 columns.
+    table = Table(title=f"{metrics['customers']:,} customers", box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("recommender", no_wrap=True)
     for column in (columns[0], "95% interval", *columns[1:]):
         table.add_column(column, justify="right", no_wrap=True)
