@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -132,6 +133,25 @@ def test_a_full_disk_is_named_and_replaces_nothing(tmp_path: Path, number: int) 
     with pytest.raises(RunError, match=r"the disk is full, or a quota is reached. Nothing was replaced"):
         run_stage(folder, "2", fail)
     assert (folder / "word.txt").read_text() == "first"
+
+
+def test_a_disk_that_fills_up_half_way_leaves_the_last_tables(tmp_path: Path) -> None:
+    """No file may grow beyond some size, which ends a write as a full disk does."""
+    command = [sys.executable, "-m", "tfrs_fashion.cli", "prepare", str(PIPELINE), "--run-dir", str(tmp_path / "run")]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    tables = tmp_path / "run" / "tables"
+    before = {path.name: path.read_bytes() for path in tables.iterdir()}
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    larger = [*command, "--set", "data.num_customers=2000"]
+    done = subprocess.run(larger, capture_output=True, text=True, check=False, preexec_fn=limit)
+    assert done.returncode == 1
+    assert f"failed: {tables}: the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path.name: path.read_bytes() for path in tables.iterdir()} == before
+    assert subprocess.run(larger, capture_output=True, check=False).returncode == 0
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

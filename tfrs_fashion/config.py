@@ -141,13 +141,13 @@ class IndexConfig(Section):
         kinds: Every kind is exported and evaluated; the first one is `two_tower`, others carry a suffix.
         num_leaves: ScaNN's partitions; 0 chooses the square root of the number of articles.
         leaves_to_search_share: Share of the partitions that a query visits.
-        num_reordering_candidates: Candidates that ScaNN scores again exactly; at least the largest k.
+        num_reordering_candidates: Candidates that ScaNN scores again exactly; longer lists come from the exact index.
     """
 
     kinds: tuple[IndexKind, ...] = ("exact", "scann")
     num_leaves: int = Field(default=0, ge=0)
-    leaves_to_search_share: float = Field(default=0.5, gt=0, le=1)
-    num_reordering_candidates: int = Field(default=1000, ge=1)
+    leaves_to_search_share: float = Field(default=0.7, gt=0, le=1)
+    num_reordering_candidates: int = Field(default=500, ge=1)
 
 
 class EvaluationConfig(Section):

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
+from tfrs_fashion.index.exact import Exact
 from tfrs_fashion.index.exclusion import take_allowed
 from tfrs_fashion.schema import PADDING_INDEX, InputError
 
@@ -24,7 +25,8 @@ class Scann(tf.Module):
         article_index: `[num_candidates]` int32, the article behind each row.
         num_leaves: Partitions; 0 for the square root of the number of candidates, but no less than 100 in each.
         leaves_to_search_share: Share of the partitions that a query visits.
-        num_reordering_candidates: Candidates scored again exactly; more are found less well.
+        num_reordering_candidates: Candidates scored again exactly. Who asks for more, exclusions included, is
+            answered by the exact index.
 
     Raises:
         InputError: ScaNN is not installed, or there are too few candidates to partition.
@@ -36,8 +38,8 @@ class Scann(tf.Module):
         article_index: np.ndarray,
         *,
         num_leaves: int = 0,
-        leaves_to_search_share: float = 0.5,
-        num_reordering_candidates: int = 1000,
+        leaves_to_search_share: float = 0.7,
+        num_reordering_candidates: int = 500,
     ) -> None:
         super().__init__(name="scann")
         num_candidates = len(article_index)
@@ -59,7 +61,8 @@ class Scann(tf.Module):
                 'index.kinds: `scann` needs the package scann, which is not installed. Use index.kinds = ["exact"].'
             ) from error
         self._searcher.index(tf.constant(candidate_embeddings, tf.float32), tf.constant(article_index, tf.int32))
-        self._num_candidates = num_candidates
+        self._num_reordering_candidates = min(num_reordering_candidates, num_candidates)
+        self._exact = Exact(candidate_embeddings, article_index)
 
     def is_exact(self) -> bool:
         """Whether results are those of a full ranking."""
@@ -70,7 +73,17 @@ class Scann(tf.Module):
 
         As many more are looked for as a row excludes, so that exclusion never shortens the list.
         """
-        width = tf.minimum(k + tf.shape(exclude)[1], self._num_candidates)
+        width = k + tf.shape(exclude)[1]
+        found: tuple[tf.Tensor, tf.Tensor] = tf.cond(
+            width <= self._num_reordering_candidates,
+            lambda: self._search(query_embeddings, width, k, exclude),
+            lambda: self._exact(query_embeddings, k=k, exclude=exclude),
+        )
+        return found
+
+    def _search(
+        self, query_embeddings: tf.Tensor, width: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         score, article_index = self._searcher(query_embeddings, k=width)
         # ScaNN answers NaN where the partitions that it visited hold fewer.
         found = tf.math.is_finite(score)
