@@ -14,7 +14,7 @@ import pytest
 
 from tfrs_fashion.evaluation.report import load_metrics
 from tfrs_fashion.schema import InputError, RunError
-from tfrs_fashion.stage import fingerprint, only_one, recover, run_stage, stored_fingerprint, write_whole
+from tfrs_fashion.stage import damage, fingerprint, only_one, recover, run_stage, stored_fingerprint, write_whole
 
 PIPELINE = Path(__file__).parent.parent / "pipelines" / "tiny.toml"
 # Where each kill falls; `{released}` is the folder of released artifacts.
@@ -110,6 +110,22 @@ def test_a_stage_is_skipped_only_while_its_fingerprint_holds(tmp_path: Path) -> 
     assert written == [True, False, True]
     assert run_stage(folder, "2", lambda partial: write_word(partial, "y"), force=True)
     assert stored_fingerprint(folder) == "2"
+
+
+@pytest.mark.parametrize("lost", ["word.txt", "stage.json"])
+@pytest.mark.parametrize("how", ["remove", "empty"])
+def test_a_damaged_output_is_not_up_to_date(tmp_path: Path, lost: str, how: str) -> None:
+    folder = tmp_path / "stage"
+    run_stage(folder, "1", lambda partial: write_word(partial, "first"))
+    assert damage(folder) is None
+    if how == "remove":
+        (folder / lost).unlink()
+    else:
+        (folder / lost).write_text("")
+    assert lost in str(damage(folder))
+    assert stored_fingerprint(folder) is None
+    assert run_stage(folder, "1", lambda partial: write_word(partial, "again"))
+    assert (folder / "word.txt").read_text() == "again"
 
 
 def test_a_kill_between_the_two_renames_restores_the_former_output(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from tfrs_fashion.serving.batch import load_artifact, read_customers, recommend_
 from tfrs_fashion.serving.export import export_artifact, latest_artifact, list_versions, write_models_config
 from tfrs_fashion.stage import (
     code_fingerprint,
+    damage,
     files_fingerprint,
     fingerprint,
     only_one,
@@ -107,6 +108,8 @@ class Run:
             self.console.print(f"writing {folder}", style="dim", markup=False, highlight=False, soft_wrap=True)
             write(partial)
 
+        if (lost := damage(folder)) is not None:
+            self.console.print(f"damaged: {folder}: {lost}; writing it again", markup=False, soft_wrap=True)
         if run_stage(folder, wanted, write_aloud, force=force):
             self.messages.append(f"wrote: {folder}")
         elif folder not in self._seen:

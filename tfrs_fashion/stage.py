@@ -39,12 +39,34 @@ def files_fingerprint(paths: list[Path]) -> str:
     return fingerprint(*((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
 
 
-def stored_fingerprint(folder: Path) -> str | None:
-    """Returns the fingerprint of a whole output, or None where there is none."""
+def _about(folder: Path) -> dict[str, Any]:
     try:
-        return str(json.loads((folder / "stage.json").read_text(encoding="utf-8"))["fingerprint"])
-    except (OSError, ValueError, KeyError):
+        about = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+        return about if isinstance(about, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "stage.json")
+    return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(files)}
+
+
+def damage(folder: Path) -> str | None:
+    """Says what a finished output lost since it was written: files that are gone, or of another size."""
+    if not folder.is_dir():
         return None
+    sizes = _about(folder).get("files")
+    if sizes is None:
+        return "stage.json is missing or cannot be read"
+    found = _sizes(folder)
+    lost = [name for name, size in sizes.items() if found.get(name) != size]
+    return f"{len(lost)} file(s) missing or of another size, e.g. {', '.join(lost[:3])}" if lost else None
+
+
+def stored_fingerprint(folder: Path) -> str | None:
+    """Returns the fingerprint of a whole output, or None where there is none or it is damaged."""
+    return _about(folder).get("fingerprint") if damage(folder) is None else None
 
 
 def _beside(folder: Path, suffix: str) -> Path:
@@ -85,7 +107,7 @@ def write_whole(folder: Path, **about: Any) -> Iterator[Path]:
     start = time.monotonic()
     try:
         yield partial
-        about["duration_seconds"] = round(time.monotonic() - start, 1)
+        about |= {"duration_seconds": round(time.monotonic() - start, 1), "files": _sizes(partial)}
         (partial / "stage.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
         if folder.exists():
             folder.rename(former)

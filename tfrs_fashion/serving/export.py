@@ -84,9 +84,9 @@ def latest_artifact(folder: Path) -> Path:
 
 
 def artifact_hash(folder: Path) -> str:
-    """Returns a SHA-256 over the names and contents of an artifact's files."""
+    """Returns a SHA-256 over the names and contents of an artifact's files, less the record of when it was written."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "stage.json"):
         digest.update(str(path.relative_to(folder)).encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
