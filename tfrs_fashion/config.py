@@ -32,7 +32,7 @@ class DataConfig(Section):
 
     Attributes:
         source: The module of `tfrs_fashion.data` that reads them.
-        path: Folder of raw files; the source's own embedded data where empty.
+        path: Folder of raw files, relative to where the command is given; the source's own embedded data where empty.
         num_customers: Size of generated tables (`simulator` only).
         num_articles: Size of generated tables (`simulator` only).
         num_days: Days of generated transactions (`simulator` only).
@@ -125,7 +125,15 @@ class TwoTowerConfig(Section):
 
 
 class AlsConfig(Section):
-    """Settings of `als` (the library `implicit`): baskets that hold an article are its confidence."""
+    """Settings of `als` (the library `implicit`): baskets that hold an article are its confidence.
+
+    Attributes:
+        factors: Width of the factors.
+        iterations: Alternations.
+        regularization: Of both sides.
+        alpha: Confidence of a fresh basket.
+        half_life_days: Age at which a basket weighs half.
+    """
 
     factors: int = Field(default=128, ge=1)
     iterations: int = Field(default=15, ge=1)
@@ -165,7 +173,14 @@ class EvaluationConfig(Section):
 
 
 class RecommendConfig(Section):
-    """What `recommend` writes for every customer."""
+    """What `recommend` writes for every customer.
+
+    Attributes:
+        recommender: The released artifact that is asked, e.g. `two_tower` or `two_tower_scann`.
+        k: Articles a customer.
+        exclude_bought: Whether to leave out what the customer bought before.
+        batch_size: Customers a call; also when artifacts are judged.
+    """
 
     recommender: str = "two_tower"
     k: int = Field(default=12, ge=1)
@@ -174,13 +189,25 @@ class RecommendConfig(Section):
 
 
 class ExportConfig(Section):
-    """Where released artifacts go: `<folder>/<name>/<version>/`."""
+    """What goes into artifacts, and where released ones go: `<folder>/<name>/<version>/`.
+
+    Attributes:
+        folder: Relative to where the command is given.
+        k: Articles that the signature `serving_default` returns; the others are told in the request.
+    """
 
     folder: str = "saved_models"
+    k: int = Field(default=12, ge=1)
 
 
 class PipelineConfig(Section):
-    """A whole pipeline."""
+    """A whole pipeline.
+
+    Attributes:
+        name: Of the run folder and in metadata; the file's name by default.
+        seed: Of generated tables, initial weights, batches and bootstraps.
+        recommenders: Which are fitted; `popularity_7d` answers customers without a history and must be there.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_\-]+$")
     seed: int = 1
@@ -206,7 +233,10 @@ class PipelineConfig(Section):
         if not self.index.kinds or len(set(self.index.kinds)) < len(self.index.kinds):
             raise ValueError("`index.kinds` must name each kind once, and at least one")
         if self.recommend.recommender not in self.servable:
-            raise ValueError(f"`recommend.recommender` must be one of {', '.join(self.servable)}")
+            raise ValueError(
+                f"`recommend.recommender` is `{self.recommend.recommender}`, which `recommenders` and `index.kinds` do "
+                f"not make; set it to one of {', '.join(self.servable)}"
+            )
         return self
 
     @property
@@ -258,6 +288,11 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"unknown key `{key}`; {hint}")
         elif found["type"] == "missing":
             lines.append(f"missing key `{key}`")
+        elif key == "name":
+            lines.append(
+                f"`name` is {found['input']!r}, and may hold letters, digits, - and _ alone. It is the file's name "
+                'unless the file says otherwise: write name = "..." at its top'
+            )
         else:
             message = found["msg"].removeprefix("Value error, ")
             where = f"`{key}`: " if key else ""

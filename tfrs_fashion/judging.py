@@ -104,6 +104,10 @@ def article_statistics(view: View, articles: ibis.Table, *, categorical: tuple[s
 def _notes(config: PipelineConfig, judged: pd.DataFrame, bought: pd.DataFrame) -> list[str]:
     unsold = int((~judged["article_index"].isin(bought["article_index"].unique())).sum())
     notes = [
+        "The SavedModels that are released are fits of the same settings on all data. They cannot be judged here: what "
+        "is judged are fits of what came before the window.",
+        "Intervals say how sure the figures are for these customers in this window. Another week or another seed varies "
+        "too, which they leave out.",
         "Every figure comes from the answers of the exported SavedModels to the customers who bought in the window. "
         "Repeat purchases count.",
         f"{unsold:,} of the {len(judged):,} (customer, article) pairs bought in the window are of articles never sold "

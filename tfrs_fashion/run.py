@@ -25,6 +25,7 @@ from tfrs_fashion.evaluation.report import load_metrics, metrics_table
 from tfrs_fashion.features.timelines import Timelines, read_timelines, write_timelines
 from tfrs_fashion.features.view import View, make_view
 from tfrs_fashion.fitting import fit_recommender, load_recommender, make_validator
+from tfrs_fashion.index.scann import check_size
 from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement
 from tfrs_fashion.recommenders.popularity import Popularity
 from tfrs_fashion.recommenders.recommender import Recommender
@@ -70,7 +71,11 @@ class Run:
     @cached_property
     def splits(self) -> dict[str, Split]:
         """`validation`, `test` and `release`."""
-        return make_splits(self.tables.transactions, **self.config.split.model_dump(exclude={"in_store_days"}))
+        return make_splits(self.tables.transactions, **self._split_settings)
+
+    @property
+    def _split_settings(self) -> dict[str, Any]:
+        return self.config.split.model_dump(exclude={"in_store_days"})
 
     @cached_property
     def _connection(self) -> ibis.BaseBackend:
@@ -123,7 +128,7 @@ class Run:
         data = self.config.data
         files = complete_journey.source_files(data.path) if data.source == "complete_journey" else []
         seed = self.config.seed if data.source == "simulator" else None
-        parts = (data.model_dump(), self.config.features.profile, seed, files_fingerprint(files))
+        parts = (data.model_dump(), self.config.features.profile, self._split_settings, seed, files_fingerprint(files))
         return fingerprint("prepare", code_fingerprint(), *parts)
 
     def _load_source(self) -> Tables:
@@ -142,6 +147,8 @@ class Run:
             tables = self._load_source()
             check_tables(tables)
             write_tables(index_tables(tables), folder)
+            # A split that cannot be made is told now, not after an hour of training.
+            make_splits(read_tables(self._connection, folder).transactions, **self._split_settings)
 
         def write_dataset(folder: Path) -> None:
             write_timelines(self.tables, folder, profile=self.config.features.profile)
@@ -182,6 +189,8 @@ class Run:
         self.prepare()
 
         def write(name: RecommenderName, folder: Path) -> None:
+            if name == "two_tower" and "scann" in self.config.index.kinds:
+                check_size(len(self.view("test").articles.in_store))
             chosen = self._choose(name)
             choice = chosen.get("choice", {})
             fit_recommender(name, self.view("test"), self.config, choice=choice, console=self.console).save(folder)
@@ -196,7 +205,7 @@ class Run:
         name, index = self.config.servable[artifact]
         settings = self.config.index.model_dump(exclude={"kinds"}) if index == "scann" else None
         fallback = self._trained("popularity_7d")
-        return fingerprint("export", self._trained(name), fallback, index, settings, self.config.recommend.k)
+        return fingerprint("export", self._trained(name), fallback, index, settings, self.config.export.k)
 
     def _write_artifact(
         self, artifact: str, folder: Path, *, view: View, recommender: Recommender, fallback: Recommender
@@ -211,7 +220,7 @@ class Run:
             fallback,
             folder,
             view=view,
-            k=self.config.recommend.k,
+            k=self.config.export.k,
             metadata={
                 "pipeline": self.config.name,
                 "config": self.config.model_dump(mode="json"),
@@ -272,6 +281,8 @@ class Run:
                 candidates=places,
                 artifacts={name: self._artifact(name) for name in config.servable},
                 split={
+                    "pipeline": config.name,
+                    "seed": config.seed,
                     **self.splits["test"].describe(),
                     "validation_as_of": self.splits["validation"].describe()["as_of"],
                     "validation_end": self.splits["validation"].describe()["end"],
@@ -279,7 +290,10 @@ class Run:
                 curves={name: found["curves"] for name, found in chosen.items() if "curves" in found},
             )
             self._stage(report, wanted, write, force=True)
-        self.console.print(metrics_table(load_metrics(report)))
+        metrics = load_metrics(report)
+        self.console.print(metrics_table(metrics))
+        asked = config.recommend.recommender
+        self.messages += [found["sentence"] for found in metrics["differences"] if found["recommender"] == asked]
         self.messages.append(f"report: {report / 'report.html'}")
 
     # release
@@ -342,7 +356,11 @@ class Run:
 
     def recommend(self, *, customers: Path | None = None, force: bool = False) -> None:
         """Writes `recommendations/` for every customer, or for those in a file, from the released artifact."""
-        listed = read_customers(customers) if customers is not None else None
+        listed: list[str] | None = None
+        if customers is not None:
+            listed, left_out = read_customers(customers)
+            if left_out:
+                self.messages.append(f"{customers}: {left_out:,} empty or repeated id(s) left out")
         self.release()
         config = self.config.recommend
         known = [str(customer) for customer in ids_by_index(self.tables)[0]]

@@ -94,7 +94,7 @@ def test_outputs_are_named_and_every_input_has_a_batch_dimension(tiny_run: Run, 
         for spec in found.structured_input_signature[1].values():
             assert spec.shape[0] is None
     default = artifact.signatures["serving_default"](customer_id=tf.constant(known_customers(tiny_run, 3)))
-    assert default["article_ids"].shape == (3, tiny_run.config.recommend.k)
+    assert default["article_ids"].shape == (3, tiny_run.config.export.k)
 
 
 @pytest.mark.parametrize("name", ["popularity_7d", "repurchase", "als", "two_tower"])
@@ -114,7 +114,7 @@ def test_a_process_with_tensorflow_alone_gives_the_same_answer(tiny_run: Run, na
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     printed = json.loads(done.stdout.splitlines()[-1])
     assert printed["foreign"] == []
-    here = ask(signature(tiny_run, name, "by_customer"), customers, [[]] * 6, tiny_run.config.recommend.k)
+    here = ask(signature(tiny_run, name, "by_customer"), customers, [[]] * 6, tiny_run.config.export.k)
     assert printed["ids"] == [[value.decode() for value in row] for row in here["article_ids"]]
     np.testing.assert_array_equal(np.float32(printed["scores"]), here["scores"])
 
@@ -226,6 +226,10 @@ def test_rows_may_want_different_numbers_and_an_empty_batch_is_answered(tiny_run
         customer_id=tf.constant(customers), exclude=tf.zeros([3, 0], tf.string), k=tf.constant([2, 5, 0])
     )
     assert (answer["article_ids"].numpy() != b"").sum(axis=1).tolist() == [2, 5, 0]
+    greedy = by_customer(
+        customer_id=tf.constant(customers), exclude=tf.zeros([3, 0], tf.string), k=tf.constant([2**31 - 1, -1, 1])
+    )
+    assert greedy["article_ids"].shape[1] == tiny_run.view("test").articles.num_articles
     empty = by_customer(
         customer_id=tf.zeros([0], tf.string), exclude=tf.zeros([0, 0], tf.string), k=tf.zeros([0], tf.int32)
     )

@@ -17,6 +17,19 @@ MIN_CANDIDATES = 16
 MIN_PER_LEAF = 100
 
 
+def check_size(num_candidates: int) -> None:
+    """Checks that there are enough candidates for ScaNN.
+
+    Raises:
+        InputError: There are fewer than `MIN_CANDIDATES`.
+    """
+    if num_candidates < MIN_CANDIDATES:
+        raise InputError(
+            f"index.kinds: `scann` needs at least {MIN_CANDIDATES} articles in store, found {num_candidates}. "
+            'Use index.kinds = ["exact"].'
+        )
+
+
 class Scann(tf.Module):
     """Approximate top k by inner product.
 
@@ -43,11 +56,7 @@ class Scann(tf.Module):
     ) -> None:
         super().__init__(name="scann")
         num_candidates = len(article_index)
-        if num_candidates < MIN_CANDIDATES:
-            raise InputError(
-                f"index.kinds: `scann` needs at least {MIN_CANDIDATES} articles in store, "
-                f'found {num_candidates}. Use index.kinds = ["exact"].'
-            )
+        check_size(num_candidates)
         num_leaves = num_leaves or max(1, min(int(num_candidates**0.5), num_candidates // MIN_PER_LEAF))
         try:
             self._searcher = tfrs.layers.factorized_top_k.ScaNN(

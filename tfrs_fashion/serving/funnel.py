@@ -32,6 +32,10 @@ class IdTable(tf.Module):
             tf.lookup.TextFileInitializer(str(path), tf.int64, number, tf.string, line), default_value=""
         )
 
+    def size(self) -> tf.Tensor:
+        """Returns the number of ids, scalar int32."""
+        return tf.cast(self._to_id.size(), tf.int32)
+
     def to_index(self, ids: tf.Tensor) -> tf.Tensor:
         """Looks up int32 indices; empty ids are padding, unknown ones out of vocabulary."""
         return tf.where(ids == "", PADDING_INDEX, tf.cast(self._to_index.lookup(ids), tf.int32))
@@ -131,7 +135,8 @@ class Funnel(tf.Module):
         )
 
     def _outputs(self, histories: Histories, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> dict[str, tf.Tensor]:
-        width = tf.reduce_max(tf.concat([k, [1]], axis=0))
+        # No request can make the answer wider than the catalogue.
+        width = tf.clip_by_value(tf.reduce_max(tf.concat([k, [1]], axis=0)), 1, tf.maximum(self._articles.size(), 1))
         found = self._answer(histories, now, width, self._articles.to_index(exclude))
         wanted = (tf.range(width)[tf.newaxis, :] < k[:, tf.newaxis]) & (found.article_index != PADDING_INDEX)
         return {
@@ -146,10 +151,12 @@ class Funnel(tf.Module):
         Args:
             customer_id: `[batch]` string.
             exclude: `[batch, num_excluded]` string article ids, empty strings where a row excludes fewer.
-            k: `[batch]` int32, articles wanted; rows that want fewer than the largest k end in empty strings.
+            k: `[batch]` int32, articles wanted.
 
         Returns:
-            `article_ids` string, `scores` float32 and `sources` string, `[batch, max(k, 1)]`, best first.
+            `article_ids` string, `scores` float32 and `sources` string, `[batch, width]`, best first, where the width is the
+            largest k, but at least 1 and at most the number of articles. A row that wanted or found fewer ends in
+            empty ids and sources with a score of 0.
         """
         customer_index = tf.maximum(self._customers.to_index(customer_id), OUT_OF_VOCABULARY_INDEX)
         now = tf.gather(self._now, customer_index)
