@@ -43,7 +43,7 @@ def test_commands_and_their_options_exist(command: str) -> None:
         assert option in shown.output
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)]+)\)", README))
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([\w./-]+)\)", README))
 def test_links_lead_somewhere(link: str) -> None:
     assert (ROOT / link).exists()
 

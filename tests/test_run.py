@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from tfrs_fashion.config import load_config
+from tfrs_fashion.data.customers import read_customers
 from tfrs_fashion.evaluation.report import load_metrics
 from tfrs_fashion.run import Run
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.serving.batch import read_customers
 from tfrs_fashion.serving.export import artifact_hash
 
 PIPELINE = Path(__file__).parent.parent / "pipelines" / "tiny.toml"
