@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import hypothesis
 import ibis
 import pytest
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from tfrs_fashion.run import Run
 
 ROOT = Path(__file__).parent.parent
+
+# On a machine that judges a change, the same change meets the same examples each time.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")

@@ -71,14 +71,15 @@ def keep_strongest(bought: BoughtArticles, strength: tf.Tensor, *, limit: int) -
 
     Args:
         bought: Of a batch.
-        strength: `[num_pairs]` float32 in [0, 1e6); ties keep the lower article index.
+        strength: `[num_pairs]` float32, not negative; ties keep the lower article index.
         limit: Articles to keep a row.
 
     Returns:
         The same, with rows still ascending; articles no longer ascend within a row.
     """
-    # One sort: a row's block is 1e6 wide, far more than a decayed count can reach, and float64 keeps both apart.
-    key = tf.cast(bought.row, tf.float64) * 1e6 - tf.cast(strength, tf.float64)
+    # One sort: the bits of floats that are not negative, read as integers, are in the floats' own order.
+    weakness = 2**31 - 1 - tf.cast(tf.bitcast(strength, tf.int32), tf.int64)
+    key = bought.row * 2**32 + weakness
     order = tf.argsort(key, stable=True)
     row = tf.gather(bought.row, order)
     first = tf.searchsorted(row, row, side="left", out_type=tf.int64)
