@@ -1,5 +1,6 @@
 """Fixtures that all tests share: the tiny pipeline's tables, timelines and splits, and how to skip."""
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -115,3 +116,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     run = Run(config=config, folder=folder / "run")
     run.everything()
     return run
+
+
+def pytest_unconfigure() -> None:
+    """Lets go of ibis's own backend, about which DuckDB would complain at length as the process ends."""
+    ibis.options.default_backend = None
+    gc.collect()
