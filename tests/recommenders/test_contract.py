@@ -249,3 +249,12 @@ def test_popularity_counts_baskets_of_two_customers_with_one_number_as_two() -> 
     found = fit_popularity(make_transactions(rows), as_of=datetime.datetime(2024, 1, 20), days=7)
     assert found._article_index.numpy().tolist() == [2, 3]
     assert found._score.numpy().tolist() == [3, 2]
+
+
+def test_towers_learn_where_no_article_is_frequent(view: View, config: PipelineConfig) -> None:
+    found = fit_recommender("two_tower", view, config, choice={"epochs": 1, "min_baskets": 10**6})
+    table, customers = HistoryTable(view.timelines, view.profile), tf.range(FIRST_INDEX, FIRST_INDEX + 5)
+    now = tf.gather(tf.constant(view.now), customers)
+    answer = found(table(customers), now=now, k=tf.constant(12), exclude=tf.zeros([5, 0], tf.int32))
+    assert np.isfinite(answer.score.numpy()).all()
+    assert (answer.article_index.numpy() >= FIRST_INDEX).all()

@@ -101,7 +101,7 @@ def cutoff_seconds(split: Split, num_customers: int) -> np.ndarray:
     Returns:
         `[num_customers + 2]` int64, seconds since 1970 by `customer_index`.
     """
-    seconds = np.full(num_customers + 2, _seconds(split.as_of), dtype=np.int64)
+    seconds = np.full(num_customers + 2, seconds_since_1970(split.as_of), dtype=np.int64)
     if split.cutoffs is not None:
         frame = split.cutoffs.select("customer_index", seconds=_.cutoff.epoch_seconds()).execute()
         seconds[frame["customer_index"].to_numpy()] = frame["seconds"].to_numpy()
@@ -110,7 +110,7 @@ def cutoff_seconds(split: Split, num_customers: int) -> np.ndarray:
     return seconds
 
 
-def _seconds(instant: datetime.datetime) -> int:
+def seconds_since_1970(instant: datetime.datetime) -> int:
     """Rounds down, as event times are, so that an event in the cutoff's own second is never visible."""
     return int((instant - datetime.datetime(1970, 1, 1)).total_seconds() // 1)
 

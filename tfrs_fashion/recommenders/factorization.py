@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 from ibis import _
 
+from tfrs_fashion.data.split import seconds_since_1970
 from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
 from tfrs_fashion.index.exact import Exact
-from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, seconds, with_source
+from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
 from tfrs_fashion.schema import FIRST_INDEX, InputError
 
 
@@ -99,7 +100,7 @@ def fit_als(
             "recommenders: `als` needs the package implicit: pip install 'tfrs-fashion[baselines]'."
         ) from error
     baskets = transactions.select("customer_index", "article_index", "t_dat").distinct()
-    age_days = (_.t_dat.epoch_seconds() - seconds(as_of)) / -float(SECONDS_A_DAY)
+    age_days = (_.t_dat.epoch_seconds() - seconds_since_1970(as_of)) / -float(SECONDS_A_DAY)
     pairs = (
         baskets.mutate(weight=(-age_days / half_life_days * float(np.log(2))).exp())
         .group_by(["customer_index", "article_index"])

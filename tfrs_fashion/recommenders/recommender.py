@@ -4,7 +4,6 @@ A recommender is fitted from what is visible before `as_of`, and then is a `tf.M
 (histories, now, k, exclude). The same function answers in evaluation, in batch and inside the SavedModel.
 """
 
-import datetime
 import json
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -78,8 +77,3 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return arrays, json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{folder}: the fitted recommender cannot be read ({error}). Run `train --force`.") from error
-
-
-def seconds(instant: datetime.datetime) -> int:
-    """Returns whole seconds since 1970."""
-    return int((instant - datetime.datetime(1970, 1, 1)).total_seconds())

@@ -222,7 +222,8 @@ def fit_two_tower(
     }
     in_batch = sampling_probability(num_targets, total_baskets=len(baskets.row), batch_size=batch_size).numpy()
     share = np.sqrt(num_targets + 0.5) * (known & frequent)
-    sampling_rate = -np.expm1(-num_sampled_negatives * share / share.sum())
+    # Where no article has an embedding of its own, there is none to draw.
+    sampling_rate = -np.expm1(-num_sampled_negatives * share / (share.sum() or 1.0))
     model = TwoTowerModel(
         encoder=encoder,
         query_tower=_make_query_tower(settings),

@@ -59,11 +59,6 @@ def export_artifact(
     )
 
 
-def next_version(folder: Path) -> int:
-    """Returns the version after the largest one in an artifact's folder."""
-    return max((version for version, _path in list_versions(folder)), default=0) + 1
-
-
 def list_versions(folder: Path) -> list[tuple[int, Path]]:
     """Lists the versions of an artifact, smallest first."""
     if not folder.is_dir():
