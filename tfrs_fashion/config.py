@@ -1,4 +1,4 @@
-"""A pipeline file (TOML) as pydantic models.
+"""A pipeline file (TOML) as one pydantic model.
 
 Every section has defaults, so that a pipeline states only what it means to change. A key that does not exist is
 refused with the nearest valid one, never ignored.
@@ -11,193 +11,25 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tfrs_fashion.schema import InputError
-
-RecommenderName = Literal["popularity_7d", "repurchase", "als", "two_tower"]
-IndexKind = Literal["exact", "scann"]
-
-
-class Section(BaseModel):
-    """A section of a pipeline file: unknown keys are errors, and values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataConfig(Section):
-    """Where the tables come from.
-
-    Attributes:
-        source: The module of `tfrs_fashion.data` that reads them.
-        path: Folder of raw files, relative to where the command is given; the source's own embedded data where empty.
-        num_customers: Size of generated tables (`simulator` only).
-        num_articles: Size of generated tables (`simulator` only).
-        num_days: Days of generated transactions (`simulator` only).
-    """
-
-    source: Literal["complete_journey", "simulator"]
-    path: str = ""
-    num_customers: int = Field(default=300, ge=1)
-    num_articles: int = Field(default=200, ge=1)
-    num_days: int = Field(default=120, ge=1)
-
-
-class FeaturesConfig(Section):
-    """Which columns the towers read.
-
-    Attributes:
-        profile: Categorical columns of customers.
-        categorical: Categorical columns of articles.
-        num_text_buckets: Hash buckets for the words of `description`; 0 leaves the text out.
-    """
-
-    profile: tuple[str, ...] = ()
-    categorical: tuple[str, ...] = ()
-    num_text_buckets: int = Field(default=8192, ge=0)
-
-
-class SplitConfig(Section):
-    """What is held out for validation and test: a cutoff for each customer, and the targets after it.
-
-    Attributes:
-        kind: `window` holds out the last days of all customers; `last_basket`, `share` and `leave_one_out` hold out
-            the end of each customer's own history.
-        test_days: Length of the test window.
-        validation_days: Length of the window before it.
-        share: Share of a customer's baskets that stays visible with `kind = "share"`.
-        in_store_days: An article is in store if it was sold in this many days before the cutoff.
-    """
-
-    kind: Literal["window", "last_basket", "share", "leave_one_out"] = "window"
-    test_days: int = Field(default=7, ge=1)
-    validation_days: int = Field(default=7, ge=1)
-    share: float = Field(default=0.7, gt=0, lt=1)
-    in_store_days: int = Field(default=28, ge=1)
-
-
-class TwoTowerConfig(Section):
-    """Settings of the two towers and of their training.
-
-    Attributes:
-        embedding_dim: Width of the embeddings.
-        history_length: Last events of a history that are counted.
-        history_articles: Articles of a history that the query tower reads: those bought most, lately.
-        time_scales_days: Time constants of the decayed counts; the middle one chooses and weighs these articles.
-        num_steps: Steps that make the history's vector agree with its weights.
-        content_scale: Length that the embedding of an article's content starts with; its own has length 1.
-        min_baskets: Articles in fewer baskets have no embedding of their own, only content.
-        temperature: Divides the cosine at the start; it is learned.
-        target_days: Days before the cutoff whose baskets are targets.
-        new_weight: Weight of a target that the customer had not bought before.
-        batch_size: Baskets in a batch.
-        num_sampled_negatives: Articles drawn beside the baskets' own as candidates of a batch, on average.
-        learning_rate: Of Adam at the start; it falls to a twentieth over `epochs`.
-        steps_per_epoch: Batches between two looks at validation; 0 for a whole pass over the targets.
-        epochs: At most so many epochs; early stopping chooses fewer.
-        patience: Epochs without a better validation map@k before training stops.
-    """
-
-    embedding_dim: int = Field(default=128, ge=2)
-    history_length: int = Field(default=512, ge=1)
-    history_articles: int = Field(default=64, ge=1)
-    time_scales_days: tuple[float, ...] = Field(default=(10.0, 30.0, 120.0, 400.0), min_length=1)
-    num_steps: int = Field(default=3, ge=0)
-    content_scale: float = Field(default=0.1, ge=0)
-    min_baskets: int = Field(default=5, ge=1)
-    temperature: float = Field(default=0.07, gt=0)
-    target_days: int = Field(default=308, ge=1)
-    new_weight: float = Field(default=0.3, ge=0)
-    batch_size: int = Field(default=256, ge=2)
-    num_sampled_negatives: int = Field(default=4000, ge=0)
-    learning_rate: float = Field(default=0.005, gt=0)
-    steps_per_epoch: int = Field(default=0, ge=0)
-    epochs: int = Field(default=2, ge=1)
-    patience: int = Field(default=2, ge=1)
-
-    @model_validator(mode="after")
-    def _check_time_scales(self) -> "TwoTowerConfig":
-        if not all(scale > 0 for scale in self.time_scales_days):
-            raise ValueError("`time_scales_days` must all be above 0")
-        return self
-
-
-class AlsConfig(Section):
-    """Settings of `als` (the library `implicit`): baskets that hold an article are its confidence.
-
-    Attributes:
-        factors: Width of the factors.
-        iterations: Alternations.
-        regularization: Of both sides.
-        alpha: Confidence of a fresh basket.
-        half_life_days: Age at which a basket weighs half.
-    """
-
-    factors: int = Field(default=128, ge=1)
-    iterations: int = Field(default=15, ge=1)
-    regularization: float = Field(default=0.05, ge=0)
-    alpha: float = Field(default=1.0, gt=0)
-    half_life_days: float = Field(default=30.0, gt=0)
-
-
-class IndexConfig(Section):
-    """Settings of the candidate indices.
-
-    Attributes:
-        kinds: Every kind is exported and evaluated; the first one is `two_tower`, others carry a suffix.
-        num_leaves: ScaNN's partitions; 0 chooses the square root of the number of articles.
-        leaves_to_search_share: Share of the partitions that a query visits.
-        num_reordering_candidates: Candidates that ScaNN scores again exactly; longer lists come from the exact index.
-    """
-
-    kinds: tuple[IndexKind, ...] = ("exact", "scann")
-    num_leaves: int = Field(default=0, ge=0)
-    leaves_to_search_share: float = Field(default=0.7, gt=0, le=1)
-    num_reordering_candidates: int = Field(default=500, ge=1)
-
-
-class EvaluationConfig(Section):
-    """Settings of the evaluation.
-
-    Attributes:
-        k: Length of the judged list.
-        num_candidates: Length of the candidate list that `recall@num_candidates` judges.
-        bootstrap_samples: Resamples behind each 95% interval.
-    """
-
-    k: int = Field(default=12, ge=1)
-    num_candidates: int = Field(default=200, ge=1)
-    bootstrap_samples: int = Field(default=1000, ge=10)
-
-
-class RecommendConfig(Section):
-    """What `recommend` writes for every customer.
-
-    Attributes:
-        recommender: The released artifact that is asked, e.g. `two_tower` or `two_tower_scann`.
-        k: Articles a customer.
-        exclude_bought: Whether to leave out what the customer bought before.
-        batch_size: Customers a call; also when artifacts are judged.
-    """
-
-    recommender: str = "two_tower"
-    k: int = Field(default=12, ge=1)
-    exclude_bought: bool = False
-    batch_size: int = Field(default=256, ge=1)
-
-
-class ExportConfig(Section):
-    """What goes into artifacts, and where released ones go: `<folder>/<name>/<version>/`.
-
-    Attributes:
-        folder: Relative to where the command is given.
-        k: Articles that the signature `serving_default` returns; the others are told in the request.
-    """
-
-    folder: str = "saved_models"
-    k: int = Field(default=12, ge=1)
+from tfrs_fashion.sections import (
+    AlsConfig,
+    DataConfig,
+    EvaluationConfig,
+    ExportConfig,
+    FeaturesConfig,
+    IndexConfig,
+    IndexKind,
+    RecommendConfig,
+    RecommenderName,
+    Section,
+    SplitConfig,
+    TwoTowerConfig,
+)
 
 
 class PipelineConfig(Section):

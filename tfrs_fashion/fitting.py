@@ -9,7 +9,7 @@ import pandas as pd
 import tensorflow as tf
 from rich.console import Console
 
-from tfrs_fashion.config import PipelineConfig, RecommenderName
+from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.evaluation.metrics import customer_metrics
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
@@ -18,6 +18,7 @@ from tfrs_fashion.recommenders.popularity import Popularity, fit_popularity
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.repurchase import Repurchase
 from tfrs_fashion.recommenders.towers import TwoTower, fit_two_tower
+from tfrs_fashion.sections import RecommenderName
 
 
 def make_validator(

@@ -17,7 +17,7 @@ import pandas as pd
 from ibis import _
 from rich.console import Console
 
-from tfrs_fashion.config import PipelineConfig, RecommenderName
+from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.data import complete_journey, simulator
 from tfrs_fashion.data.customers import read_customers
 from tfrs_fashion.data.split import Split, make_splits, targets
@@ -32,6 +32,7 @@ from tfrs_fashion.recommenders.popularity import Popularity
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import InputError, Tables, check_tables
+from tfrs_fashion.sections import RecommenderName
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, write_recommendations
 from tfrs_fashion.serving.export import export_artifact, latest_artifact, list_versions, write_models_config
 from tfrs_fashion.stage import (

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tfrs_fashion.config import PipelineConfig, RecommenderName
+from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import fit_recommender, load_recommender
@@ -22,6 +22,7 @@ from tfrs_fashion.recommenders.popularity import fit_popularity
 from tfrs_fashion.recommenders.recommender import Recommendations, Recommender, load_state
 from tfrs_fashion.recommenders.repurchase import Repurchase
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX, RunError
+from tfrs_fashion.sections import RecommenderName
 
 NAMES: tuple[RecommenderName, ...] = typing.get_args(RecommenderName)
 
