@@ -33,7 +33,7 @@ def main() -> None:
     run.train()
     view = run.view("test")
     model = TwoTower.load(options.run_dir / "models" / "two_tower")
-    table = HistoryTable(view.timelines, view.profile)
+    table = HistoryTable(view.timelines, view.profiles)
     customers = np.arange(FIRST_INDEX, len(view.now), dtype=np.int32)
     embed = tf.function(lambda index, now: model.embed(table(index), now))
     batches = [customers[start : start + 256] for start in range(0, len(customers), 256)]

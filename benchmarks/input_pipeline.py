@@ -27,7 +27,7 @@ def main() -> None:
     view, settings = run.view("validation"), run.config.two_tower
     since = int(view.now.max()) - settings.target_days * SECONDS_A_DAY
     baskets = make_training_baskets(view.timelines, since=since, history_length=settings.history_length)
-    table = HistoryTable(view.timelines, view.profile)
+    table = HistoryTable(view.timelines, view.profiles)
     dataset = make_training_dataset(table, baskets, batch_size=settings.batch_size, seed=1)
 
     def baskets_a_second(batches: tf.data.Dataset) -> float:

@@ -47,6 +47,15 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def data_path(skip_or_fail: Callable[[str], NoReturn]) -> Path:
+    """The folder of shared data, named by TFRS_FASHION_DATA."""
+    folder = os.environ.get("TFRS_FASHION_DATA")
+    if not folder or not Path(folder).is_dir():
+        skip_or_fail("TFRS_FASHION_DATA names no folder of data")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
 def config() -> PipelineConfig:
     """The tiny pipeline."""
     return load_config(ROOT / "pipelines" / "tiny.toml")

@@ -91,7 +91,7 @@ def made_from(tables: Tables, folder: Path) -> dict[str, np.ndarray]:
     articles, timelines = view.articles, view.timelines
     found = features_of(view)
     tf.keras.utils.set_random_seed(1)
-    table = HistoryTable(timelines, view.profile)
+    table = HistoryTable(timelines, view.profiles)
     baskets = make_training_baskets(timelines, since=0, history_length=30)
     batch = next(iter(make_training_dataset(table, baskets, batch_size=16, seed=1)))
     for name, value in (("history", batch["histories"].article_index), ("target", batch["target"])):

@@ -37,7 +37,7 @@ def make_validator(
     Returns:
         A function of a recommender that gives `val_map@k` and `val_recall@k`.
     """
-    table, cutoff = HistoryTable(view.timelines, view.profile), view.now
+    table, cutoff = HistoryTable(view.timelines, view.profiles), view.now
     known = targets[targets["customer_index"] < len(cutoff)]
     customers = np.unique(known["customer_index"].to_numpy(dtype=np.int32))
 

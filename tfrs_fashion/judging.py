@@ -95,7 +95,7 @@ def article_statistics(view: View, articles: ibis.Table, *, categorical: tuple[s
     return ArticleStatistics(
         in_store=view.articles.in_store,
         num_buyers=num_buyers,
-        num_train_customers=int(view.transactions.customer_index.nunique().execute()),
+        num_train_customers=int(np.count_nonzero(np.diff(view.timelines.row_splits))),
         price=price,
         content_embedding=content_embedding(articles, categorical=categorical) if categorical else None,
     )

@@ -130,7 +130,9 @@ class Run:
         data = self.config.data
         files = complete_journey.source_files(data.path) if data.source == "complete_journey" else []
         seed = self.config.seed if data.source == "simulator" else None
-        parts = (data.model_dump(), self.config.features.profile, self._split_settings, seed, files_fingerprint(files))
+        features = self.config.features
+        kept = (features.profile, features.profile_numbers)
+        parts = (data.model_dump(), kept, self._split_settings, seed, files_fingerprint(files))
         return fingerprint("prepare", code_fingerprint(), *parts)
 
     def _load_source(self) -> Tables:
@@ -153,7 +155,8 @@ class Run:
             make_splits(read_tables(self._connection, folder).transactions, **self._split_settings)
 
         def write_dataset(folder: Path) -> None:
-            write_timelines(self.tables, folder, profile=self.config.features.profile)
+            features = self.config.features
+            write_timelines(self.tables, folder, profile=features.profile, profile_numbers=features.profile_numbers)
 
         self._stage(self.folder / "tables", self._prepared, write_checked, force=force)
         self._stage(self.folder / "timelines", self._prepared, write_dataset, force=force)

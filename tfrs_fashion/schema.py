@@ -18,6 +18,9 @@ PADDING_INDEX = 0
 OUT_OF_VOCABULARY_INDEX = 1
 FIRST_INDEX = 2
 
+# The one id of all customers who are not told apart: their baskets count for articles, and they have no history.
+ANONYMOUS_CUSTOMER = "<anonymous>"
+
 Kind = Literal["string", "timestamp", "float", "int"]
 
 
@@ -59,11 +62,15 @@ ARTICLE_COLUMNS = (
     Column("product_code", "string", required=False, nullable=True),
     Column("available_from", "timestamp", required=False, nullable=True),
     Column("available_to", "timestamp", required=False, nullable=True),
+    # First instant at which the row was known; null where the catalogue always held it. Rows that are made from the
+    # transactions are known from the first of these on.
+    Column("known_from", "timestamp", required=False, nullable=True),
 )
 CUSTOMER_COLUMNS = (
     Column("customer_id", "string"),
     Column("age", "float", required=False, nullable=True),
     Column("status", "string", required=False, nullable=True),
+    Column("known_from", "timestamp", required=False, nullable=True),
 )
 
 CANDIDATE_COLUMNS = {

@@ -32,18 +32,46 @@ class DataConfig(Section):
     num_days: int = Field(default=120, ge=1)
 
 
+class RolesConfig(Section):
+    """Which columns of articles play which part, so that features and figures can name it; empty where none does.
+
+    Attributes:
+        colour: The colour.
+        garment_group: Kind of garment, broader than the category.
+        section: Part of the shop, e.g. H&M's index name; customers' sex and kids are guessed from it.
+        section_group: Broader than `section`; what reports are laid out by.
+        category: Kind of product; a near miss is another article of the same one.
+        women: Values of `section` that are for women.
+        men: Values of `section` that are for men.
+        kids: Values of `section` that are for children.
+    """
+
+    colour: str = ""
+    garment_group: str = ""
+    section: str = ""
+    section_group: str = ""
+    category: str = ""
+    women: tuple[str, ...] = ()
+    men: tuple[str, ...] = ()
+    kids: tuple[str, ...] = ()
+
+
 class FeaturesConfig(Section):
     """Which columns the towers read.
 
     Attributes:
         profile: Categorical columns of customers.
+        profile_numbers: Numeric columns of customers.
         categorical: Categorical columns of articles.
         num_text_buckets: Hash buckets for the words of `description`; 0 leaves the text out.
+        roles: Which columns of articles play which part.
     """
 
     profile: tuple[str, ...] = ()
+    profile_numbers: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     num_text_buckets: int = Field(default=8192, ge=0)
+    roles: RolesConfig = RolesConfig()
 
 
 class SplitConfig(Section):

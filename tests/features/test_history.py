@@ -20,12 +20,11 @@ def make_histories(rows: list[History]) -> Histories:
         lengths = [len(row) for row in values]
         return tf.RaggedTensor.from_row_lengths(tf.constant(flat, dtype), tf.constant(lengths, tf.int64))
 
-    return Histories(
-        customer_index=tf.fill([len(rows)], FIRST_INDEX),
+    unknown = Histories.empty(len(rows), num_features=0, num_numbers=0)
+    return unknown._replace(
         article_index=ragged([[article for article, _time in row] for row in rows], tf.int32),
         time=ragged([[time for _article, time in row] for row in rows], tf.int64),
         price=ragged([[1 for _event in row] for row in rows], tf.float32),
-        profile=tf.zeros([len(rows), 0], tf.int32),
     )
 
 

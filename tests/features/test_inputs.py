@@ -7,11 +7,11 @@ import tensorflow as tf
 from tfrs_fashion.features.inputs import (
     HistoryTable,
     TrainingBaskets,
-    encode_profile,
+    encode_profiles,
     make_training_baskets,
     make_training_dataset,
 )
-from tfrs_fashion.features.timelines import Timelines
+from tfrs_fashion.features.timelines import ALWAYS, Timelines
 from tfrs_fashion.features.view import View
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, InputError
 
@@ -25,7 +25,12 @@ def make_timelines(histories: list[list[tuple[int, int]]]) -> Timelines:
         article_index=np.array([article for article, _time in events], dtype=np.int32),
         time=np.array([time for _article, time in events], dtype=np.int64),
         price=np.array([article / 2 for article, _time in events], dtype=np.float32),
+        quantity=np.ones(len(events), dtype=np.int32),
+        discount=np.zeros(len(events), dtype=np.float32),
+        sales_channel_id=np.full(len(events), 2, dtype=np.int32),
+        known_from=np.array([history[0][1] if history else ALWAYS for history in histories], dtype=np.int64),
         profile={"size": np.array(["s", "", "xl", "m"][: len(histories)], dtype=object)},
+        profile_numbers={},
     )
 
 
@@ -150,7 +155,7 @@ def test_the_seed_fixes_the_order_which_differs_from_epoch_to_epoch() -> None:
 def test_a_batch_holds_history_moment_and_targets_of_the_same_baskets() -> None:
     timelines = make_timelines(HISTORIES)
     baskets = make_training_baskets(timelines, since=0, history_length=3)
-    profile = encode_profile(timelines, {"size": ["m", "s"]})
+    profile = encode_profiles(timelines, {"size": ["m", "s"]})
     expected = {
         (row + FIRST_INDEX, time): (history, target) for row, time, history, target in as_lists(baskets, timelines)
     }
@@ -167,15 +172,15 @@ def test_a_batch_holds_history_moment_and_targets_of_the_same_baskets() -> None:
 
 def test_profiles_are_encoded_by_customer() -> None:
     # "s" and "m" are known, customer 1's is missing, "xl" is unknown; indices 0 and 1 are no customers.
-    found = encode_profile(make_timelines(HISTORIES), {"size": ["m", "s"]})
+    found = encode_profiles(make_timelines(HISTORIES), {"size": ["m", "s"]})
     assert found.tolist() == [[0], [0], [FIRST_INDEX + 1], [0], [OUT_OF_VOCABULARY_INDEX], [FIRST_INDEX]]
     assert found.dtype == np.int32
-    assert encode_profile(make_timelines(HISTORIES), {}).shape == (6, 0)
+    assert encode_profiles(make_timelines(HISTORIES), {}).shape == (6, 0)
 
 
 def test_known_customers_are_looked_up_and_unknown_ones_have_nothing() -> None:
     timelines = make_timelines(HISTORIES)
-    profile = encode_profile(timelines, {"size": ["m", "s"]})
+    profile = encode_profiles(timelines, {"size": ["m", "s"]})
     found = HistoryTable(timelines, profile)(tf.constant([5, 1, 2, 0, 3, 1], tf.int32))
     articles = [[article for article, _time in history] for history in HISTORIES]
     assert found.article_index.to_list() == [articles[3], [], articles[0], [], articles[1], []]

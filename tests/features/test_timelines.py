@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.data.split import Split, cutoff_seconds, visible
-from tfrs_fashion.features.timelines import Timelines, read_timelines, write_timelines
+from tfrs_fashion.features.timelines import ALWAYS, Timelines, read_timelines, write_timelines
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RunError, Tables
 
 
@@ -33,7 +33,12 @@ def make_timelines(histories: list[list[tuple[int, int]]]) -> Timelines:
         article_index=np.array([article for article, _time in events], dtype=np.int32),
         time=np.array([time for _article, time in events], dtype=np.int64),
         price=np.array([article / 2 for article, _time in events], dtype=np.float32),
+        quantity=np.ones(len(events), dtype=np.int32),
+        discount=np.zeros(len(events), dtype=np.float32),
+        sales_channel_id=np.full(len(events), 2, dtype=np.int32),
+        known_from=np.array([history[0][1] if history else ALWAYS for history in histories], dtype=np.int64),
         profile={"age_band": np.array([f"{row}0s" for row in range(len(histories))], dtype=object)},
+        profile_numbers={},
     )
 
 

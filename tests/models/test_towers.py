@@ -51,7 +51,7 @@ def make_model(view: View, *, seed: int = 1) -> TwoTowerModel:
 
 def make_dataset(view: View) -> tf.data.Dataset:
     baskets = make_training_baskets(view.timelines, since=0, history_length=20)
-    return make_training_dataset(HistoryTable(view.timelines, view.profile), baskets, batch_size=64, seed=1)
+    return make_training_dataset(HistoryTable(view.timelines, view.profiles), baskets, batch_size=64, seed=1)
 
 
 def make_histories(customers: list[int], histories: list[list[int]], num_features: int = 1) -> Histories:
@@ -62,12 +62,12 @@ def make_histories(customers: list[int], histories: list[list[int]], num_feature
         return tf.RaggedTensor.from_row_lengths(tf.constant(values, dtype), lengths)
 
     days = [day for row in histories for day in range(len(row))]
-    return Histories(
+    unknown = Histories.empty(len(customers), num_features=num_features, num_numbers=0)
+    return unknown._replace(
         customer_index=tf.constant(customers, tf.int32),
         article_index=ragged(flat, tf.int32),
         time=ragged([day * SECONDS_A_DAY for day in days], tf.int64),
         price=ragged([1.0] * len(flat), tf.float32),
-        profile=tf.zeros([len(customers), num_features], tf.int32),
     )
 
 

@@ -48,7 +48,7 @@ def customers(view: View) -> np.ndarray:
 def ask(
     recommender: Recommender, view: View, customers: np.ndarray, *, k: int, exclude: np.ndarray | None = None
 ) -> Recommendations:
-    table = HistoryTable(view.timelines, view.profile)
+    table = HistoryTable(view.timelines, view.profiles)
     left_out = np.zeros((len(customers), 0), np.int32) if exclude is None else exclude
     found = recommender(
         table(tf.constant(customers, tf.int32)),
@@ -164,7 +164,7 @@ def test_a_damaged_state_is_told(recommender: Recommender, tmp_path: Path) -> No
 
 
 def test_a_graph_answers_the_same(recommender: Recommender, view: View, customers: np.ndarray) -> None:
-    table = HistoryTable(view.timelines, view.profile)
+    table = HistoryTable(view.timelines, view.profiles)
 
     @tf.function(
         input_signature=(
@@ -254,7 +254,7 @@ def test_popularity_counts_baskets_of_two_customers_with_one_number_as_two() -> 
 
 def test_towers_learn_where_no_article_is_frequent(view: View, config: PipelineConfig) -> None:
     found = fit_recommender("two_tower", view, config, choice={"epochs": 1, "min_baskets": 10**6})
-    table, customers = HistoryTable(view.timelines, view.profile), tf.range(FIRST_INDEX, FIRST_INDEX + 5)
+    table, customers = HistoryTable(view.timelines, view.profiles), tf.range(FIRST_INDEX, FIRST_INDEX + 5)
     now = tf.gather(tf.constant(view.now), customers)
     answer = found(table(customers), now=now, k=tf.constant(12), exclude=tf.zeros([5, 0], tf.int32))
     assert np.isfinite(answer.score.numpy()).all()

@@ -56,7 +56,15 @@ def history_inputs(run: Run, customers: list[str], *, length: int | None = None)
     cutoff = run.splits["test"].as_of
     frame = (
         run.tables.transactions.filter(_.customer_id.isin(customers) & (_.t_dat < cutoff))
-        .select("customer_id", "article_id", "price", seconds=_.t_dat.epoch_seconds())
+        .select(
+            "customer_id",
+            "article_id",
+            "price",
+            "quantity",
+            "discount",
+            "sales_channel_id",
+            seconds=_.t_dat.epoch_seconds(),
+        )
         .order_by(["customer_id", "seconds", "article_id"])
         .execute()
     )
@@ -66,12 +74,17 @@ def history_inputs(run: Run, customers: list[str], *, length: int | None = None)
         "article_ids": np.full((len(customers), width), "", dtype=object),
         "times": np.zeros((len(customers), width), np.int64),
         "prices": np.full((len(customers), width), np.nan, np.float32),
+        "quantities": np.zeros((len(customers), width), np.int32),
+        "discounts": np.full((len(customers), width), np.nan, np.float32),
+        "sales_channel_ids": np.zeros((len(customers), width), np.int32),
         "now": np.full(len(customers), int(cutoff.replace(tzinfo=datetime.UTC).timestamp())),
     }
     for number, row in enumerate(rows):
         inputs["article_ids"][number, : len(row)] = row["article_id"]
         inputs["times"][number, : len(row)] = row["seconds"]
-        inputs["prices"][number, : len(row)] = row["price"]
+        for key, column in (("prices", "price"), ("quantities", "quantity"), ("discounts", "discount")):
+            inputs[key][number, : len(row)] = row[column]
+        inputs["sales_channel_ids"][number, : len(row)] = row["sales_channel_id"].fillna(0)
     return inputs
 
 
@@ -172,6 +185,9 @@ def test_the_order_of_a_request_padding_unknown_articles_and_the_future_change_n
         "article_ids": np.tile([["no such article", inputs["article_ids"][0, 0], ""]], (len(customers), 1)),
         "times": np.stack([inputs["now"] - 5, inputs["now"], inputs["now"] - 5], axis=1),
         "prices": np.full((len(customers), 3), np.nan, np.float32),
+        "quantities": np.zeros((len(customers), 3), np.int32),
+        "discounts": np.full((len(customers), 3), np.nan, np.float32),
+        "sales_channel_ids": np.zeros((len(customers), 3), np.int32),
     }
     changed |= {name: np.concatenate([value, changed[name]], axis=1) for name, value in more.items()}
     found = by_history(tiny_run, "two_tower", changed)
@@ -189,6 +205,9 @@ def test_unknown_customers_and_empty_histories_are_answered_by_popularity(tiny_r
         "article_ids": np.array([["", ""]], dtype=object),
         "times": np.zeros((1, 2), np.int64),
         "prices": np.zeros((1, 2), np.float32),
+        "quantities": np.zeros((1, 2), np.int32),
+        "discounts": np.zeros((1, 2), np.float32),
+        "sales_channel_ids": np.zeros((1, 2), np.int32),
         "now": np.array([10**9]),
     }
     np.testing.assert_array_equal(by_history(tiny_run, name, empty)["article_ids"], popular)
@@ -264,7 +283,11 @@ def test_metadata_says_what_an_artifact_was_made_from(tiny_run: Run) -> None:
     assert len(metadata["data_fingerprint"]) == 64
     customer_ids = (judged(tiny_run, "two_tower") / "assets" / "customer_ids.txt").read_text().splitlines()
     assert customer_ids[0] == tiny_run.view("test").timelines.customer_id[0]
-    known = tiny_run.tables.customers.filter(_.first_bought < tiny_run.splits["test"].as_of).count().execute()
+    known = (
+        tiny_run.tables.customers.filter(_.known_from.isnull() | (_.known_from < tiny_run.splits["test"].as_of))
+        .count()
+        .execute()
+    )
     assert len(customer_ids) == known
     assert tiny_run.view("test").timelines.num_customers + FIRST_INDEX == len(tiny_run.view("test").now)
 

@@ -12,7 +12,7 @@ import ibis
 import numpy as np
 from ibis import _
 
-from tfrs_fashion.schema import InputError
+from tfrs_fashion.schema import FIRST_INDEX, InputError
 
 Kind = Literal["window", "last_basket", "share", "leave_one_out", "everything"]
 
@@ -79,7 +79,7 @@ def visible(split: Split, transactions: ibis.Table) -> ibis.Table:
 def targets(split: Split, transactions: ibis.Table) -> ibis.Table:
     """Returns the distinct `customer_index, article_index` bought at or after the cutoff, within the window.
 
-    Repeat purchases count as targets; with `leave_one_out` a customer has exactly one.
+    Repeat purchases count as targets, anonymous ones do not; with `leave_one_out` a customer has exactly one.
     """
     after = _with_cutoffs(split, transactions).filter(_.t_dat >= _.cutoff)
     if split.end is not None:
@@ -88,6 +88,7 @@ def targets(split: Split, transactions: ibis.Table) -> ibis.Table:
         after = after.filter((_.t_dat == _.cutoff) & (_.article_index == _.held_out))
     elif split.kind != "window":
         after = after.filter(_.cutoff < ibis.literal(split.as_of))
+    after = after.filter(_.customer_index >= FIRST_INDEX)
     return after.select("customer_index", "article_index").distinct().order_by(["customer_index", "article_index"])
 
 
@@ -141,7 +142,8 @@ def _window(transactions: ibis.Table, name: str, *, start: datetime.datetime, en
 def _by_customer(transactions: ibis.Table, name: str, *, kind: Kind, share: float) -> Split:
     """Cuts each customer's own history; customers with a single basket stay visible and are not judged."""
     latest = _after(transactions)
-    baskets = transactions.group_by(["customer_index", "t_dat"]).agg(last_article=_.article_index.max())
+    named = transactions.filter(_.customer_index >= FIRST_INDEX)
+    baskets = named.group_by(["customer_index", "t_dat"]).agg(last_article=_.article_index.max())
     position = ibis.row_number().over(ibis.window(group_by="customer_index", order_by=baskets.t_dat))
     num_baskets = baskets.count().over(ibis.window(group_by="customer_index"))
     numbered = baskets.mutate(position=position, num_baskets=num_baskets).filter(_.num_baskets >= 2)

@@ -7,47 +7,51 @@ from pathlib import Path
 import ibis
 from ibis import _
 
-from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount, Tables
+from tfrs_fashion.schema import (
+    ANONYMOUS_CUSTOMER,
+    FIRST_INDEX,
+    OUT_OF_VOCABULARY_INDEX,
+    InputError,
+    RowCount,
+    Tables,
+)
 
 _NAMES = ("customers", "articles", "transactions")
 
 
-def _with_unknown(table: ibis.Table, transactions: ibis.Table, key: str) -> tuple[ibis.Table, int]:
-    """Appends a row, empty but for its id, for each id that only the transactions know."""
-    unknown = transactions.select(key).distinct().anti_join(table, key)
-    empty = unknown.mutate(**{name: ibis.null(dtype) for name, dtype in table.schema().items() if name != key})
+def _complete(table: ibis.Table, transactions: ibis.Table, key: str) -> tuple[ibis.Table, int]:
+    """Appends a row, empty but for its id and `known_from`, for each id that only the transactions know."""
+    if "known_from" not in table.columns:
+        table = table.mutate(known_from=ibis.null("timestamp"))
+    table = table.mutate(known_from=_.known_from.cast("timestamp"))
+    unknown = transactions.group_by(key).agg(known_from=_.t_dat.min().cast("timestamp")).anti_join(table, key)
+    made = {key, "known_from"}
+    empty = unknown.mutate(**{name: ibis.null(dtype) for name, dtype in table.schema().items() if name not in made})
     return table.union(empty.select(*table.columns)), int(unknown.count().execute())
 
 
-def _indexed(table: ibis.Table, transactions: ibis.Table, *, key: str, index: str, first: str) -> ibis.Table:
-    """Numbers the rows by first purchase, then id; rows that were never bought come last."""
-    taken = [name for name in (index, first) if name in table.columns]
-    if taken:
-        raise InputError(
-            f"the table of `{key}` has column(s) {', '.join(f'`{name}`' for name in taken)}, which are made from the "
-            "transactions. Rename them in the source."
-        )
-    firsts = transactions.group_by(key).agg(**{first: _.t_dat.min()})
-    joined = table.left_join(firsts, key).drop(f"{key}_right")
-    order = ibis.row_number().over(
-        ibis.window(order_by=[joined[first].isnull().cast("int8"), joined[first], joined[key]])
-    )
-    return joined.mutate(**{index: (order + FIRST_INDEX).cast("int32")})
+def _indexed(table: ibis.Table, *, key: str, index: str) -> ibis.Table:
+    """Numbers the rows by the instant from which they are known, those always known first, then by id."""
+    if index in table.columns:
+        raise InputError(f"the table of `{key}` has a column `{index}`, which is made here. Rename it in the source.")
+    order = [table.known_from.notnull().cast("int8"), table.known_from, table[key]]
+    return table.mutate(**{index: (ibis.row_number().over(ibis.window(order_by=order)) + FIRST_INDEX).cast("int32")})
 
 
 def index_tables(tables: Tables) -> Tables:
     """Gives customers and articles their indices, and completes what the transactions refer to.
 
-    Indices follow the first purchase (then the id). So for any cutoff the articles sold before it are exactly the
-    indices below some bound, and rows after the cutoff cannot change an index below it.
+    Indices follow the instant from which a row is known, then the id. So for any cutoff the customers and articles
+    known before it are exactly the indices below some bound, and no row after it can change or order them.
 
     Args:
         tables: Checked tables.
 
     Returns:
-        Tables with `customer_index` and `first_bought`, `article_index` and `first_sold` (null where never), and
-        both indices in the transactions. Ids without a row get an empty one. The lines of one basket all get the
-        time of its first line, since a basket is one event. Each rule that touched rows adds to `counts`.
+        Tables with `customer_index` and `article_index`, both also in the transactions, and `known_from`. Ids without
+        a row get an empty one, known from their first transaction on. Anonymous customers have no row, and the index
+        of what is out of vocabulary. The lines of one basket all get the time of its first line, since a basket is one
+        event. Each rule that touched rows adds to `counts`.
 
     Raises:
         InputError: A table has a column with a name that is made here.
@@ -56,14 +60,20 @@ def index_tables(tables: Tables) -> Tables:
     transactions = tables.transactions.inner_join(starts, ["customer_id", "basket_id"])
     moved = int(transactions.filter(_.t_dat != _.start).count().execute())
     transactions = transactions.mutate(t_dat=_.start).drop("start")
-    customers, new_customers = _with_unknown(tables.customers, transactions, "customer_id")
-    articles, new_articles = _with_unknown(tables.articles, transactions, "article_id")
-    customers = _indexed(customers, transactions, key="customer_id", index="customer_index", first="first_bought")
-    articles = _indexed(articles, transactions, key="article_id", index="article_index", first="first_sold")
-    transactions = transactions.inner_join(customers.select("customer_id", "customer_index"), "customer_id")
+    named = transactions.filter(_.customer_id != ANONYMOUS_CUSTOMER)
+    customers, new_customers = _complete(tables.customers, named, "customer_id")
+    articles, new_articles = _complete(tables.articles, transactions, "article_id")
+    customers = _indexed(customers, key="customer_id", index="customer_index")
+    articles = _indexed(articles, key="article_id", index="article_index")
+    transactions = transactions.left_join(customers.select("customer_id", "customer_index"), "customer_id")
+    transactions = transactions.mutate(
+        customer_index=_.customer_index.fill_null(OUT_OF_VOCABULARY_INDEX).cast("int32")
+    ).drop("customer_id_right")
     transactions = transactions.inner_join(articles.select("article_id", "article_index"), "article_id")
+    anonymous = int(transactions.filter(_.customer_index == OUT_OF_VOCABULARY_INDEX).count().execute())
     found = (
         ("transactions", "moved to the first instant of their basket", moved),
+        ("transactions", "of anonymous customers: they count for articles and belong to no history", anonymous),
         ("customers", "added: bought, but without a row; empty profile", new_customers),
         ("articles", "added: sold, but without a row; no features", new_articles),
     )

@@ -17,7 +17,7 @@ from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX, InputError
 
 @dataclass(frozen=True)
 class ArticleTable:
-    """The articles sold before a cutoff; arrays are indexed by `article_index`, rows 0 and 1 are empty.
+    """The articles known before a cutoff, sold or not; arrays are indexed by `article_index`, rows 0 and 1 are empty.
 
     Attributes:
         article_id: `[num_articles]` object; index `FIRST_INDEX + i` is row i.
@@ -39,7 +39,7 @@ class ArticleTable:
 
     @property
     def num_articles(self) -> int:
-        """Articles sold before the cutoff."""
+        """Articles known before the cutoff."""
         return len(self.article_id)
 
 
@@ -53,7 +53,7 @@ def sales_by_article(transactions: ibis.Table) -> pd.DataFrame:
         transactions.group_by("article_index")
         .agg(
             num_baskets=ibis.struct({"customer": _.customer_index, "basket": _.basket_id}).nunique(),
-            num_buyers=_.customer_index.nunique(),
+            num_buyers=_.customer_index.nunique(where=_.customer_index >= FIRST_INDEX),
             mean_price=_.price.mean(),
             last_sold=_.t_dat.max(),
         )
@@ -95,14 +95,13 @@ def make_article_table(
             f"found {', '.join(f'`{name}`' for name in articles.columns)}."
         )
     sales = sales_by_article(transactions)
-    num_articles = int(sales["article_index"].max()) - FIRST_INDEX + 1
     catalogue = (
-        articles.filter(_.article_index < FIRST_INDEX + num_articles)
+        articles.filter(_.known_from.isnull() | (_.known_from < ibis.literal(as_of)))
         .select("article_id", "description", "article_index", **{name: _[name].cast("string") for name in categorical})
         .order_by("article_index")
         .execute()
     )
-    size = num_articles + FIRST_INDEX
+    size = len(catalogue) + FIRST_INDEX
     rows = catalogue["article_index"].to_numpy()
     sold = sales["article_index"].to_numpy()
     encoded, vocabulary = {}, {}

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.timelines import Timelines
+from tfrs_fashion.features.timelines import EVENT_TYPES, Timelines
 from tfrs_fashion.features.vocabulary import look_up
-from tfrs_fashion.schema import FIRST_INDEX, InputError
+from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, InputError
 
 SECONDS_A_DAY = 86_400
 
@@ -19,39 +19,70 @@ class Histories(NamedTuple):
         customer_index: `[batch]` int32, 1 for unknown customers.
         article_index: `[batch, (length)]` ragged int32, 1 for unknown articles.
         time: `[batch, (length)]` ragged int64, seconds since 1970; one instant is one basket.
-        price: `[batch, (length)]` ragged float32, NaN where unknown.
+        price: `[batch, (length)]` ragged float32, paid per unit, NaN where unknown.
+        quantity: `[batch, (length)]` ragged int32.
+        discount: `[batch, (length)]` ragged float32, share off the list price, NaN where unknown.
+        sales_channel_id: `[batch, (length)]` ragged int32, 0 where unknown.
         profile: `[batch, num_features]` int32 into the profile vocabularies; 0 where missing.
+        profile_numbers: `[batch, num_numbers]` float32, NaN where missing.
     """
 
     customer_index: tf.Tensor
     article_index: tf.RaggedTensor
     time: tf.RaggedTensor
     price: tf.RaggedTensor
+    quantity: tf.RaggedTensor
+    discount: tf.RaggedTensor
+    sales_channel_id: tf.RaggedTensor
     profile: tf.Tensor
+    profile_numbers: tf.Tensor
 
     def last(self, num_events: int) -> "Histories":
         """Keeps each row's last `num_events` events."""
-        return self._replace(
-            article_index=self.article_index[:, -num_events:],
-            time=self.time[:, -num_events:],
-            price=self.price[:, -num_events:],
+        return self._replace(**{name: getattr(self, name)[:, -num_events:] for name in EVENT_TYPES})
+
+    @classmethod
+    def empty(cls, batch_size: int | tf.Tensor, *, num_features: int, num_numbers: int) -> "Histories":
+        """Makes the histories of unknown customers, of whom nothing is known."""
+        splits = tf.zeros([batch_size + 1], tf.int64)
+        events = {
+            name: tf.RaggedTensor.from_row_splits(tf.zeros([0], dtype), splits) for name, dtype in EVENT_TYPES.items()
+        }
+        return cls(
+            customer_index=tf.fill([batch_size], OUT_OF_VOCABULARY_INDEX),
+            profile=tf.zeros([batch_size, num_features], tf.int32),
+            profile_numbers=tf.fill([batch_size, num_numbers], float("nan")),
+            **events,
         )
 
 
-def encode_profile(timelines: Timelines, vocabulary: dict[str, list[str]]) -> np.ndarray:
+class Profiles(NamedTuple):
+    """What is known of customers beside their histories, by `customer_index`; rows 0 and 1 are empty.
+
+    Attributes:
+        categorical: `[num_customers + 2, num_features]` int32 into the profile vocabularies; 0 where missing.
+        numbers: `[num_customers + 2, num_numbers]` float32, NaN where missing.
+    """
+
+    categorical: np.ndarray
+    numbers: np.ndarray
+
+
+def encode_profiles(timelines: Timelines, vocabulary: dict[str, list[str]]) -> Profiles:
     """Encodes profiles.
 
     Args:
         timelines: Of all customers.
-        vocabulary: Values of each profile feature.
-
-    Returns:
-        `[num_customers + 2, num_features]` int32 by `customer_index`; rows 0 and 1 are empty.
+        vocabulary: Values of each categorical profile feature.
     """
-    encoded = np.zeros((timelines.num_customers + FIRST_INDEX, len(vocabulary)), dtype=np.int32)
+    size = timelines.num_customers + FIRST_INDEX
+    categorical = np.zeros((size, len(vocabulary)), dtype=np.int32)
     for column, (name, values) in enumerate(vocabulary.items()):
-        encoded[FIRST_INDEX:, column] = look_up(timelines.profile[name], values)
-    return encoded
+        categorical[FIRST_INDEX:, column] = look_up(timelines.profile[name], values)
+    numbers = np.full((size, len(timelines.profile_numbers)), np.nan, dtype=np.float32)
+    for column, found in enumerate(timelines.profile_numbers.values()):
+        numbers[FIRST_INDEX:, column] = found
+    return Profiles(categorical, numbers)
 
 
 class HistoryTable(tf.Module):
@@ -59,10 +90,10 @@ class HistoryTable(tf.Module):
 
     Args:
         timelines: What is visible.
-        profile: `[num_customers + 2, num_features]` int32; see `encode_profile`.
+        profiles: See `encode_profiles`.
     """
 
-    def __init__(self, timelines: Timelines, profile: np.ndarray) -> None:
+    def __init__(self, timelines: Timelines, profiles: Profiles) -> None:
         super().__init__(name="history_table")
         splits = np.concatenate([[0] * FIRST_INDEX, timelines.row_splits])
 
@@ -70,15 +101,15 @@ class HistoryTable(tf.Module):
             return tf.Variable(values, trainable=False, dtype=dtype)
 
         self._row_splits = variable(splits, tf.int64)
-        self._article_index = variable(timelines.article_index, tf.int32)
-        self._time = variable(timelines.time, tf.int64)
-        self._price = variable(timelines.price, tf.float32)
-        self._profile = variable(profile, tf.int32)
+        self._events = {name: variable(getattr(timelines, name), dtype) for name, dtype in EVENT_TYPES.items()}
+        self._profile = variable(profiles.categorical, tf.int32)
+        self._profile_numbers = variable(profiles.numbers, tf.float32)
 
-    @property
-    def num_profile_features(self) -> int:
-        """Columns of a profile."""
-        return int(self._profile.shape[1])
+    def empty(self, batch_size: tf.Tensor) -> Histories:
+        """Makes the histories of unknown customers, with as many profile features as the known ones have."""
+        return Histories.empty(
+            batch_size, num_features=int(self._profile.shape[1]), num_numbers=int(self._profile_numbers.shape[1])
+        )
 
     def __call__(self, customer_index: tf.Tensor) -> Histories:
         """Looks up `[batch]` int32 customers; unknown ones (0, 1) have an empty history and profile."""
@@ -88,31 +119,29 @@ class HistoryTable(tf.Module):
 
     def spec(self) -> Histories:
         """Returns the type of what a look-up gives, for a `tf.function`'s input signature."""
-
-        def events(dtype: tf.DType) -> tf.RaggedTensorSpec:
-            return tf.RaggedTensorSpec([None, None], dtype, ragged_rank=1, row_splits_dtype=tf.int64)
-
+        events = {
+            name: tf.RaggedTensorSpec([None, None], dtype, ragged_rank=1, row_splits_dtype=tf.int64)
+            for name, dtype in EVENT_TYPES.items()
+        }
         return Histories(
             customer_index=tf.TensorSpec([None], tf.int32),
-            article_index=events(tf.int32),
-            time=events(tf.int64),
-            price=events(tf.float32),
-            profile=tf.TensorSpec([None, self.num_profile_features], tf.int32),
+            profile=tf.TensorSpec([None, self._profile.shape[1]], tf.int32),
+            profile_numbers=tf.TensorSpec([None, self._profile_numbers.shape[1]], tf.float32),
+            **events,
         )
 
     def between(self, customer_index: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> Histories:
         """Reads the events from `start` to before `end`, `[batch]` int64 positions each."""
         position = tf.ragged.range(start, end)
-
-        def events(values: tf.Variable) -> tf.RaggedTensor:
-            return position.with_flat_values(tf.gather(values, position.flat_values))
-
+        events = {
+            name: position.with_flat_values(tf.gather(values, position.flat_values))
+            for name, values in self._events.items()
+        }
         return Histories(
             customer_index=customer_index,
-            article_index=events(self._article_index),
-            time=events(self._time),
-            price=events(self._price),
             profile=tf.gather(self._profile, customer_index),
+            profile_numbers=tf.gather(self._profile_numbers, customer_index),
+            **events,
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfrs_fashion.data.split import Split, cutoff_seconds, visible
 from tfrs_fashion.features.articles import ArticleTable, make_article_table
-from tfrs_fashion.features.inputs import encode_profile
+from tfrs_fashion.features.inputs import Profiles, encode_profiles
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.vocabulary import fit_vocabulary
 from tfrs_fashion.schema import FIRST_INDEX, Tables
@@ -23,10 +23,10 @@ class View:
     Attributes:
         split: Whose cutoffs these are.
         transactions: The visible transactions.
-        timelines: The customers seen, with the events before their cutoffs.
-        articles: The articles seen.
+        timelines: The customers known, with the events before their cutoffs.
+        articles: The articles known.
         profile_vocabulary: Values of each profile feature among the customers seen.
-        profile: `[num_customers + 2, num_features]` int32 into these vocabularies.
+        profiles: See `features.inputs.Profiles`.
         now: `[num_customers + 2]` int64 seconds, each customer's cutoff.
     """
 
@@ -35,7 +35,7 @@ class View:
     timelines: Timelines
     articles: ArticleTable
     profile_vocabulary: dict[str, list[str]]
-    profile: np.ndarray
+    profiles: Profiles
     now: np.ndarray
 
 
@@ -66,6 +66,6 @@ def make_view(
             tables.articles, transactions, as_of=split.as_of, categorical=categorical, in_store_days=in_store_days
         ),
         profile_vocabulary=vocabulary,
-        profile=encode_profile(cut, vocabulary),
+        profiles=encode_profiles(cut, vocabulary),
         now=cutoff[: cut.num_customers + FIRST_INDEX],
     )

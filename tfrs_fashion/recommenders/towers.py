@@ -119,14 +119,7 @@ class TwoTower(tf.Module):
 def _make_query_tower(settings: dict[str, Any]) -> QueryTower:
     """Makes a query tower whose weights all exist, by embedding an empty history."""
     tower = QueryTower(**{name: value for name, value in settings.items() if name != "history_length"})
-    nothing = tf.RaggedTensor.from_row_splits(tf.zeros([0], tf.int32), tf.constant([0, 0], tf.int64))
-    histories = Histories(
-        customer_index=tf.ones([1], tf.int32),
-        article_index=nothing,
-        time=tf.cast(nothing, tf.int64),
-        price=tf.cast(nothing, tf.float32),
-        profile=tf.zeros([1, len(settings["profile_sizes"])], tf.int32),
-    )
+    histories = Histories.empty(1, num_features=len(settings["profile_sizes"]), num_numbers=0)
     now = tf.zeros([1], tf.int64)
     _bought, strongest = tower.read(histories, now)
     tower(strongest, tf.zeros([0, settings["embedding_dim"]]), histories, now)
@@ -195,7 +188,7 @@ def fit_two_tower(
     articles, timelines = view.articles, view.timelines
     since = int(view.now.max()) - target_days * SECONDS_A_DAY
     baskets = make_training_baskets(timelines, since=since, history_length=history_length)
-    dataset = make_training_dataset(HistoryTable(timelines, view.profile), baskets, batch_size=batch_size, seed=seed)
+    dataset = make_training_dataset(HistoryTable(timelines, view.profiles), baskets, batch_size=batch_size, seed=seed)
     size = articles.num_articles + FIRST_INDEX
     num_targets = np.bincount(baskets.target, minlength=size)
     frequent = articles.num_baskets >= min_baskets

@@ -46,7 +46,7 @@ def export_artifact(
             fallback,
             customers=IdTable(view.timelines.customer_id, Path(scratch) / "customer_ids.txt"),
             articles=IdTable(view.articles.article_id, Path(scratch) / "article_ids.txt"),
-            histories=HistoryTable(view.timelines.last(recommender.history_length), view.profile),
+            histories=HistoryTable(view.timelines.last(recommender.history_length), view.profiles),
             now=view.now,
             k=k,
         )

@@ -45,18 +45,18 @@ class IdTable(tf.Module):
         return self._to_id.lookup(tf.cast(index, tf.int64) - FIRST_INDEX)
 
 
-def clean_history(article_index: tf.Tensor, time: tf.Tensor, price: tf.Tensor, now: tf.Tensor) -> Histories:
+def clean_history(events: dict[str, tf.Tensor], now: tf.Tensor, unknown: Histories) -> Histories:
     """Makes histories from padded request tensors.
 
     Events are sorted by time, then article. Padding (an empty id), unknown articles and events at or after `now` are
-    left out. The customer is unknown and has no profile.
+    left out.
 
     Args:
-        article_index: `[batch, length]` int32.
-        time: `[batch, length]` int64.
-        price: `[batch, length]` float32.
+        events: For each name of `EVENT_TYPES` a `[batch, length]` tensor of its type.
         now: `[batch]` int64.
+        unknown: Customers of whom nothing else is known.
     """
+    article_index, time = events["article_index"], events["time"]
     valid = (article_index >= FIRST_INDEX) & (time < now[:, tf.newaxis])
     # Seconds need 33 bits until the year 2242, and article indices stay below 2 ** 30.
     key = time * 2**30 + tf.cast(article_index, tf.int64)
@@ -66,10 +66,7 @@ def clean_history(article_index: tf.Tensor, time: tf.Tensor, price: tf.Tensor, n
     def ragged(values: tf.Tensor) -> tf.RaggedTensor:
         return tf.RaggedTensor.from_tensor(tf.gather(values, order, batch_dims=1), lengths=lengths)
 
-    unknown = tf.fill([tf.shape(now)[0]], OUT_OF_VOCABULARY_INDEX)
-    return Histories(
-        unknown, ragged(article_index), ragged(time), ragged(price), tf.zeros([tf.shape(now)[0], 0], tf.int32)
-    )
+    return unknown._replace(**{name: ragged(values) for name, values in events.items()})
 
 
 class Funnel(tf.Module):
@@ -167,6 +164,9 @@ class Funnel(tf.Module):
         article_ids: tf.Tensor,
         times: tf.Tensor,
         prices: tf.Tensor,
+        quantities: tf.Tensor,
+        discounts: tf.Tensor,
+        sales_channel_ids: tf.Tensor,
         now: tf.Tensor,
         exclude: tf.Tensor,
         k: tf.Tensor,
@@ -176,7 +176,10 @@ class Funnel(tf.Module):
         Args:
             article_ids: `[batch, length]` string, empty strings where a history is shorter.
             times: `[batch, length]` int64, seconds since 1970, in any order.
-            prices: `[batch, length]` float32, NaN where unknown.
+            prices: `[batch, length]` float32, paid per unit, NaN where unknown.
+            quantities: `[batch, length]` int32.
+            discounts: `[batch, length]` float32, share off the list price, NaN where unknown.
+            sales_channel_ids: `[batch, length]` int32, 0 where unknown.
             now: `[batch]` int64; events at or after it are not seen.
             exclude: As in `by_customer`.
             k: As in `by_customer`.
@@ -184,9 +187,15 @@ class Funnel(tf.Module):
         Returns:
             As `by_customer`.
         """
-        histories = clean_history(self._articles.to_index(article_ids), times, prices, now)
-        profile = tf.zeros([tf.shape(now)[0], self._histories.num_profile_features], tf.int32)
-        return self._outputs(histories._replace(profile=profile), now, k, exclude)
+        events = {
+            "article_index": self._articles.to_index(article_ids),
+            "time": times,
+            "price": prices,
+            "quantity": quantities,
+            "discount": discounts,
+            "sales_channel_id": sales_channel_ids,
+        }
+        return self._outputs(clean_history(events, now, self._histories.empty(tf.shape(now)[0])), now, k, exclude)
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """Traces one signature for each purpose, every input with a batch dimension."""
@@ -209,6 +218,9 @@ class Funnel(tf.Module):
                 spec([None, None], tf.string, "article_ids"),
                 spec([None, None], tf.int64, "times"),
                 spec([None, None], tf.float32, "prices"),
+                spec([None, None], tf.int32, "quantities"),
+                spec([None, None], tf.float32, "discounts"),
+                spec([None, None], tf.int32, "sales_channel_ids"),
                 spec([None], tf.int64, "now"),
                 exclude,
                 k,
