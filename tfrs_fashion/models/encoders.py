@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_fashion.features.articles import ContentValues
-from tfrs_fashion.features.history import BoughtArticles
+from tfrs_fashion.features.bought import BoughtArticles
 from tfrs_fashion.features.inputs import SECONDS_A_DAY
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from tfrs_fashion.features.history import BoughtArticles
+from tfrs_fashion.features.bought import BoughtArticles
 from tfrs_fashion.models.encoders import ArticleEncoder
 from tfrs_fashion.models.losses import basket_softmax
 from tfrs_fashion.models.towers import CandidateTower, QueryTower

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tfrs_fashion.features.history import bought_articles
+from tfrs_fashion.features.bought import bought_articles
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.index.exclusion import take_allowed
 from tfrs_fashion.recommenders.recommender import Recommendations, save_state, with_source

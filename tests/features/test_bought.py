@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrs_fashion.features.history import BoughtArticles, bought_articles, keep_strongest
+from tfrs_fashion.features.bought import BoughtArticles, bought_articles, keep_strongest
 from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
 from tfrs_fashion.schema import FIRST_INDEX
 

@@ -1,4 +1,4 @@
-"""Features of a history, computed by one TensorFlow function each, in training and inside the SavedModel alike."""
+"""The distinct articles of a history: how often and how lately each was bought."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
