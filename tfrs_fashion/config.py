@@ -62,6 +62,8 @@ class PipelineConfig(Section):
             raise ValueError("`recommenders` must hold `popularity_7d`: it answers customers without a history")
         if len(set(self.recommenders)) < len(self.recommenders):
             raise ValueError("`recommenders` names one twice")
+        if self.index.kinds[:1] == ("new_arrivals",):
+            raise ValueError("`index.kinds` must begin with `exact` or `scann`, which `two_tower` stands for")
         if not self.index.kinds or len(set(self.index.kinds)) < len(self.index.kinds):
             raise ValueError("`index.kinds` must name each kind once, and at least one")
         if self.recommend.recommender not in self.servable:

@@ -14,10 +14,11 @@ from tfrs_fashion.evaluation.metrics import customer_metrics
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.factorization import Factorization, fit_als
-from tfrs_fashion.recommenders.popularity import Popularity, fit_popularity
+from tfrs_fashion.recommenders.fit_towers import fit_two_tower
+from tfrs_fashion.recommenders.popularity import Popularity, fit_popularity, fit_siblings
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.repurchase import Repurchase
-from tfrs_fashion.recommenders.towers import TwoTower, fit_two_tower
+from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.sections import RecommenderName
 
 
@@ -84,6 +85,14 @@ def fit_recommender(
     match name:
         case "popularity_7d":
             return fit_popularity(view.transactions, as_of=view.split.as_of, days=7)
+        case "popularity_siblings":
+            return fit_siblings(
+                view.tables.articles,
+                view.transactions,
+                as_of=view.split.as_of,
+                days=config.split.in_store_days,
+                candidate_articles=view.articles.never_sold,
+            )
         case "repurchase":
             return Repurchase()
         case "als":
@@ -109,7 +118,7 @@ def fit_recommender(
 def load_recommender(name: RecommenderName, folder: Path) -> Recommender:
     """Loads what the recommender's own `save` wrote."""
     match name:
-        case "popularity_7d":
+        case "popularity_7d" | "popularity_siblings":
             return Popularity.load(folder)
         case "repurchase":
             return Repurchase.load(folder)

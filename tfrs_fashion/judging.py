@@ -16,6 +16,7 @@ from tfrs_fashion.evaluation.report import evaluate_recommender, write_report
 from tfrs_fashion.features.articles import content_embedding, sales_by_article
 from tfrs_fashion.features.view import View
 from tfrs_fashion.schema import FIRST_INDEX, Tables, check_candidates
+from tfrs_fashion.sections import NEW_ARRIVALS
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, to_candidates
 from tfrs_fashion.serving.export import artifact_hash
 
@@ -111,7 +112,7 @@ def _notes(config: PipelineConfig, judged: pd.DataFrame, bought: pd.DataFrame) -
         "Every figure comes from the answers of the exported SavedModels to the customers who bought in the window. "
         "Repeat purchases count.",
         f"{unsold:,} of the {len(judged):,} (customer, article) pairs bought in the window are of articles never sold "
-        "before it. No recommender here can find them; they count as misses.",
+        "before it. Only recommenders of new arrivals can find them; for the others they count as misses.",
     ]
     if config.data.source == "complete_journey":
         notes.append(
@@ -156,6 +157,8 @@ def write_judgement(
     evaluation = config.evaluation
     statistics = article_statistics(view, tables.articles, categorical=config.features.categorical)
     cold_start = np.setdiff1d(judged["customer_index"].unique(), bought["customer_index"].unique())
+    # Of these, articles that the catalogue did not even list before the cutoff can be recommended by nobody.
+    never_sold = np.setdiff1d(judged["article_index"].unique(), bought["article_index"].unique())
     figures, by_customer = {}, {}
     for name, place in candidates.items():
         found, found_new = (pd.read_parquet(place / f"{kind}.parquet") for kind in _KINDS)
@@ -168,10 +171,13 @@ def write_judgement(
             ks=(evaluation.k,),
             recall_at=evaluation.num_candidates,
             slices={"cold_start_customers": cold_start},
+            cold_start_articles=never_sold,
+            num_new_arrivals=min(evaluation.num_new_arrivals, evaluation.num_candidates),
             num_samples=evaluation.bootstrap_samples,
             seed=config.seed,
         )
-        by_customer[name] = customer_metrics(found, judged, k=evaluation.k)["map"]
+        if name not in NEW_ARRIVALS:
+            by_customer[name] = customer_metrics(found, judged, k=evaluation.k)["map"]
     write_report(
         folder,
         split=split,

@@ -28,11 +28,11 @@ from tfrs_fashion.features.view import View, make_view
 from tfrs_fashion.fitting import fit_recommender, load_recommender, make_validator
 from tfrs_fashion.index.scann import check_size
 from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement
-from tfrs_fashion.recommenders.popularity import Popularity
+from tfrs_fashion.recommenders.popularity import Popularity, nobody
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import InputError, Tables, check_tables
-from tfrs_fashion.sections import RecommenderName
+from tfrs_fashion.sections import NEW_ARRIVALS, RecommenderName
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, write_recommendations
 from tfrs_fashion.serving.export import export_artifact, latest_artifact, list_versions, write_models_config
 from tfrs_fashion.stage import (
@@ -98,11 +98,13 @@ class Run:
     def view(self, split: str) -> View:
         """What is visible in `validation`, `test` or `release`."""
         if split not in self._views:
+            features = self.config.features
             self._views[split] = make_view(
                 self.tables,
                 self._timelines,
                 self.splits[split],
-                categorical=self.config.features.categorical,
+                **features.model_dump(include={"categorical", "numbers", "min_articles", "history", "article_weeks"}),
+                roles=features.roles,
                 in_store_days=self.config.split.in_store_days,
             )
         return self._views[split]
@@ -167,6 +169,7 @@ class Run:
         config = self.config
         own: dict[str, Any] = {
             "popularity_7d": {},
+            "popularity_siblings": {},
             "repurchase": {},
             "als": config.als.model_dump(),
             "two_tower": {**config.two_tower.model_dump(), **config.features.model_dump(), "k": config.evaluation.k},
@@ -222,7 +225,7 @@ class Run:
         assert isinstance(fallback, Popularity)
         export_artifact(
             recommender,
-            fallback,
+            nobody() if artifact in NEW_ARRIVALS else fallback,
             folder,
             view=view,
             k=self.config.export.k,

@@ -4,8 +4,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-RecommenderName = Literal["popularity_7d", "repurchase", "als", "two_tower"]
-IndexKind = Literal["exact", "scann"]
+RecommenderName = Literal["popularity_7d", "popularity_siblings", "repurchase", "als", "two_tower"]
+# Artifacts that hold articles never sold alone, and are judged on these.
+NEW_ARRIVALS = ("popularity_siblings", "two_tower_new_arrivals")
+IndexKind = Literal["exact", "scann", "new_arrivals"]
 
 
 class Section(BaseModel):
@@ -63,14 +65,22 @@ class FeaturesConfig(Section):
         profile: Categorical columns of customers.
         profile_numbers: Numeric columns of customers.
         categorical: Categorical columns of articles.
+        numbers: Numeric columns of articles.
+        min_articles: Values that fewer articles share are out of vocabulary.
         num_text_buckets: Hash buckets for the words of `description`; 0 leaves the text out.
+        history: Whether the towers read the features of histories (docs/history_features.md).
+        article_weeks: Whether they read what was known of each article by week (docs/article_weeks.md).
         roles: Which columns of articles play which part.
     """
 
     profile: tuple[str, ...] = ()
     profile_numbers: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    min_articles: int = Field(default=2, ge=1)
     num_text_buckets: int = Field(default=8192, ge=0)
+    history: bool = True
+    article_weeks: bool = True
     roles: RolesConfig = RolesConfig()
 
 
@@ -103,7 +113,14 @@ class TwoTowerConfig(Section):
         time_scales_days: Time constants of the decayed counts; the middle one chooses and weighs these articles.
         num_steps: Steps that make the history's vector agree with its weights.
         content_scale: Length that the embedding of an article's content starts with; its own has length 1.
+        categorical_encoding: `one_hot` (a matrix over the joined one-hot vectors) or `embedding` (a narrow embedding of
+            each feature, joined and projected).
+        num_bins: Bins of a numeric feature.
+        hidden_dims: Widths of the layers of deep towers; none for shallow ones.
         min_baskets: Articles in fewer baskets have no embedding of their own, only content.
+        min_customer_baskets: Customers with fewer baskets to learn from have no embedding of their own.
+        article_dropout: Share of the articles of a batch that are their content alone, as articles never sold are.
+        customer_dropout: Share of the customers of a batch without their own embedding, as customers never seen are.
         temperature: Divides the cosine at the start; it is learned.
         target_days: Days before the cutoff whose baskets are targets.
         new_weight: Weight of a target that the customer had not bought before.
@@ -121,7 +138,13 @@ class TwoTowerConfig(Section):
     time_scales_days: tuple[float, ...] = Field(default=(10.0, 30.0, 120.0, 400.0), min_length=1)
     num_steps: int = Field(default=3, ge=0)
     content_scale: float = Field(default=0.1, ge=0)
+    categorical_encoding: Literal["one_hot", "embedding"] = "one_hot"
+    num_bins: int = Field(default=16, ge=1)
+    hidden_dims: tuple[int, ...] = ()
     min_baskets: int = Field(default=5, ge=1)
+    min_customer_baskets: int = Field(default=2, ge=1)
+    article_dropout: float = Field(default=0.1, ge=0, lt=1)
+    customer_dropout: float = Field(default=0.1, ge=0, lt=1)
     temperature: float = Field(default=0.07, gt=0)
     target_days: int = Field(default=308, ge=1)
     new_weight: float = Field(default=0.3, ge=0)
@@ -161,7 +184,8 @@ class IndexConfig(Section):
     """Settings of the candidate indices.
 
     Attributes:
-        kinds: Every kind is exported and evaluated; the first one is `two_tower`, others carry a suffix.
+        kinds: Every kind is exported and evaluated; the first one is `two_tower`, others carry a suffix. `exact` and
+            `scann` hold what is in store, `new_arrivals` what the catalogue lists and was never sold.
         num_leaves: ScaNN's partitions; 0 chooses the square root of the number of articles.
         leaves_to_search_share: Share of the partitions that a query visits.
         num_reordering_candidates: Candidates that ScaNN scores again exactly; longer lists come from the exact index.
@@ -179,11 +203,13 @@ class EvaluationConfig(Section):
     Attributes:
         k: Length of the judged list.
         num_candidates: Length of the candidate list that `recall@num_candidates` judges.
+        num_new_arrivals: Length of the list on which articles never sold before are judged.
         bootstrap_samples: Resamples behind each 95% interval.
     """
 
     k: int = Field(default=12, ge=1)
     num_candidates: int = Field(default=200, ge=1)
+    num_new_arrivals: int = Field(default=100, ge=1)
     bootstrap_samples: int = Field(default=1000, ge=10)
 
 

@@ -96,6 +96,8 @@ def evaluate_recommender(
     ks: Sequence[int] = (12,),
     recall_at: int = 200,
     slices: Mapping[str, Iterable[int]] | None = None,
+    cold_start_articles: np.ndarray | None = None,
+    num_new_arrivals: int = 100,
     num_samples: int = 1000,
     seed: int = 0,
     window: str = "the window of targets",
@@ -112,6 +114,8 @@ def evaluate_recommender(
         ks: Lengths of the lists that are measured.
         recall_at: Number of candidates whose recall is measured.
         slices: Groups of customers by name, e.g. `cold_start_customers`, as customer_index.
+        cold_start_articles: Articles never sold before the cutoff, as article_index: a slice of the targets.
+        num_new_arrivals: Length of the lists on which that slice is judged.
         num_samples: Bootstrap samples.
         seed: Fixes the bootstrap samples.
         window: What to call the window in messages, e.g. its dates.
@@ -119,7 +123,8 @@ def evaluate_recommender(
     Returns:
         `{"value", "low", "high"}` by metric. For each k, means over the customers of `targets`: `map@k`, `recall@k`,
         `precision@k`, `ndcg@k`, `hit_rate@k`, `mrr@k`; `recall@{recall_at}`; `map@k_new` and `recall@k_new`, over
-        customers who bought something they had never bought; `map@k_SLICE`, `recall@k_SLICE`. Over all lists given:
+        customers who bought something they had never bought; `map@k_cold_start_articles` and `recall@k_cold_start_articles`
+        with k = num_new_arrivals, over customers who bought an article that nobody had; `map@k_SLICE`, `recall@k_SLICE`. Over all lists given:
         `coverage@k`, `popularity_gini@k`, `novelty@k`, `price_mean@k`, `diversity@k`, where defined.
         Counts: `customers@k_new`, `customers@k_SLICE`, and `fewer_candidates@k`, the customers of `targets` with
         fewer than k candidates. Counts, coverage and Gini describe what was shown, so low = high = value.
@@ -151,6 +156,9 @@ def evaluate_recommender(
         by_list = customer_list_metrics(candidates, articles, k=k)
         for column in by_list.columns[by_list.notna().any()]:
             figures[f"{column}@{k}"] = _intervals(by_list[[column]].dropna(), **options)[column]
+    if cold_start_articles is not None:
+        cold = targets.loc[targets["article_index"].isin(cold_start_articles)]
+        add_slice("cold_start_articles", customer_metrics(candidates, cold, k=num_new_arrivals), num_new_arrivals)
     recall = customer_metrics(candidates, targets, k=recall_at)[["recall"]]
     figures[f"recall@{recall_at}"] = _intervals(recall, **options)["recall"]
     list_lengths = candidates.loc[candidates["rank"] <= recall_at, "customer_index"].value_counts()

@@ -10,9 +10,8 @@ import pandas as pd
 from ibis import _
 
 from tfrs_fashion.data.split import days_before
-from tfrs_fashion.features.text import hash_words
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
-from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX, InputError
+from tfrs_fashion.schema import FIRST_INDEX, InputError
 
 
 @dataclass(frozen=True)
@@ -23,24 +22,45 @@ class ArticleTable:
         article_id: `[num_articles]` object; index `FIRST_INDEX + i` is row i.
         categorical: For each feature `[num_articles + 2]` int32 into its vocabulary.
         vocabulary: For each feature its values; index `FIRST_INDEX + i` is value i.
-        price: `[num_articles + 2]` float32, the mean price paid; NaN where unknown.
+        numbers: For each numeric feature `[num_articles + 2]` float32, NaN where missing.
+        vectors: `[num_articles + 2, any]` float32, embeddings of images and texts made elsewhere, zeros where missing.
         description: `[num_articles + 2]` object.
         num_baskets: `[num_articles + 2]` int64, baskets that held the article.
-        in_store: Sorted int32 article indices sold in the last days before the cutoff.
+        in_store: Sorted int32 article indices that may be recommended; see `make_article_table`.
+        never_sold: Sorted int32 article indices that the catalogue lists and that were never sold.
     """
 
     article_id: np.ndarray
     categorical: dict[str, np.ndarray]
     vocabulary: dict[str, list[str]]
-    price: np.ndarray
+    numbers: dict[str, np.ndarray]
+    vectors: np.ndarray
     description: np.ndarray
     num_baskets: np.ndarray
     in_store: np.ndarray
+    never_sold: np.ndarray
 
     @property
     def num_articles(self) -> int:
         """Articles known before the cutoff."""
         return len(self.article_id)
+
+    @property
+    def category_sizes(self) -> list[int]:
+        """Number of indices of each categorical feature, padding and out of vocabulary among them."""
+        return [len(values) + FIRST_INDEX for values in self.vocabulary.values()]
+
+    def category_matrix(self) -> np.ndarray:
+        """Joins the categorical features: `[num_articles + 2, num_features]` int32."""
+        return _matrix(self.categorical, len(self.num_baskets), np.int32)
+
+    def number_matrix(self) -> np.ndarray:
+        """Joins the numeric features: `[num_articles + 2, num_features]` float32."""
+        return _matrix(self.numbers, len(self.num_baskets), np.float32)
+
+
+def _matrix(columns: dict[str, np.ndarray], num_rows: int, dtype: type) -> np.ndarray:
+    return np.stack([*columns.values()], axis=1) if columns else np.zeros((num_rows, 0), dtype)
 
 
 def sales_by_article(transactions: ibis.Table) -> pd.DataFrame:
@@ -62,68 +82,97 @@ def sales_by_article(transactions: ibis.Table) -> pd.DataFrame:
     )
 
 
-def in_store(sales: pd.DataFrame, *, as_of: datetime.datetime, days: int) -> np.ndarray:
-    """Returns the sorted int32 indices of articles sold in `days` before `as_of`."""
-    recent = sales["last_sold"] >= days_before(as_of, days)
-    return np.sort(sales.loc[recent, "article_index"].to_numpy(dtype=np.int32))
-
-
 def make_article_table(
     articles: ibis.Table,
     transactions: ibis.Table,
     *,
     as_of: datetime.datetime,
     categorical: Sequence[str],
+    numbers: Sequence[str] = (),
+    min_articles: int = 2,
     in_store_days: int,
 ) -> ArticleTable:
     """Makes the article table of a cutoff.
+
+    An article is in store if `available_from` and `available_to` say so; where the catalogue gives neither, if it was
+    sold in the last days. An article that was never sold may be recommended as new unless these say otherwise.
 
     Args:
         articles: Indexed articles.
         transactions: The visible transactions only.
         as_of: The cutoff.
         categorical: Columns of `articles` to encode.
-        in_store_days: See `in_store`.
+        numbers: Numeric columns of `articles`.
+        min_articles: Values that fewer of the articles sold share are out of vocabulary, since nothing can be learned
+            from one article's value that its id does not say.
+        in_store_days: How many these last days are.
 
     Raises:
-        InputError: `articles` lacks a categorical column.
+        InputError: `articles` lacks a column, or one of `numbers` is not numeric.
     """
-    missing = [name for name in categorical if name not in articles.columns]
-    if missing:
-        raise InputError(
-            f"features.categorical: the articles table has no column(s) {', '.join(f'`{name}`' for name in missing)}; "
-            f"found {', '.join(f'`{name}`' for name in articles.columns)}."
-        )
+    for setting, names in (("categorical", categorical), ("numbers", numbers)):
+        missing = [name for name in names if name not in articles.columns]
+        if missing:
+            raise InputError(
+                f"features.{setting}: the articles table has no column(s) "
+                f"{', '.join(f'`{name}`' for name in missing)}; "
+                f"found {', '.join(f'`{name}`' for name in articles.columns)}."
+            )
+    words = [name for name in numbers if not (articles[name].type().is_numeric() or articles[name].type().is_null())]
+    if words:
+        raise InputError(f"features.numbers: column(s) {', '.join(words)} of the articles are no numbers.")
     sales = sales_by_article(transactions)
+    dates = {
+        name: (articles[name] if name in articles.columns else ibis.null("timestamp")).cast("timestamp")
+        for name in ("available_from", "available_to")
+    }
     catalogue = (
         articles.filter(_.known_from.isnull() | (_.known_from < ibis.literal(as_of)))
-        .select("article_id", "description", "article_index", **{name: _[name].cast("string") for name in categorical})
+        .select(
+            "article_id",
+            "description",
+            "article_index",
+            **{name: _[name].cast("string") for name in categorical},
+            **{f"number {name}": _[name].cast("float64") for name in numbers},
+            **dates,
+        )
         .order_by("article_index")
         .execute()
     )
     size = len(catalogue) + FIRST_INDEX
-    rows = catalogue["article_index"].to_numpy()
     sold = sales["article_index"].to_numpy()
-    encoded, vocabulary = {}, {}
-    for name in categorical:
-        vocabulary[name] = fit_vocabulary(catalogue[name])
-        encoded[name] = np.zeros(size, dtype=np.int32)
-        encoded[name][rows] = look_up(catalogue[name], vocabulary[name])
-    price = np.full(size, np.nan, dtype=np.float32)
-    price[sold] = sales["mean_price"].to_numpy(dtype=np.float32)
-    description = np.full(size, "", dtype=object)
-    description[rows] = catalogue["description"].fillna("").to_numpy()
     num_baskets = np.zeros(size, dtype=np.int64)
     num_baskets[sold] = sales["num_baskets"].to_numpy()
+    is_sold = num_baskets[FIRST_INDEX:] > 0
+    encoded, vocabulary = {}, {}
+    for name in categorical:
+        vocabulary[name] = fit_vocabulary(catalogue.loc[is_sold, name], min_count=min_articles)
+        encoded[name] = _with_padding(look_up(catalogue[name], vocabulary[name]), 0)
+    recent = np.zeros(size, dtype=bool)
+    recent[sold] = (sales["last_sold"] >= days_before(as_of, in_store_days)).to_numpy()
+    begins, ends = catalogue["available_from"], catalogue["available_to"]
+    is_told = (begins.notna() | ends.notna()).to_numpy()
+    is_available = ~((begins >= as_of) | (ends < as_of)).to_numpy()
+    in_store = np.where(is_told, is_available, recent[FIRST_INDEX:])
     return ArticleTable(
         article_id=catalogue["article_id"].to_numpy(dtype=object),
         categorical=encoded,
         vocabulary=vocabulary,
-        price=price,
-        description=description,
+        numbers={name: _with_padding(catalogue[f"number {name}"].to_numpy(np.float32), np.nan) for name in numbers},
+        vectors=np.zeros((size, 0), np.float32),
+        description=_with_padding(catalogue["description"].fillna("").to_numpy(dtype=object), ""),
         num_baskets=num_baskets,
-        in_store=in_store(sales, as_of=as_of, days=in_store_days),
+        in_store=_indices(in_store),
+        never_sold=_indices(~is_sold & is_available),
     )
+
+
+def _with_padding(values: np.ndarray, fill: object) -> np.ndarray:
+    return np.concatenate([np.full(FIRST_INDEX, fill, dtype=values.dtype), values])
+
+
+def _indices(chosen: np.ndarray) -> np.ndarray:
+    return (np.flatnonzero(chosen) + FIRST_INDEX).astype(np.int32)
 
 
 def content_embedding(articles: ibis.Table, *, categorical: Sequence[str], dim: int = 64) -> np.ndarray:
@@ -150,51 +199,3 @@ def content_embedding(articles: ibis.Table, *, categorical: Sequence[str], dim: 
         embedding[catalogue["article_index"].to_numpy()] += table[look_up(catalogue[name], vocabulary)]
     length = np.linalg.norm(embedding, axis=1, keepdims=True)
     return np.divide(embedding, length, out=embedding, where=length > 0)
-
-
-@dataclass(frozen=True)
-class ContentValues:
-    """What an article is made of, as one set of integers, so that one embedding table serves all features.
-
-    Attributes:
-        values: `[num_values]` int32, flat.
-        row_splits: `[num_articles + 3]` int64, where the values of each `article_index` begin and end.
-        size: One more than the largest value there can be.
-    """
-
-    values: np.ndarray
-    row_splits: np.ndarray
-    size: int
-
-
-def make_content_values(table: ArticleTable, *, num_text_buckets: int, num_price_bins: int = 20) -> ContentValues:
-    """Joins categorical values, the price's quantile bin and the hashed words of the description.
-
-    Missing values add nothing; a value that the vocabulary lacks adds the feature's own entry for that.
-
-    Args:
-        table: Of the cutoff.
-        num_text_buckets: Hash buckets of the description; 0 leaves it out.
-        num_price_bins: Bins of equal counts.
-    """
-    size = table.num_articles + FIRST_INDEX
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
-    offset = 0
-    for name, index in table.categorical.items():
-        rows = np.flatnonzero(index != PADDING_INDEX)
-        parts.append((rows, index[rows] + offset))
-        offset += len(table.vocabulary[name]) + FIRST_INDEX
-    priced = np.flatnonzero(np.isfinite(table.price))
-    if len(priced):
-        edges = np.unique(np.quantile(table.price[priced], np.linspace(0, 1, num_price_bins + 1)[1:-1]))
-        parts.append((priced, np.searchsorted(edges, table.price[priced]) + offset))
-        offset += num_price_bins
-    if num_text_buckets:
-        words = hash_words(table.description.tolist(), num_buckets=num_text_buckets)
-        parts.append((words.value_rowids().numpy(), words.flat_values.numpy() + offset))
-        offset += num_text_buckets
-    rows = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, np.int64)
-    values = np.concatenate([part[1] for part in parts]) if parts else np.zeros(0, np.int64)
-    order = np.argsort(rows, kind="stable")
-    counts = np.bincount(rows, minlength=size)
-    return ContentValues(values[order].astype(np.int32), np.concatenate([[0], np.cumsum(counts)]), max(offset, 1))

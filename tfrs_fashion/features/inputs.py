@@ -1,5 +1,6 @@
 """Model inputs: histories of a batch of customers, and the tf.data pipeline of training baskets."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -7,7 +8,7 @@ import tensorflow as tf
 
 from tfrs_fashion.features.timelines import EVENT_TYPES, Timelines
 from tfrs_fashion.features.vocabulary import look_up
-from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, InputError
+from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX, InputError
 
 SECONDS_A_DAY = 86_400
 
@@ -85,6 +86,29 @@ def encode_profiles(timelines: Timelines, vocabulary: dict[str, list[str]]) -> P
     return Profiles(categorical, numbers)
 
 
+class ProfileVocabulary(tf.Module):
+    """`encode_profiles` in the graph, for profiles that come with a request.
+
+    Args:
+        vocabulary: Values of each categorical profile feature.
+    """
+
+    def __init__(self, vocabulary: dict[str, list[str]]) -> None:
+        super().__init__(name="profile_vocabulary")
+        self._num_features = len(vocabulary)
+        # One table holds all features, so that every artifact has it, whatever the number of features.
+        keys = [f"{column}={value}" for column, values in enumerate(vocabulary.values()) for value in values]
+        index = [FIRST_INDEX + number for values in vocabulary.values() for number in range(len(values))]
+        entries = tf.lookup.KeyValueTensorInitializer(tf.constant(["", *keys]), tf.constant([PADDING_INDEX, *index]))
+        self._index = tf.lookup.StaticHashTable(entries, default_value=OUT_OF_VOCABULARY_INDEX)
+
+    def __call__(self, values: tf.Tensor) -> tf.Tensor:
+        """Encodes `[batch, num_features]` string as int32; empty ones are missing, unknown ones out of vocabulary."""
+        column = tf.strings.as_string(tf.range(self._num_features))[tf.newaxis, :]
+        found = self._index.lookup(tf.strings.join([tf.broadcast_to(column, tf.shape(values)), values], separator="="))
+        return tf.where(values == "", PADDING_INDEX, found)
+
+
 class HistoryTable(tf.Module):
     """Histories of all customers as variables, looked up inside the graph.
 
@@ -105,11 +129,19 @@ class HistoryTable(tf.Module):
         self._profile = variable(profiles.categorical, tf.int32)
         self._profile_numbers = variable(profiles.numbers, tf.float32)
 
+    @property
+    def num_features(self) -> int:
+        """Categorical features of a profile."""
+        return int(self._profile.shape[1])
+
+    @property
+    def num_numbers(self) -> int:
+        """Numeric features of a profile."""
+        return int(self._profile_numbers.shape[1])
+
     def empty(self, batch_size: tf.Tensor) -> Histories:
         """Makes the histories of unknown customers, with as many profile features as the known ones have."""
-        return Histories.empty(
-            batch_size, num_features=int(self._profile.shape[1]), num_numbers=int(self._profile_numbers.shape[1])
-        )
+        return Histories.empty(batch_size, num_features=self.num_features, num_numbers=self.num_numbers)
 
     def __call__(self, customer_index: tf.Tensor) -> Histories:
         """Looks up `[batch]` int32 customers; unknown ones (0, 1) have an empty history and profile."""
@@ -125,8 +157,8 @@ class HistoryTable(tf.Module):
         }
         return Histories(
             customer_index=tf.TensorSpec([None], tf.int32),
-            profile=tf.TensorSpec([None, self._profile.shape[1]], tf.int32),
-            profile_numbers=tf.TensorSpec([None, self._profile_numbers.shape[1]], tf.float32),
+            profile=tf.TensorSpec([None, self.num_features], tf.int32),
+            profile_numbers=tf.TensorSpec([None, self.num_numbers], tf.float32),
             **events,
         )
 
@@ -166,7 +198,7 @@ class TrainingBaskets(NamedTuple):
 
 
 def make_training_baskets(timelines: Timelines, *, since: int, history_length: int) -> TrainingBaskets:
-    """Finds the baskets whose customer had bought before.
+    """Finds the baskets to learn from, first baskets among them, whose history is empty.
 
     The history of a basket ends where the basket begins, so the articles of one basket never see each other.
 
@@ -182,20 +214,18 @@ def make_training_baskets(timelines: Timelines, *, since: int, history_length: i
     first = np.ones(len(time), dtype=bool)
     first[1:] = (np.diff(row) != 0) | (np.diff(time) != 0)
     start = np.flatnonzero(first)
-    end = np.append(start[1:], len(time))
-    row_start = timelines.row_splits[row[start]]
-    wanted = (start > row_start) & (time[start] >= since)
+    wanted = time[start] >= since
     if not wanted.any():
-        repeat = int((start > row_start).sum())
         raise InputError(
             f"two_tower: no basket to learn from: {timelines.num_customers:,} customer(s) made {len(start):,} basket(s) "
-            f"before the cutoff, {repeat:,} of them after an earlier one, none of these in the last "
-            "`two_tower.target_days` days. Lengthen that, or leave two_tower out of `recommenders`."
+            "before the cutoff, none of them in the last `two_tower.target_days` days. Lengthen that, or leave "
+            "two_tower out of `recommenders`."
         )
     basket_of_event = np.cumsum(first) - 1
     kept = wanted[basket_of_event]
     pairs = np.unique(np.stack([basket_of_event[kept], timelines.article_index[kept]], axis=1), axis=0)
-    start, end, row_start = start[wanted], end[wanted], row_start[wanted]
+    start = start[wanted]
+    row_start = timelines.row_splits[row[start]]
     counts = np.unique(pairs[:, 0], return_counts=True)[1]
     return TrainingBaskets(
         row=row[start],
@@ -207,33 +237,59 @@ def make_training_baskets(timelines: Timelines, *, since: int, history_length: i
     )
 
 
+def weekly_batches(week: np.ndarray, *, batch_size: int, random: np.random.Generator) -> list[np.ndarray]:
+    """Shuffles baskets into batches that each lie within one week, in any order of weeks.
+
+    Args:
+        week: `[num_baskets]` int, the week of each basket.
+        batch_size: Baskets in a batch; a week's batches differ from it to be of equal size.
+        random: Of the order.
+
+    Returns:
+        The positions of the baskets of each batch; every basket comes once.
+    """
+    order = np.lexsort([random.random(len(week)), week])
+    batches = []
+    for positions in np.split(order, np.flatnonzero(np.diff(week[order])) + 1):
+        batches += np.array_split(positions, max(1, round(len(positions) / batch_size)))
+    return [batches[number] for number in random.permutation(len(batches))]
+
+
 def make_training_dataset(
-    table: HistoryTable, baskets: TrainingBaskets, *, batch_size: int, seed: int
+    table: HistoryTable, baskets: TrainingBaskets, *, week: np.ndarray, batch_size: int, seed: int
 ) -> tf.data.Dataset:
-    """Makes shuffled batches of training baskets.
+    """Makes shuffled batches of training baskets, each of one week, so that its candidates have one set of features.
 
     Args:
         table: Histories to look up in.
         baskets: See `make_training_baskets`.
-        batch_size: Baskets in a batch; the last, smaller batch is left out unless it is the only one.
+        week: `[num_baskets]` int, weeks before the cutoff at which features are looked up.
+        batch_size: Baskets in a batch, about.
         seed: Of the shuffling, which differs from epoch to epoch.
 
     Returns:
-        Dataset of `{"histories": Histories, "now": [batch] int64, "target": [batch, (articles)] ragged int32}`.
+        Dataset of `{"histories": Histories, "now": [batch] int64, "target": [batch, (articles)] ragged int32,
+        "week": scalar int32}`.
     """
-    num_baskets = len(baskets.row)
-    columns = [tf.constant(column) for column in baskets]
-    row, history_start, start, target_splits, target, time = columns
+    random = np.random.default_rng(seed)
+    row, history_start, start, target_splits, target, time = (tf.constant(column) for column in baskets)
 
-    def gather(basket: tf.Tensor) -> dict[str, object]:
+    def shuffled() -> Iterator[tuple[int, np.ndarray]]:
+        for batch in weekly_batches(week, batch_size=batch_size, random=random):
+            yield int(week[batch[0]]), batch
+
+    def gather(week: tf.Tensor, basket: tf.Tensor) -> dict[str, object]:
         customer_index = tf.cast(tf.gather(row, basket), tf.int32) + FIRST_INDEX
         position = tf.ragged.range(tf.gather(target_splits, basket), tf.gather(target_splits, basket + 1))
         return {
             "histories": table.between(customer_index, tf.gather(history_start, basket), tf.gather(start, basket)),
             "now": tf.gather(time, basket),
             "target": position.with_flat_values(tf.gather(target, position.flat_values)),
+            "week": week,
         }
 
-    dataset = tf.data.Dataset.range(num_baskets).shuffle(num_baskets, seed=seed)
-    dataset = dataset.batch(min(batch_size, num_baskets), drop_remainder=True)
+    signature = (tf.TensorSpec([], tf.int32), tf.TensorSpec([None], tf.int64))
+    num_batches = len(weekly_batches(week, batch_size=batch_size, random=np.random.default_rng(seed)))
+    dataset = tf.data.Dataset.from_generator(shuffled, output_signature=signature)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
     return dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

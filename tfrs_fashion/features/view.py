@@ -1,17 +1,20 @@
 """A view: what a fit may see of a split, in every form that it needs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ibis
 import numpy as np
 
-from tfrs_fashion.data.split import Split, cutoff_seconds, visible
+from tfrs_fashion.data.split import Split, cutoff_seconds, seconds_since_1970, visible
+from tfrs_fashion.features.article_weeks import ArticleWeeks, make_article_weeks, read_article_weeks
 from tfrs_fashion.features.articles import ArticleTable, make_article_table
+from tfrs_fashion.features.history_lookups import HistoryLookups, make_history_lookups
 from tfrs_fashion.features.inputs import Profiles, encode_profiles
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.vocabulary import fit_vocabulary
 from tfrs_fashion.schema import FIRST_INDEX, Tables
+from tfrs_fashion.sections import RolesConfig
 
 
 @dataclass(frozen=True)
@@ -22,25 +25,64 @@ class View:
 
     Attributes:
         split: Whose cutoffs these are.
-        transactions: The visible transactions.
+        tables: Indexed tables with the visible transactions.
         timelines: The customers known, with the events before their cutoffs.
         articles: The articles known.
-        profile_vocabulary: Values of each profile feature among the customers seen.
+        profile_vocabulary: Values of each profile feature among the customers with a visible purchase.
         profiles: See `features.inputs.Profiles`.
         now: `[num_customers + 2]` int64 seconds, each customer's cutoff.
+        lookups: Of the features of histories; None where these are left out.
+        category: The column of articles within which weekly features compare; None where these are left out.
     """
 
     split: Split
-    transactions: ibis.Table
+    tables: Tables
     timelines: Timelines
     articles: ArticleTable
     profile_vocabulary: dict[str, list[str]]
     profiles: Profiles
     now: np.ndarray
+    lookups: HistoryLookups | None
+    category: str | None
+
+    @property
+    def transactions(self) -> ibis.Table:
+        """The visible transactions."""
+        return self.tables.transactions
+
+    def read_weeks(self, num_weeks: int) -> ArticleWeeks:
+        """Computes what was known of each article at the last weeks' beginnings; large, so it is not kept.
+
+        Args:
+            num_weeks: Weeks before the cutoff.
+        """
+        num_articles = self.articles.num_articles
+        if self.category is None:
+            nothing = np.zeros((num_weeks + 1, num_articles + FIRST_INDEX, 0), np.float32)
+            return ArticleWeeks(nothing, (), seconds_since_1970(self.split.as_of))
+        table = make_article_weeks(
+            self.tables.articles,
+            self.tables.transactions,
+            self.tables.customers,
+            as_of=self.split.as_of,
+            num_weeks=num_weeks,
+            category=self.category or None,
+        )
+        return read_article_weeks(table, as_of=self.split.as_of, num_articles=num_articles, num_weeks=num_weeks)
 
 
 def make_view(
-    tables: Tables, timelines: Timelines, split: Split, *, categorical: Sequence[str], in_store_days: int
+    tables: Tables,
+    timelines: Timelines,
+    split: Split,
+    *,
+    categorical: Sequence[str],
+    numbers: Sequence[str] = (),
+    min_articles: int = 2,
+    roles: RolesConfig | None = None,
+    history: bool = True,
+    article_weeks: bool = True,
+    in_store_days: int,
 ) -> View:
     """Cuts tables and timelines at a split's cutoffs.
 
@@ -49,23 +91,39 @@ def make_view(
         timelines: All customers, with all their events.
         split: The cutoffs.
         categorical: Columns of articles to encode.
+        numbers: Numeric columns of articles.
+        min_articles: See `make_article_table`.
+        roles: Which of these columns play which part.
+        history: Whether features of histories will be wanted.
+        article_weeks: Whether weekly features of articles will be wanted.
         in_store_days: An article is in store if it was sold in so many days before the cutoff.
 
     Raises:
-        InputError: The articles lack a categorical column.
+        InputError: The articles lack a column, or a role names one that is not encoded.
     """
+    roles = roles or RolesConfig()
     transactions = visible(split, tables.transactions)
     cutoff = cutoff_seconds(split, timelines.num_customers)
     cut = timelines.before(cutoff)
-    vocabulary = {name: fit_vocabulary(values) for name, values in cut.profile.items()}
+    has_bought = np.diff(cut.row_splits) > 0
+    vocabulary = {name: fit_vocabulary(values[has_bought]) for name, values in cut.profile.items()}
+    articles = make_article_table(
+        tables.articles,
+        transactions,
+        as_of=split.as_of,
+        categorical=categorical,
+        numbers=numbers,
+        min_articles=min_articles,
+        in_store_days=in_store_days,
+    )
     return View(
         split=split,
-        transactions=transactions,
+        tables=replace(tables, transactions=transactions),
         timelines=cut,
-        articles=make_article_table(
-            tables.articles, transactions, as_of=split.as_of, categorical=categorical, in_store_days=in_store_days
-        ),
+        articles=articles,
         profile_vocabulary=vocabulary,
         profiles=encode_profiles(cut, vocabulary),
         now=cutoff[: cut.num_customers + FIRST_INDEX],
+        lookups=make_history_lookups(articles, roles) if history else None,
+        category=roles.category if article_weeks else None,
     )

@@ -1,144 +1,270 @@
-"""Encoders: articles and histories as vectors."""
+"""Encoders of features: categories, numbers, words and vectors, and of them all, articles."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.articles import ContentValues
-from tfrs_fashion.features.bought import BoughtArticles
-from tfrs_fashion.features.inputs import SECONDS_A_DAY
+from tfrs_fashion.features.articles import ArticleTable
+from tfrs_fashion.features.text import HashedWords
+from tfrs_fashion.schema import PADDING_INDEX
+
+_SCALE = 8.0
+
+CategoryEncoding = Literal["one_hot", "embedding"]
+
+
+class CategoryEncoder(tf.keras.layers.Layer):
+    """Categorical features as one vector; missing values add nothing.
+
+    Args:
+        sizes: Number of indices of each feature, padding and out of vocabulary among them.
+        output_dim: Width.
+        encoding: `one_hot` multiplies the joined one-hot vectors by one matrix, which is the sum of its rows;
+            `embedding` joins a narrow embedding of each feature and multiplies that.
+        scale: Standard deviation of the output at the start; 0 starts at zero.
+        seed: Of the initial weights.
+
+    Source: Ziolo compared both encodings for two towers on H&M; narrow widths as in Gorishniy et al. 2021.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], *, output_dim: int, encoding: CategoryEncoding, scale: float, seed: int
+    ) -> None:
+        super().__init__(name="category_encoder")
+        self._encoding = encoding
+        self._offset = tf.constant(np.cumsum([0, *sizes])[:-1], tf.int32)
+        num_features = max(len(sizes), 1)
+        normal = tf.keras.initializers.RandomNormal
+        deviation = scale * (output_dim * num_features) ** -0.5
+        if encoding == "one_hot":
+            self._kernel = self.add_weight(
+                "kernel", [max(sum(sizes), 1), output_dim], initializer=normal(stddev=deviation, seed=seed)
+            )
+            return
+        widths = [narrow_width(size) for size in sizes]
+        self._tables = [
+            self.add_weight(f"table_{number}", [size, width], initializer=normal(stddev=1.0, seed=seed + number))
+            for number, (size, width) in enumerate(zip(sizes, widths, strict=True))
+        ]
+        self._project = self.add_weight(
+            "project",
+            [max(sum(widths), 1), output_dim],
+            initializer=normal(stddev=scale * (output_dim * max(sum(widths), 1)) ** -0.5, seed=seed - 1),
+        )
+
+    def call(self, index: tf.Tensor) -> tf.Tensor:
+        """Encodes `[batch, num_features]` int32 as `[batch, output_dim]` float32."""
+        known = tf.cast(index != PADDING_INDEX, tf.float32)
+        if self._encoding == "one_hot":
+            return _sum_rows(self._kernel, index + self._offset, known)
+        if not self._tables:
+            return tf.zeros([tf.shape(index)[0], tf.shape(self._project)[1]])
+        parts = [
+            tf.gather(table, index[:, number]) * known[:, number : number + 1]
+            for number, table in enumerate(self._tables)
+        ]
+        return tf.matmul(tf.concat(parts, axis=1), self._project)
+
+
+def narrow_width(size: int) -> int:
+    """Returns the width of a narrow embedding: it grows with the number of indices, from 2 to 32.
+
+    >>> [narrow_width(size) for size in (2, 10, 100, 10**6)]
+    [2, 4, 13, 32]
+    """
+    return int(np.clip(round(size**0.56), 2, 32))
+
+
+def _sum_rows(kernel: tf.Tensor, index: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """Sums weighted rows of a kernel: `[batch, n]` int32 rows and float32 weights, to `[batch, output_dim]`."""
+    shape = tf.shape(index, out_type=tf.int64)
+    row = tf.repeat(tf.range(shape[0]), tf.fill([shape[0]], shape[1]))
+    return _multiply(kernel, row, tf.reshape(index, [-1]), tf.reshape(weight, [-1]), shape[0])
+
+
+def _multiply(
+    kernel: tf.Tensor, row: tf.Tensor, column: tf.Tensor, weight: tf.Tensor, num_rows: tf.Tensor
+) -> tf.Tensor:
+    """Multiplies a sparse matrix, given as its cells, with a kernel.
+
+    Its gradient is one dense product: that of a gather would list every row of the kernel again.
+    """
+    shape = tf.stack([num_rows, tf.shape(kernel, out_type=tf.int64)[0]])
+    cells = tf.stack([row, tf.cast(column, tf.int64)], axis=1)
+    return tf.sparse.sparse_dense_matmul(tf.SparseTensor(cells, weight, shape), kernel)
+
+
+class WordEncoder(tf.keras.layers.Layer):
+    """The sum of the embeddings of hashed words and pairs of words, over the square root of their number.
+
+    Args:
+        words: Of all articles.
+        output_dim: Width.
+        scale: Length of the output at the start.
+        seed: Of the initial weights.
+    """
+
+    def __init__(self, words: HashedWords, *, output_dim: int, scale: float, seed: int) -> None:
+        super().__init__(name="word_encoder")
+        self._values = tf.constant(words.values, tf.int32)
+        self._row_splits = tf.constant(words.row_splits, tf.int64)
+        initial = tf.keras.initializers.RandomNormal(stddev=scale * output_dim**-0.5, seed=seed)
+        self._kernel = self.add_weight("kernel", [words.num_buckets, output_dim], initializer=initial)
+
+    def call(self, article_index: tf.Tensor) -> tf.Tensor:
+        """Encodes the texts of `[batch]` int32 articles as `[batch, output_dim]` float32."""
+        start, end = (tf.gather(self._row_splits, article_index + shift) for shift in (0, 1))
+        position = tf.ragged.range(start, end)
+        row = position.value_rowids()
+        weight = tf.gather(tf.math.rsqrt(tf.maximum(tf.cast(end - start, tf.float32), 1.0)), row)
+        value = tf.gather(self._values, position.flat_values)
+        return _multiply(self._kernel, row, value, weight, tf.size(article_index, tf.int64))
+
+
+class NumberEncoder(tf.keras.layers.Layer):
+    """Numeric features, each as its place among quantiles, and a flag where it is missing.
+
+    A number becomes one value for each bin: 1 below it, 0 above it, and its share of the way within. So any
+    monotonous function, and any other by its slopes, is linear in the output.
+
+    Args:
+        num_features: Numeric features.
+        num_bins: Bins of each.
+
+    Source: Gorishniy et al. 2022, On Embeddings for Numerical Features in Tabular Deep Learning, eq. 1.
+    """
+
+    def __init__(self, num_features: int, num_bins: int) -> None:
+        super().__init__(name="number_encoder")
+        self._edges = self.add_weight("edges", [num_features, num_bins + 1], initializer="zeros", trainable=False)
+
+    def fit(self, numbers: np.ndarray) -> None:
+        """Sets the bins to the quantiles of each feature; all at zero for a feature that is always missing.
+
+        Args:
+            numbers: `[num_rows, num_features]` float, NaN where missing; rows that may be seen.
+        """
+        edges = np.zeros(self._edges.shape, dtype=np.float32)
+        for feature in range(numbers.shape[1]):
+            known = numbers[np.isfinite(numbers[:, feature]), feature]
+            if len(known):
+                edges[feature] = np.quantile(known.astype(np.float64), np.linspace(0, 1, edges.shape[1]))
+        self._edges.assign(edges)
+
+    @property
+    def output_dim(self) -> int:
+        """Width of the output: a value a bin and one flag, for each feature."""
+        return int(self._edges.shape[0] * self._edges.shape[1])
+
+    def call(self, numbers: tf.Tensor) -> tf.Tensor:
+        """Encodes `[batch, num_features]` float32, NaN where missing, as `[batch, output_dim]` float32."""
+        missing = tf.math.is_nan(numbers)
+        filled = tf.where(missing, 0.0, numbers)[:, :, tf.newaxis]
+        width = self._edges[:, 1:] - self._edges[:, :-1]
+        # Bins of no width, from values that many rows share, are steps.
+        inside = tf.math.divide_no_nan(filled - self._edges[:, :-1], width)
+        share = tf.where(
+            width > 0, tf.clip_by_value(inside, 0.0, 1.0), tf.cast(filled >= self._edges[:, 1:], tf.float32)
+        )
+        share = tf.where(missing[:, :, tf.newaxis], 0.0, share)
+        flagged = tf.concat([share, tf.cast(missing, tf.float32)[:, :, tf.newaxis]], axis=2)
+        # However many features there are, a step of training moves what is made of them by the same length.
+        return tf.reshape(flagged, [tf.shape(numbers)[0], self.output_dim]) * (_SCALE / max(self.output_dim, 1))
+
+
+class EncodedArticles(NamedTuple):
+    """Articles as vectors.
+
+    Attributes:
+        embedding: `[num_articles, embedding_dim]` float32, at length 1.
+        content: `[num_articles, embedding_dim]` float32, what they are made of alone, at any length.
+    """
+
+    embedding: tf.Tensor
+    content: tf.Tensor
 
 
 class ArticleEncoder(tf.keras.layers.Layer):
     """The sum of an article's own embedding and of the embeddings of what it is made of, at length 1.
 
     Own embeddings start as random directions, which are nearly orthogonal, and content starts small, so that before
-    training every article resembles itself alone.
+    training every article resembles itself alone. Without its own embedding an article is its content.
 
     Args:
         id_index: `[num_articles + 2]` int32, the row of each article's own embedding; 0 for those without one.
-        content: Categorical values, price bins and words.
+        table: Of the cutoff: categorical features, numbers and vectors.
+        words: Of the descriptions; None leaves text out.
         embedding_dim: Width.
         content_scale: Length that content starts with, relative to an own embedding.
+        encoding: Of the categorical features.
+        num_bins: Bins of a numeric feature.
         seed: Of the initial embeddings.
     """
 
     def __init__(
-        self, id_index: np.ndarray, content: ContentValues, *, embedding_dim: int, content_scale: float, seed: int
+        self,
+        id_index: np.ndarray,
+        table: ArticleTable,
+        words: HashedWords | None,
+        *,
+        embedding_dim: int,
+        content_scale: float,
+        encoding: CategoryEncoding = "one_hot",
+        num_bins: int = 20,
+        seed: int,
     ) -> None:
         super().__init__(name="article_encoder")
         self._id_index = tf.constant(id_index, tf.int32)
-        self._values = tf.constant(content.values, tf.int32)
-        self._row_splits = tf.constant(content.row_splits, tf.int64)
-        scale = embedding_dim**-0.5
-        num_ids = int(id_index.max(initial=0)) + 1
-        initial = tf.keras.initializers.RandomNormal
+        normal = tf.keras.initializers.RandomNormal
         self._id_embedding = self.add_weight(
-            "id_embedding", [num_ids, embedding_dim], initializer=initial(stddev=scale, seed=seed)
+            "id_embedding",
+            [int(id_index.max(initial=0)) + 1, embedding_dim],
+            initializer=normal(stddev=embedding_dim**-0.5, seed=seed),
         )
-        self._content_embedding = self.add_weight(
-            "content_embedding",
-            [content.size, embedding_dim],
-            initializer=initial(stddev=scale * content_scale, seed=seed + 1),
+        self._index = tf.constant(table.category_matrix(), tf.int32)
+        self._categories = CategoryEncoder(
+            table.category_sizes, output_dim=embedding_dim, encoding=encoding, scale=content_scale, seed=seed + 1
         )
-
-    def call(self, article_index: tf.Tensor) -> tf.Tensor:
-        """Encodes `[num_articles]` int32 articles as `[num_articles, embedding_dim]` float32."""
-        row = tf.gather(self._id_index, article_index)
-        own = tf.gather(self._id_embedding, row) * tf.cast(row > 0, tf.float32)[:, tf.newaxis]
-        position = tf.ragged.range(
-            tf.gather(self._row_splits, article_index), tf.gather(self._row_splits, article_index + 1)
+        self._words = (
+            WordEncoder(words, output_dim=embedding_dim, scale=content_scale, seed=seed + 2) if words else None
         )
-        # As a sparse matrix, whose gradient is one dense product: a gather's gradient would list every value again.
-        value = tf.cast(tf.gather(self._values, position.flat_values), tf.int64)
-        shape = [tf.shape(article_index, out_type=tf.int64)[0], tf.shape(self._content_embedding, out_type=tf.int64)[0]]
-        cells = tf.stack([position.value_rowids(), value], axis=1)
-        count = tf.cast(position.row_lengths(), tf.float32)
-        weight = tf.gather(tf.math.rsqrt(tf.maximum(count, 1.0)), position.value_rowids())
-        content = tf.sparse.sparse_dense_matmul(tf.SparseTensor(cells, weight, shape), self._content_embedding)
-        return tf.math.l2_normalize(own + content, axis=1)
-
-
-class HistoryEncoder(tf.keras.layers.Layer):
-    """A history as a weighted sum of its articles, whose weights are learned from how often and how lately each came.
-
-    The sum of many embeddings resembles each of them less and less, because they are not quite orthogonal. A few steps
-    of gradient descent towards the vector whose inner product with each article is that article's weight undo much of
-    that. (This is a Landweber iteration for a least-squares problem, with learned step sizes.)
-
-    Args:
-        embedding_dim: Width of the article embeddings.
-        num_steps: Steps of that descent; 0 leaves the plain sum.
-        base_time_scale: Which of the decayed counts the weights start from.
-        power: Exponent of that count at the start.
-        hidden_dim: Width of the layer behind the weights.
-        seed: Of the initial weights.
-    """
-
-    def __init__(
-        self,
-        *,
-        embedding_dim: int,
-        num_steps: int,
-        base_time_scale: int,
-        power: float = 1.5,
-        hidden_dim: int = 16,
-        seed: int = 1,
-    ) -> None:
-        super().__init__(name="history_encoder")
-        self._base_time_scale = base_time_scale
-        self._power = power
-        initial = tf.keras.initializers.RandomNormal
-        self._hidden = tf.keras.layers.Dense(hidden_dim, "relu", kernel_initializer=initial(stddev=0.3, seed=seed))
-        self._weight = tf.keras.layers.Dense(2, kernel_initializer=initial(stddev=0.1, seed=seed + 1))
-        # The second sum, through a map that starts at zero, adds what goes with the history beside the history itself.
-        self._related = tf.keras.layers.Dense(embedding_dim, kernel_initializer="zeros")
-        self._log_step = self.add_weight("log_step", [num_steps], initializer=tf.keras.initializers.Constant(-1.2))
-        self._num_steps = num_steps
-
-    def _features(self, bought: BoughtArticles, now: tf.Tensor) -> tf.Tensor:
-        age_seconds = tf.gather(now, bought.row) - bought.last_time
-        recency_days = tf.maximum(tf.cast(age_seconds, tf.float32) / SECONDS_A_DAY, 0.0)[:, tf.newaxis]
-        num_baskets = tf.cast(bought.num_baskets, tf.float32)[:, tf.newaxis]
-        return tf.concat(
-            [
-                tf.math.log1p(bought.decayed),
-                tf.math.log1p(recency_days) / 3.0,
-                tf.math.log1p(num_baskets),
-                tf.exp(-recency_days / 7.0),
-                tf.exp(-recency_days / 2.0),
-            ],
-            axis=1,
+        numbers = table.number_matrix()
+        self._numbers = tf.constant(numbers, tf.float32)
+        self._number_encoder = NumberEncoder(numbers.shape[1], num_bins)
+        self._number_encoder.fit(numbers[table.num_baskets > 0])
+        self._vectors = tf.constant(table.vectors, tf.float32)
+        width = self._number_encoder.output_dim + table.vectors.shape[1]
+        self._dense_kernel = (
+            self.add_weight(
+                "dense_kernel",
+                [width, embedding_dim],
+                initializer=normal(stddev=content_scale * (width * embedding_dim) ** -0.5, seed=seed + 3),
+            )
+            if width
+            else None
         )
 
-    def call(self, bought: BoughtArticles, embedding: tf.Tensor, now: tf.Tensor) -> tf.Tensor:
-        """Encodes histories.
+    def _content(self, article_index: tf.Tensor) -> tf.Tensor:
+        content = self._categories(tf.gather(self._index, article_index))
+        if self._words is not None:
+            content += self._words(article_index)
+        if self._dense_kernel is not None:
+            numbers = self._number_encoder(tf.gather(self._numbers, article_index))
+            dense = tf.concat([numbers, tf.gather(self._vectors, article_index)], axis=1)
+            content += tf.matmul(dense, self._dense_kernel)
+        return content
+
+    def call(self, article_index: tf.Tensor, keep: tf.Tensor | None = None) -> EncodedArticles:
+        """Encodes articles.
 
         Args:
-            bought: The distinct articles of each history.
-            embedding: `[num_pairs, embedding_dim]` float32, of these articles, at length 1.
-            now: `[batch]` int64, seconds since 1970.
-
-        Returns:
-            `[batch, embedding_dim]` float32; zero plus a constant where a history is empty.
+            article_index: `[num_articles]` int32.
+            keep: `[num_articles]` float32, 0 where the own embedding is dropped, so that content learns to stand alone.
         """
-        num_rows = tf.shape(now, out_type=tf.int64)[0]
-        start = self._power * tf.math.log(bought.decayed[:, self._base_time_scale] + 1e-3)
-        log_weight = self._weight(self._hidden(self._features(bought, now))) + start[:, tf.newaxis]
-        weight = tf.exp(tf.clip_by_value(log_weight, -12.0, 6.0))
-
-        def total(values: tf.Tensor) -> tf.Tensor:
-            return tf.math.unsorted_segment_sum(values, bought.row, num_rows)
-
-        length = tf.sqrt(total(tf.square(weight[:, 0])))
-        wanted = tf.math.divide_no_nan(weight[:, 0], tf.gather(length, bought.row))
-        own = total(wanted[:, tf.newaxis] * embedding)
-        for step in range(self._num_steps):
-            reached = tf.reduce_sum(tf.gather(own, bought.row) * embedding, axis=1)
-            error = (wanted - reached) * (wanted + 0.1)
-            own += tf.exp(self._log_step[step]) * total(error[:, tf.newaxis] * embedding)
-        related = self._related(_unit(total(weight[:, 1:] * embedding)))
-        return _unit(own) + related
-
-
-def _unit(vectors: tf.Tensor) -> tf.Tensor:
-    return tf.math.l2_normalize(vectors, axis=1, epsilon=1e-6)
+        row = tf.gather(self._id_index, article_index)
+        kept = tf.cast(row > 0, tf.float32) * (1.0 if keep is None else keep)
+        own = tf.gather(self._id_embedding, row) * kept[:, tf.newaxis]
+        content = self._content(article_index)
+        return EncodedArticles(tf.math.l2_normalize(own + content, axis=1, epsilon=1e-6), content)

@@ -1,4 +1,4 @@
-"""Towers: a query tower from customer, profile and history; a candidate tower from article and content.
+"""Towers: a query tower from customer, profile and history; a candidate tower from article, content and recent sales.
 
 Both end in one more dimension than `embedding_dim`: it lets the inner product carry how popular a candidate is.
 """
@@ -9,53 +9,133 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_fashion.features.bought import BoughtArticles, bought_articles, keep_strongest
+from tfrs_fashion.features.history import HistoryFeatures
 from tfrs_fashion.features.inputs import Histories
-from tfrs_fashion.models.encoders import ArticleEncoder, HistoryEncoder
-from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX
+from tfrs_fashion.models.encoders import (
+    ArticleEncoder,
+    CategoryEncoder,
+    CategoryEncoding,
+    EncodedArticles,
+    NumberEncoder,
+)
+from tfrs_fashion.models.history_encoder import HistoryEncoder
+from tfrs_fashion.schema import FIRST_INDEX
+
+
+def residual(hidden_dims: Sequence[int], output_dim: int, *, seed: int) -> tf.keras.Sequential | None:
+    """Makes the layers that deepen a tower: they start as nothing, and add to what they are given.
+
+    Args:
+        hidden_dims: Widths; none for a shallow tower.
+        output_dim: Width of the output.
+        seed: Of the initial weights.
+    """
+    if not hidden_dims:
+        return None
+    normal = tf.keras.initializers.HeNormal
+    layers = [
+        tf.keras.layers.Dense(width, "relu", kernel_initializer=normal(seed=seed + number))
+        for number, width in enumerate(hidden_dims)
+    ]
+    return tf.keras.Sequential([*layers, tf.keras.layers.Dense(output_dim, kernel_initializer="zeros")])
 
 
 class CandidateTower(tf.keras.Model):
-    """Article embeddings with a bias, at length 1.
+    """Article embeddings, moved by what the article sold lately, with a bias, at length 1.
 
     Args:
         encoder: Shared with the histories of the query tower.
         initial_bias: `[num_articles + 2]` float32, e.g. from popularity.
+        weeks: `[num_weeks, num_articles + 2, num_features]` float32, NaN where unknown: what was known of each article
+            so many weeks before the cutoff.
+        num_bins: Bins of each of these features.
+        embedding_dim: Width before the bias.
+        hidden_dims: Widths of a deep tower.
+        seed: Of the initial weights.
     """
 
-    def __init__(self, encoder: ArticleEncoder, initial_bias: np.ndarray) -> None:
+    def __init__(
+        self,
+        encoder: ArticleEncoder,
+        initial_bias: np.ndarray,
+        *,
+        weeks: np.ndarray,
+        num_bins: int,
+        embedding_dim: int,
+        hidden_dims: Sequence[int] = (),
+        seed: int = 1,
+    ) -> None:
         super().__init__(name="candidate_tower")
         self._encoder = encoder
         self._bias = self.add_weight(
             "bias", initial_bias.shape, initializer=tf.keras.initializers.Constant(initial_bias)
         )
+        self._weeks = tf.constant(weeks, tf.float32)
+        self._week_encoder = NumberEncoder(weeks.shape[2], num_bins)
+        self._week_encoder.fit(_sample_rows(weeks, seed=seed))
+        # Recent sales and content move the embedding and the bias, from nothing.
+        self._from_week = tf.keras.layers.Dense(embedding_dim + 1, kernel_initializer="zeros")
+        self._bias_from_content = tf.keras.layers.Dense(1, kernel_initializer="zeros", use_bias=False)
+        self._deep = residual(hidden_dims, embedding_dim + 1, seed=seed)
 
-    def call(self, article_index: tf.Tensor, embedding: tf.Tensor | None = None) -> tf.Tensor:
+    def call(
+        self,
+        article_index: tf.Tensor,
+        week: tf.Tensor,
+        encoded: EncodedArticles | None = None,
+        keep: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Embeds candidates.
 
         Args:
             article_index: `[num_candidates]` int32.
-            embedding: `[num_candidates, embedding_dim]`, if the encoder was called already.
+            week: Scalar int32, whole weeks before the cutoff.
+            encoded: The same articles, if the encoder was called already.
+            keep: `[num_candidates]` float32, 0 where what belongs to the article alone is dropped.
 
         Returns:
             `[num_candidates, embedding_dim + 1]` float32.
         """
-        embedding = self._encoder(article_index) if embedding is None else embedding
-        bias = tf.gather(self._bias, article_index)[:, tf.newaxis]
-        return tf.math.l2_normalize(tf.concat([embedding, bias], axis=1), axis=1)
+        embedding, content = self._encoder(article_index) if encoded is None else encoded
+        bias = tf.gather(self._bias, article_index) * (1.0 if keep is None else keep)
+        bias = bias[:, tf.newaxis] + self._bias_from_content(content)
+        candidate = tf.concat([embedding, bias], axis=1)
+        sides = [embedding]
+        if self._week_encoder.output_dim:
+            sales = self._week_encoder(tf.gather(self._weeks[week], article_index))
+            candidate += self._from_week(sales)
+            sides.append(sales)
+        if self._deep is not None:
+            candidate += self._deep(tf.concat(sides, axis=1))
+        return tf.math.l2_normalize(candidate, axis=1)
+
+
+def _sample_rows(weeks: np.ndarray, *, seed: int, limit: int = 1_000_000) -> np.ndarray:
+    """Draws rows of all weeks, `[num_rows, num_features]`."""
+    rows = weeks.reshape(weeks.shape[0] * weeks.shape[1], weeks.shape[2])
+    chosen = np.random.default_rng(seed).integers(len(rows), size=min(len(rows), limit))
+    return rows[np.sort(chosen)]
 
 
 class QueryTower(tf.keras.Model):
-    """Customer embeddings from the history, the profile and the customer's own embedding, at length 1.
+    """Customer embeddings from the history, its features, the profile and the customer's own embedding, at length 1.
 
-    What the history says comes first: profile and customer start at zero and learn what it leaves unsaid.
+    What the history says comes first: everything else starts at zero and learns what it leaves unsaid.
 
     Args:
-        num_customers: Customers with an embedding of their own; others share that of unknown customers.
-        profile_sizes: Number of indices of each profile feature.
+        num_customers: Customers that may have an embedding of their own; others share that of strangers.
+        num_own: Customers that do.
+        profile_sizes: Number of indices of each categorical profile feature.
+        num_profile_numbers: Numeric profile features.
+        history_sizes: Number of indices of each categorical history feature.
+        num_history_numbers: Numeric history features.
+        num_bins: Bins of a numeric feature.
         embedding_dim: Width before the bias.
         time_scales_days: Time constants of the decayed counts of bought articles.
         num_articles: Articles of a history that are read: those with the largest decayed count.
         num_steps: See `HistoryEncoder`.
+        encoding: Of the categorical features.
+        hidden_dims: Widths of a deep tower.
         seed: Of the initial weights.
     """
 
@@ -63,11 +143,18 @@ class QueryTower(tf.keras.Model):
         self,
         *,
         num_customers: int,
+        num_own: int,
         profile_sizes: Sequence[int],
+        num_profile_numbers: int,
+        history_sizes: Sequence[int],
+        num_history_numbers: int,
+        num_bins: int,
         embedding_dim: int,
         time_scales_days: Sequence[float],
         num_articles: int,
         num_steps: int,
+        encoding: CategoryEncoding,
+        hidden_dims: Sequence[int],
         seed: int,
     ) -> None:
         super().__init__(name="query_tower")
@@ -77,14 +164,29 @@ class QueryTower(tf.keras.Model):
         self._history = HistoryEncoder(
             embedding_dim=embedding_dim, num_steps=num_steps, base_time_scale=self._base_time_scale, seed=seed
         )
+        self._id_index = self.add_weight(
+            "id_index", [num_customers + FIRST_INDEX], dtype=tf.int32, initializer="zeros", trainable=False
+        )
         self._customer_embedding = self.add_weight(
-            "customer_embedding", [num_customers + FIRST_INDEX, embedding_dim], initializer="zeros"
+            "customer_embedding", [num_own + 1, embedding_dim], initializer="zeros"
         )
-        self._profile_offset = tf.constant(np.cumsum([0, *profile_sizes])[:-1], tf.int32)
-        self._profile_embedding = self.add_weight(
-            "profile_embedding", [max(sum(profile_sizes), 1), embedding_dim], initializer="zeros"
+        self._categories = CategoryEncoder(
+            [*profile_sizes, *history_sizes], output_dim=embedding_dim, encoding=encoding, scale=0.0, seed=seed
         )
+        self._numbers = NumberEncoder(num_profile_numbers + num_history_numbers, num_bins)
+        self._from_numbers = tf.keras.layers.Dense(embedding_dim + 1, kernel_initializer="zeros")
         self._bias = self.add_weight("bias", [], initializer="ones")
+        self._deep = residual(hidden_dims, embedding_dim + 1, seed=seed)
+
+    def fit(self, id_index: np.ndarray, numbers: np.ndarray) -> None:
+        """Sets what is not learned.
+
+        Args:
+            id_index: `[num_customers + 2]` int32, the row of each customer's own embedding; 0 for strangers.
+            numbers: `[num_rows, num_profile_numbers + num_history_numbers]` float32, of rows that may be seen.
+        """
+        self._id_index.assign(id_index)
+        self._numbers.fit(numbers)
 
     def read(self, histories: Histories, now: tf.Tensor) -> tuple[BoughtArticles, BoughtArticles]:
         """Returns the distinct articles of histories, and those of them that `call` is to be given."""
@@ -92,22 +194,39 @@ class QueryTower(tf.keras.Model):
         strength = bought.decayed[:, self._base_time_scale]
         return bought, keep_strongest(bought, strength, limit=self._num_articles)
 
-    def call(self, bought: BoughtArticles, embedding: tf.Tensor, histories: Histories, now: tf.Tensor) -> tf.Tensor:
+    def call(
+        self,
+        bought: BoughtArticles,
+        embedding: tf.Tensor,
+        histories: Histories,
+        features: HistoryFeatures,
+        now: tf.Tensor,
+        keep: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Embeds queries.
 
         Args:
             bought: The strongest articles of each history; see `read`.
             embedding: `[num_pairs, embedding_dim]` float32, of these articles.
             histories: Of the batch, for customer and profile.
+            features: Of the same histories.
             now: `[batch]` int64, seconds since 1970.
+            keep: `[batch]` int32, 0 where the customer's own embedding is dropped.
 
         Returns:
             `[batch, embedding_dim + 1]` float32.
         """
         query = self._history(bought, embedding, now)
-        known = histories.customer_index < tf.shape(self._customer_embedding)[0]
-        customer_index = tf.where(known, histories.customer_index, OUT_OF_VOCABULARY_INDEX)
-        query += tf.gather(self._customer_embedding, customer_index)
-        query += tf.reduce_sum(tf.gather(self._profile_embedding, histories.profile + self._profile_offset), axis=1)
-        bias = tf.fill([tf.shape(query)[0], 1], self._bias)
-        return tf.math.l2_normalize(tf.concat([query, bias], axis=1), axis=1)
+        known = histories.customer_index < tf.shape(self._id_index)[0]
+        row = tf.gather(self._id_index, tf.where(known, histories.customer_index, 0)) * (1 if keep is None else keep)
+        query += tf.gather(self._customer_embedding, row)
+        query += self._categories(tf.concat([histories.profile, features.categorical], axis=1))
+        query = tf.concat([query, tf.fill([tf.shape(query)[0], 1], self._bias)], axis=1)
+        sides = [query]
+        if self._numbers.output_dim:
+            numbers = self._numbers(tf.concat([histories.profile_numbers, features.numbers], axis=1))
+            query += self._from_numbers(numbers)
+            sides.append(numbers)
+        if self._deep is not None:
+            query += self._deep(tf.concat(sides, axis=1))
+        return tf.math.l2_normalize(query, axis=1)

@@ -30,6 +30,7 @@ class Factorization(tf.Module):
 
     # It reads none of the history, but answers only those who have one.
     history_length: int | None = 1
+    needs_history = True
 
     def __init__(
         self, customer_factors: np.ndarray, article_factors: np.ndarray, article_index: np.ndarray, *, name: str = "als"

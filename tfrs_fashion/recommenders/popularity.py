@@ -12,6 +12,7 @@ from tfrs_fashion.data.split import days_before
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.index.exclusion import take_allowed
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
+from tfrs_fashion.schema import InputError
 
 
 class Popularity(tf.Module):
@@ -24,6 +25,7 @@ class Popularity(tf.Module):
     """
 
     history_length: int | None = 0
+    needs_history = False
 
     def __init__(self, article_index: np.ndarray, score: np.ndarray, *, name: str) -> None:
         super().__init__(name=name)
@@ -76,3 +78,52 @@ def fit_popularity(transactions: ibis.Table, *, as_of: datetime.datetime, days: 
         counts["score"].to_numpy(dtype=np.float32),
         name=f"popularity_{days}d",
     )
+
+
+def nobody() -> Popularity:
+    """Makes the fallback of recommenders that may not be filled up: it recommends nothing."""
+    return Popularity(np.zeros(1, np.int32), np.zeros(1, np.float32), name="nobody")
+
+
+def fit_siblings(
+    articles: ibis.Table,
+    transactions: ibis.Table,
+    *,
+    as_of: datetime.datetime,
+    days: int,
+    candidate_articles: np.ndarray,
+) -> Popularity:
+    """Ranks articles by the baskets that held another article of their design in the last days.
+
+    It is what can be counted about articles that were never sold.
+
+    Args:
+        articles: Indexed articles.
+        transactions: The visible transactions only.
+        as_of: The cutoff.
+        days: Length of the window that ends there.
+        candidate_articles: `[num_candidates]` int32, the articles to rank.
+
+    Raises:
+        InputError: The articles have no `product_code`.
+    """
+    if "product_code" not in articles.columns or not int(articles.product_code.count().execute()):
+        raise InputError(
+            "popularity_siblings: the articles have no `product_code`, the design that an article shares with its other "
+            "colours. Map a column to it, or leave popularity_siblings out of `recommenders`."
+        )
+    recent = transactions.filter(_.t_dat >= ibis.literal(days_before(as_of, days)))
+    baskets = recent.select("article_index", "customer_index", "basket_id").distinct()
+    sold = baskets.group_by("article_index").agg(baskets=_.count())
+    listed = articles.select("article_index", "product_code").left_join(sold, "article_index")
+    listed = listed.mutate(baskets=_.baskets.fill_null(0)).drop("article_index_right")
+    designs = listed.group_by("product_code").agg(design_baskets=_.baskets.sum())
+    scores = (
+        listed.left_join(designs, "product_code")
+        .select("article_index", score=(_.design_baskets.fill_null(0) - _.baskets).cast("float32"))
+        .execute()
+        .set_index("article_index")["score"]
+        .reindex(candidate_articles)
+    )
+    order = np.argsort(-scores.to_numpy(), kind="stable")
+    return Popularity(candidate_articles[order], scores.to_numpy()[order], name="popularity_siblings")

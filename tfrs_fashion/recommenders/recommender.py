@@ -35,10 +35,12 @@ class Recommender(Protocol):
     Attributes:
         name: As used in reports and config.
         history_length: Last events of a history that it reads; None for all.
+        needs_history: Whether it has nothing to say of a customer who bought nothing.
     """
 
     name: str
     history_length: int | None
+    needs_history: bool
 
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
         """Recommends k articles to each customer.

@@ -17,6 +17,7 @@ class Repurchase(tf.Module):
     """A function of the history alone: nothing is fitted."""
 
     history_length: int | None = None
+    needs_history = True
 
     def __init__(self) -> None:
         super().__init__(name="repurchase")

@@ -1,33 +1,41 @@
-"""Two towers as a recommender: a query tower with an index over the candidates in store."""
+"""Two towers as a recommender: a query tower with an index over candidates."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
 
-from tfrs_fashion.features.articles import make_content_values
-from tfrs_fashion.features.inputs import (
-    SECONDS_A_DAY,
-    Histories,
-    HistoryTable,
-    make_training_baskets,
-    make_training_dataset,
-)
-from tfrs_fashion.features.view import View
+from tfrs_fashion.features.history import HistoryFeatureLayer, HistoryFeatures
+from tfrs_fashion.features.history_lookups import HistoryLookups, categorical_sizes, number_names
+from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.index.exact import Exact
 from tfrs_fashion.index.scann import Scann
-from tfrs_fashion.models.encoders import ArticleEncoder
-from tfrs_fashion.models.fit import fit_model
-from tfrs_fashion.models.losses import sampling_probability
-from tfrs_fashion.models.retrieval import TwoTowerModel
-from tfrs_fashion.models.towers import CandidateTower, QueryTower
-from tfrs_fashion.recommenders.recommender import Recommendations, Recommender, load_state, save_state, with_source
-from tfrs_fashion.schema import FIRST_INDEX
+from tfrs_fashion.models.towers import QueryTower
+from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
 
-IndexKind = Literal["exact", "scann"]
+IndexKind = Literal["exact", "scann", "new_arrivals"]
+
+
+class CandidateSet(NamedTuple):
+    """Articles that an index is made of.
+
+    Attributes:
+        embedding: `[num_candidates, embedding_dim + 1]` float32.
+        article_index: `[num_candidates]` int32.
+    """
+
+    embedding: np.ndarray
+    article_index: np.ndarray
+
+
+class NoHistoryFeatures(tf.Module):
+    """Stands in where features of the history are left out."""
+
+    def __call__(self, histories: Histories, now: tf.Tensor) -> HistoryFeatures:
+        """Returns features without columns."""
+        batch = tf.shape(now)[0]
+        return HistoryFeatures(tf.zeros([batch, 0], tf.float32), tf.zeros([batch, 0], tf.int32))
 
 
 class TwoTower(tf.Module):
@@ -35,22 +43,26 @@ class TwoTower(tf.Module):
 
     Args:
         query_tower: Built, with its weights.
+        history_features: Computes the features of histories.
         article_embedding: `[num_articles + 2, embedding_dim]` float32, what histories are made of.
-        candidate_embedding: `[num_candidates, embedding_dim + 1]` float32.
-        article_index: `[num_candidates]` int32, the articles in store.
-        settings: What `QueryTower` was made from, and `history_length`.
+        in_store: The articles to recommend.
+        never_sold: The articles that the catalogue lists and that were never sold.
+        settings: What the query tower was made from; see `make_query_tower`.
         epochs: Epochs that it was trained for.
         curves: Figures of each epoch.
         name: As used in reports.
     """
 
+    needs_history = False
+
     def __init__(
         self,
         query_tower: QueryTower,
+        history_features: HistoryFeatureLayer | NoHistoryFeatures,
         article_embedding: np.ndarray,
-        candidate_embedding: np.ndarray,
-        article_index: np.ndarray,
         *,
+        in_store: CandidateSet,
+        never_sold: CandidateSet,
         settings: dict[str, Any],
         epochs: int = 0,
         curves: dict[str, list[float]] | None = None,
@@ -62,18 +74,20 @@ class TwoTower(tf.Module):
         self.curves = curves or {}
         self._settings = settings
         self._query_tower = query_tower
+        self._history_features = history_features
         self._article_embedding = tf.Variable(article_embedding, trainable=False, dtype=tf.float32)
-        self.candidates = (candidate_embedding, article_index)
-        self._index: Exact | Scann = Exact(candidate_embedding, article_index)
+        self._in_store = in_store
+        self._never_sold = never_sold
+        self._index: Exact | Scann = Exact(*in_store)
 
     def with_index(self, kind: IndexKind, *, name: str, **settings: Any) -> Self:
         """Returns the same towers over another index; `settings` go to `Scann`."""
-        candidate_embedding, article_index = self.candidates
         other = type(self)(
             self._query_tower,
+            self._history_features,
             self._article_embedding.numpy(),
-            candidate_embedding,
-            article_index,
+            in_store=self._in_store,
+            never_sold=self._never_sold,
             settings=self._settings,
             name=name,
         )
@@ -81,7 +95,9 @@ class TwoTower(tf.Module):
             case "exact":
                 pass
             case "scann":
-                other._index = Scann(candidate_embedding, article_index, **settings)
+                other._index = Scann(*self._in_store, **settings)
+            case "new_arrivals":
+                other._index = Exact(*self._never_sold)
         return other
 
     def embed(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
@@ -90,171 +106,67 @@ class TwoTower(tf.Module):
             histories = histories.last(self.history_length)
         _bought, strongest = self._query_tower.read(histories, now)
         embedding = tf.gather(self._article_embedding, strongest.article_index)
-        return self._query_tower(strongest, embedding, histories, now)
+        return self._query_tower(strongest, embedding, histories, self._history_features(histories, now), now)
 
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
-        """Recommends the k nearest articles in store; see `Recommender`. The score is the cosine."""
+        """Recommends the k nearest candidates; see `Recommender`. The score is the cosine."""
         return with_source(*self._index(self.embed(histories, now), k=k, exclude=exclude), self.name)
 
     def save(self, folder: Path) -> None:
-        """Writes the query tower's weights, and the embeddings of articles and candidates."""
-        candidate_embedding, article_index = self.candidates
-        weights = {f"weight_{number:02d}": weight for number, weight in enumerate(self._query_tower.get_weights())}
-        arrays = {
-            "article_embedding": self._article_embedding.numpy(),
-            "candidate_embedding": candidate_embedding,
-            "article_index": article_index,
-        }
-        save_state(folder, {**arrays, **weights}, settings=self._settings, epochs=self.epochs, curves=self.curves)
+        """Writes the query tower's weights and lookups, and the embeddings of articles and candidates."""
+        arrays = {f"weight_{number:02d}": weight for number, weight in enumerate(self._query_tower.get_weights())}
+        arrays["article_embedding"] = self._article_embedding.numpy()
+        for name in ("in_store", "never_sold"):
+            found = getattr(self, f"_{name}")
+            arrays |= {f"{name}_embedding": found.embedding, f"{name}_index": found.article_index}
+        lookups = self._history_features.lookups if isinstance(self._history_features, HistoryFeatureLayer) else None
+        described = None
+        if lookups is not None:
+            arrays |= {f"lookup_{role}": np.asarray(index) for role, index in lookups.index.items()}
+            described = {"vocabulary": lookups.vocabulary, "section_shares": lookups.section_shares}
+            described |= {name: getattr(lookups, name) for name in ("women", "men", "kids")}
+        save_state(folder, arrays, settings=self._settings, lookups=described, epochs=self.epochs, curves=self.curves)
 
     @classmethod
     def load(cls, folder: Path) -> "TwoTower":
         """Reads what `save` wrote."""
         arrays, stored = load_state(folder)
-        query_tower = _make_query_tower(stored["settings"])
-        query_tower.set_weights([arrays.pop(name) for name in sorted(arrays) if name.startswith("weight_")])
-        return cls(query_tower, **arrays, **stored)
+        lookups = None
+        if (described := stored.pop("lookups")) is not None:
+            index = {role: arrays[f"lookup_{role}"] for role in described["vocabulary"]}
+            parts = {name: tuple(described[name]) for name in ("section_shares", "women", "men", "kids")}
+            lookups = HistoryLookups(index=index, vocabulary=described["vocabulary"], **parts)
+        query_tower = make_query_tower(stored["settings"], lookups)
+        query_tower.set_weights([arrays[name] for name in sorted(arrays) if name.startswith("weight_")])
+        candidates: dict[str, Any] = {
+            name: CandidateSet(arrays[f"{name}_embedding"], arrays[f"{name}_index"])
+            for name in ("in_store", "never_sold")
+        }
+        return cls(query_tower, make_history_layer(lookups), arrays["article_embedding"], **candidates, **stored)
 
 
-def _make_query_tower(settings: dict[str, Any]) -> QueryTower:
-    """Makes a query tower whose weights all exist, by embedding an empty history."""
-    tower = QueryTower(**{name: value for name, value in settings.items() if name != "history_length"})
-    histories = Histories.empty(1, num_features=len(settings["profile_sizes"]), num_numbers=0)
-    now = tf.zeros([1], tf.int64)
-    _bought, strongest = tower.read(histories, now)
-    tower(strongest, tf.zeros([0, settings["embedding_dim"]]), histories, now)
-    return tower
+def make_history_layer(lookups: HistoryLookups | None) -> HistoryFeatureLayer | NoHistoryFeatures:
+    """Makes what computes the features of histories; None leaves them out."""
+    return NoHistoryFeatures() if lookups is None else HistoryFeatureLayer(lookups)
 
 
-def fit_two_tower(
-    view: View,
-    *,
-    embedding_dim: int = 128,
-    history_length: int = 512,
-    history_articles: int = 64,
-    time_scales_days: Sequence[float] = (10.0, 30.0, 120.0, 400.0),
-    num_steps: int = 3,
-    content_scale: float = 0.1,
-    num_text_buckets: int = 8192,
-    min_baskets: int = 5,
-    temperature: float = 0.07,
-    target_days: int = 308,
-    new_weight: float = 0.3,
-    batch_size: int = 256,
-    num_sampled_negatives: int = 4000,
-    learning_rate: float = 0.005,
-    steps_per_epoch: int = 0,
-    epochs: int = 1,
-    max_epochs: int | None = None,
-    patience: int = 2,
-    seed: int = 1,
-    validate: Callable[[Recommender], dict[str, float]] | None = None,
-    console: Console | None = None,
-) -> TwoTower:
-    """Fits two towers on the next baskets of customers who had bought before.
+def make_query_tower(settings: dict[str, Any], lookups: HistoryLookups | None) -> QueryTower:
+    """Makes a query tower whose weights all exist, by embedding an empty history.
 
     Args:
-        view: What may be seen.
-        embedding_dim: See `config.TwoTowerConfig` for this and the other settings.
-        history_length: Last events of a history that are counted.
-        history_articles: Articles of a history that the query tower reads.
-        time_scales_days: Time constants of the decayed counts.
-        num_steps: See `models.encoders.HistoryEncoder`.
-        content_scale: See `models.encoders.ArticleEncoder`.
-        num_text_buckets: Hash buckets of the words of descriptions; 0 leaves text out.
-        min_baskets: Articles in fewer baskets have no embedding of their own.
-        temperature: Of the softmax at the start.
-        target_days: Days before the cutoff whose baskets are targets.
-        new_weight: Weight of a target that the history lacks.
-        batch_size: Baskets in a batch.
-        num_sampled_negatives: Expected number of further candidates in a batch.
-        learning_rate: At the start.
-        steps_per_epoch: Batches of an epoch; 0 for a whole pass.
-        epochs: At most so many epochs.
-        max_epochs: Epochs over which the learning rate falls; `epochs` by default.
-        patience: Epochs without a better figure before training stops.
-        seed: Of weights, batches and samples.
-        validate: Judges the towers after each epoch; without it all epochs are run.
-        console: Where each epoch's figures are shown.
-
-    Returns:
-        The towers after the last epoch, over the exact index, with the number of the best epoch and all figures.
-
-    Raises:
-        InputError: No basket has an earlier one of the same customer before it.
-        RunError: The loss is not finite.
+        settings: `history_length`, and what `QueryTower` takes beside what the lookups tell.
+        lookups: Of the history features.
     """
-    tf.keras.utils.set_random_seed(seed)
-    articles, timelines = view.articles, view.timelines
-    since = int(view.now.max()) - target_days * SECONDS_A_DAY
-    baskets = make_training_baskets(timelines, since=since, history_length=history_length)
-    dataset = make_training_dataset(HistoryTable(timelines, view.profiles), baskets, batch_size=batch_size, seed=seed)
-    size = articles.num_articles + FIRST_INDEX
-    num_targets = np.bincount(baskets.target, minlength=size)
-    frequent = articles.num_baskets >= min_baskets
-    id_index = np.where(frequent, np.cumsum(frequent), 0).astype(np.int32)
-    encoder = ArticleEncoder(
-        id_index,
-        make_content_values(articles, num_text_buckets=num_text_buckets),
-        embedding_dim=embedding_dim,
-        content_scale=content_scale,
-        seed=seed,
+    tower = QueryTower(
+        history_sizes=() if lookups is None else categorical_sizes(lookups),
+        num_history_numbers=0 if lookups is None else len(number_names(lookups)),
+        **{name: value for name, value in settings.items() if name != "history_length"},
     )
-    log_count = np.log1p(num_targets)
-    known = np.arange(size) >= FIRST_INDEX
-    initial_bias = (0.1 * (log_count - log_count[known].mean())).astype(np.float32)
-    settings = {
-        "num_customers": timelines.num_customers,
-        "profile_sizes": [len(values) + FIRST_INDEX for values in view.profile_vocabulary.values()],
-        "embedding_dim": embedding_dim,
-        "time_scales_days": list(time_scales_days),
-        "num_articles": history_articles,
-        "num_steps": num_steps,
-        "seed": seed,
-        "history_length": history_length,
-    }
-    in_batch = sampling_probability(num_targets, total_baskets=len(baskets.row), batch_size=batch_size).numpy()
-    share = np.sqrt(num_targets + 0.5) * (known & frequent)
-    # Where no article has an embedding of its own, there is none to draw.
-    sampling_rate = -np.expm1(-num_sampled_negatives * share / (share.sum() or 1.0))
-    model = TwoTowerModel(
-        encoder=encoder,
-        query_tower=_make_query_tower(settings),
-        candidate_tower=CandidateTower(encoder, initial_bias),
-        temperature=temperature,
-        log_probability=np.log(np.maximum(1.0 - (1.0 - in_batch) * (1.0 - sampling_rate), 1e-12)),
-        sampling_rate=sampling_rate,
-        new_weight=new_weight,
+    histories = Histories.empty(
+        1, num_features=len(settings["profile_sizes"]), num_numbers=settings["num_profile_numbers"]
     )
-    steps = (max_epochs or epochs) * (steps_per_epoch or int(dataset.cardinality()))
-    schedule = tf.keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, 0.05 * learning_rate)
-    model.compile(optimizer=tf.keras.optimizers.Adam(schedule))
-    in_store = articles.in_store
-
-    def recommender(epochs: int = 0, curves: dict[str, list[float]] | None = None) -> TwoTower:
-        return TwoTower(
-            model.query_tower,
-            _in_batches(encoder, np.arange(size, dtype=np.int32)),
-            _in_batches(model.candidate_tower, in_store),
-            in_store,
-            settings=settings,
-            epochs=epochs,
-            curves=curves,
-        )
-
-    judge = None if validate is None else lambda: validate(recommender())
-    best, curves = fit_model(
-        model,
-        dataset,
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        validate=judge,
-        patience=patience,
-        console=console,
-    )
-    return recommender(best, curves)
-
-
-def _in_batches(encode: Callable[[tf.Tensor], tf.Tensor], article_index: np.ndarray, size: int = 8192) -> np.ndarray:
-    starts = range(0, len(article_index), size)
-    return np.concatenate([encode(tf.constant(article_index[start : start + size])).numpy() for start in starts])
+    now = tf.zeros([1], tf.int64)
+    _bought, strongest = tower.read(histories, now)
+    features = make_history_layer(lookups)(histories, now)
+    tower(strongest, tf.zeros([0, settings["embedding_dim"]]), histories, features, now)
+    return tower

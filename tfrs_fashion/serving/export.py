@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrs_fashion.features.inputs import HistoryTable
+from tfrs_fashion.features.inputs import HistoryTable, ProfileVocabulary
 from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.popularity import Popularity
 from tfrs_fashion.recommenders.recommender import Recommender
@@ -47,6 +47,7 @@ def export_artifact(
             customers=IdTable(view.timelines.customer_id, Path(scratch) / "customer_ids.txt"),
             articles=IdTable(view.articles.article_id, Path(scratch) / "article_ids.txt"),
             histories=HistoryTable(view.timelines.last(recommender.history_length), view.profiles),
+            profile_vocabulary=ProfileVocabulary(view.profile_vocabulary),
             now=view.now,
             k=k,
         )

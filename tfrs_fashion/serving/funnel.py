@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.inputs import Histories, HistoryTable
+from tfrs_fashion.features.inputs import Histories, HistoryTable, ProfileVocabulary
 from tfrs_fashion.recommenders.popularity import Popularity
 from tfrs_fashion.recommenders.recommender import Recommendations, Recommender
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX
@@ -54,7 +54,7 @@ def clean_history(events: dict[str, tf.Tensor], now: tf.Tensor, unknown: Histori
     Args:
         events: For each name of `EVENT_TYPES` a `[batch, length]` tensor of its type.
         now: `[batch]` int64.
-        unknown: Customers of whom nothing else is known.
+        unknown: The same customers without a history.
     """
     article_index, time = events["article_index"], events["time"]
     valid = (article_index >= FIRST_INDEX) & (time < now[:, tf.newaxis])
@@ -78,6 +78,7 @@ class Funnel(tf.Module):
         customers: Customer ids.
         articles: Article ids.
         histories: Histories of the known customers.
+        profile_vocabulary: Encodes profiles that come with a request.
         now: `[num_customers + 2]` int64, the instant at which each customer is answered.
         k: Articles that `serving_default` returns.
     """
@@ -90,6 +91,7 @@ class Funnel(tf.Module):
         customers: IdTable,
         articles: IdTable,
         histories: HistoryTable,
+        profile_vocabulary: ProfileVocabulary,
         now: np.ndarray,
         k: int,
     ) -> None:
@@ -99,6 +101,7 @@ class Funnel(tf.Module):
         self._customers = customers
         self._articles = articles
         self._histories = histories
+        self._profile_vocabulary = profile_vocabulary
         self._now = tf.Variable(now, trainable=False, dtype=tf.int64)
         self._k = k
         # One trace serves every signature.
@@ -113,7 +116,7 @@ class Funnel(tf.Module):
         """
         found = self._recommender(histories, now=now, k=k, exclude=exclude)
         article_index = found.article_index
-        if self._recommender.history_length != 0:
+        if self._recommender.needs_history:
             has_history = histories.article_index.row_lengths()[:, tf.newaxis] > 0
             article_index = tf.where(has_history, article_index, PADDING_INDEX)
         is_found = article_index != PADDING_INDEX
@@ -167,11 +170,13 @@ class Funnel(tf.Module):
         quantities: tf.Tensor,
         discounts: tf.Tensor,
         sales_channel_ids: tf.Tensor,
+        profile: tf.Tensor,
+        profile_numbers: tf.Tensor,
         now: tf.Tensor,
         exclude: tf.Tensor,
         k: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
-        """Answers from a history given in the request.
+        """Answers from a history and a profile given in the request, either of which may be empty.
 
         Args:
             article_ids: `[batch, length]` string, empty strings where a history is shorter.
@@ -180,6 +185,9 @@ class Funnel(tf.Module):
             quantities: `[batch, length]` int32.
             discounts: `[batch, length]` float32, share off the list price, NaN where unknown.
             sales_channel_ids: `[batch, length]` int32, 0 where unknown.
+            profile: `[batch, num_features]` string, the categorical profile features in the order of the pipeline, empty
+                strings where unknown.
+            profile_numbers: `[batch, num_numbers]` float32, the numeric ones, NaN where unknown.
             now: `[batch]` int64; events at or after it are not seen.
             exclude: As in `by_customer`.
             k: As in `by_customer`.
@@ -195,7 +203,9 @@ class Funnel(tf.Module):
             "discount": discounts,
             "sales_channel_id": sales_channel_ids,
         }
-        return self._outputs(clean_history(events, now, self._histories.empty(tf.shape(now)[0])), now, k, exclude)
+        stranger = self._histories.empty(tf.shape(now)[0])
+        stranger = stranger._replace(profile=self._profile_vocabulary(profile), profile_numbers=profile_numbers)
+        return self._outputs(clean_history(events, now, stranger), now, k, exclude)
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """Traces one signature for each purpose, every input with a batch dimension."""
@@ -221,6 +231,8 @@ class Funnel(tf.Module):
                 spec([None, None], tf.int32, "quantities"),
                 spec([None, None], tf.float32, "discounts"),
                 spec([None, None], tf.int32, "sales_channel_ids"),
+                spec([None, self._histories.num_features], tf.string, "profile"),
+                spec([None, self._histories.num_numbers], tf.float32, "profile_numbers"),
                 spec([None], tf.int64, "now"),
                 exclude,
                 k,

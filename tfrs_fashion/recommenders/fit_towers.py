@@ -1,0 +1,247 @@
+"""The fit of two towers: what they learn from, and what becomes of them."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+
+from tfrs_fashion.data.split import seconds_since_1970
+from tfrs_fashion.features.inputs import (
+    SECONDS_A_DAY,
+    HistoryTable,
+    TrainingBaskets,
+    make_training_baskets,
+    make_training_dataset,
+)
+from tfrs_fashion.features.text import hash_texts
+from tfrs_fashion.features.view import View
+from tfrs_fashion.models.encoders import ArticleEncoder, CategoryEncoding
+from tfrs_fashion.models.fit import fit_model
+from tfrs_fashion.models.losses import sampling_probability
+from tfrs_fashion.models.retrieval import TwoTowerModel
+from tfrs_fashion.models.towers import CandidateTower
+from tfrs_fashion.recommenders.recommender import Recommender
+from tfrs_fashion.recommenders.towers import CandidateSet, TwoTower, make_history_layer, make_query_tower
+from tfrs_fashion.schema import FIRST_INDEX
+
+_EDGE_SAMPLE = 20_000
+
+
+def fit_two_tower(
+    view: View,
+    *,
+    embedding_dim: int = 128,
+    history_length: int = 512,
+    history_articles: int = 64,
+    time_scales_days: Sequence[float] = (10.0, 30.0, 120.0, 400.0),
+    num_steps: int = 3,
+    content_scale: float = 0.1,
+    num_text_buckets: int = 8192,
+    categorical_encoding: CategoryEncoding = "one_hot",
+    num_bins: int = 16,
+    hidden_dims: Sequence[int] = (),
+    min_baskets: int = 5,
+    min_customer_baskets: int = 2,
+    article_dropout: float = 0.1,
+    customer_dropout: float = 0.1,
+    temperature: float = 0.07,
+    target_days: int = 308,
+    new_weight: float = 0.3,
+    batch_size: int = 256,
+    num_sampled_negatives: int = 4000,
+    learning_rate: float = 0.005,
+    steps_per_epoch: int = 0,
+    epochs: int = 1,
+    max_epochs: int | None = None,
+    patience: int = 2,
+    seed: int = 1,
+    validate: Callable[[Recommender], dict[str, float]] | None = None,
+    console: Console | None = None,
+) -> TwoTower:
+    """Fits two towers on what customers bought next.
+
+    Args:
+        view: What may be seen.
+        embedding_dim: See `sections.TwoTowerConfig` for this and the other settings.
+        history_length: Last events of a history that are counted.
+        history_articles: Articles of a history that the query tower reads.
+        time_scales_days: Time constants of the decayed counts.
+        num_steps: See `models.history_encoder.HistoryEncoder`.
+        content_scale: See `models.encoders.ArticleEncoder`.
+        num_text_buckets: Hash buckets of the words of descriptions; 0 leaves text out.
+        categorical_encoding: See `models.encoders.CategoryEncoder`.
+        num_bins: Bins of a numeric feature.
+        hidden_dims: Widths of deep towers; none for shallow ones.
+        min_baskets: Articles in fewer baskets have no embedding of their own.
+        min_customer_baskets: Customers with fewer baskets have no embedding of their own.
+        article_dropout: Share of the articles of a batch that are their content alone.
+        customer_dropout: Share of the customers of a batch without their own embedding.
+        temperature: Of the softmax at the start.
+        target_days: Days before the cutoff whose baskets are targets.
+        new_weight: Weight of a target that the history lacks.
+        batch_size: Baskets in a batch.
+        num_sampled_negatives: Expected number of further candidates in a batch.
+        learning_rate: At the start.
+        steps_per_epoch: Batches of an epoch; 0 for a whole pass.
+        epochs: At most so many epochs.
+        max_epochs: Epochs over which the learning rate falls; `epochs` by default.
+        patience: Epochs without a better figure before training stops.
+        seed: Of weights, batches and samples.
+        validate: Judges the towers after each epoch; without it all epochs are run.
+        console: Where each epoch's figures are shown.
+
+    Returns:
+        The towers after the last epoch, over the exact index, with the number of the best epoch and all figures.
+
+    Raises:
+        InputError: There is no basket to learn from.
+        RunError: The loss is not finite.
+    """
+    tf.keras.utils.set_random_seed(seed)
+    articles, timelines = view.articles, view.timelines
+    size = articles.num_articles + FIRST_INDEX
+    as_of = seconds_since_1970(view.split.as_of)
+    table = HistoryTable(timelines, view.profiles)
+    since = as_of - target_days * SECONDS_A_DAY
+    baskets = make_training_baskets(timelines, since=since, history_length=history_length)
+    weeks = view.read_weeks(-(-target_days // 7) + 1)
+    week = weeks.week_of(baskets.time)
+    dataset = make_training_dataset(table, baskets, week=week, batch_size=batch_size, seed=seed)
+    encoder = ArticleEncoder(
+        _number_rows(articles.num_baskets >= min_baskets),
+        articles,
+        hash_texts(articles.description.tolist(), num_buckets=num_text_buckets) if num_text_buckets else None,
+        embedding_dim=embedding_dim,
+        content_scale=content_scale,
+        encoding=categorical_encoding,
+        num_bins=num_bins,
+        seed=seed,
+    )
+    num_customer_baskets = np.bincount(baskets.row + FIRST_INDEX, minlength=timelines.num_customers + FIRST_INDEX)
+    own_row = _number_rows(num_customer_baskets >= min_customer_baskets)
+    settings = {
+        "num_customers": timelines.num_customers,
+        "num_own": int(own_row.max()),
+        "profile_sizes": [len(values) + FIRST_INDEX for values in view.profile_vocabulary.values()],
+        "num_profile_numbers": view.profiles.numbers.shape[1],
+        "num_bins": num_bins,
+        "embedding_dim": embedding_dim,
+        "time_scales_days": list(time_scales_days),
+        "num_articles": history_articles,
+        "num_steps": num_steps,
+        "encoding": categorical_encoding,
+        "hidden_dims": list(hidden_dims),
+        "seed": seed,
+        "history_length": history_length,
+    }
+    query_tower = make_query_tower(settings, view.lookups)
+    history_features = make_history_layer(view.lookups)
+    query_tower.fit(own_row, _sample_numbers(history_features, table, baskets, seed=seed))
+    num_targets = _count_targets(baskets, week, num_weeks=len(weeks.values), size=size)
+    known = np.arange(size) >= FIRST_INDEX
+    log_count = np.log1p(num_targets.sum(axis=0))
+    # Articles without an embedding of their own can be drawn too: what the catalogue lists and nobody buys is told by
+    # its content.
+    share = np.sqrt(num_targets.sum(axis=0) + 0.5) * known
+    sampling_rate = -np.expm1(-num_sampled_negatives * share / share.sum())
+    candidate_tower = CandidateTower(
+        encoder,
+        np.where(articles.num_baskets > 0, 0.1 * (log_count - log_count[articles.num_baskets > 0].mean()), 0.0),
+        weeks=weeks.values,
+        num_bins=num_bins,
+        embedding_dim=embedding_dim,
+        hidden_dims=hidden_dims,
+        seed=seed,
+    )
+    model = TwoTowerModel(
+        encoder=encoder,
+        query_tower=query_tower,
+        candidate_tower=candidate_tower,
+        history_features=history_features,
+        temperature=temperature,
+        log_probability=_log_probability(num_targets, week, sampling_rate, batch_size=batch_size),
+        sampling_rate=sampling_rate,
+        new_weight=new_weight,
+        article_dropout=article_dropout,
+        customer_dropout=customer_dropout,
+    )
+    steps = (max_epochs or epochs) * (steps_per_epoch or int(dataset.cardinality()))
+    schedule = tf.keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, 0.05 * learning_rate)
+    model.compile(optimizer=tf.keras.optimizers.Adam(schedule))
+
+    def candidates(article_index: np.ndarray) -> CandidateSet:
+        embed = lambda rows: candidate_tower(rows, tf.constant(0))  # noqa: E731
+        return CandidateSet(_in_batches(embed, article_index, width=embedding_dim + 1), article_index)
+
+    def recommender(epochs: int = 0, curves: dict[str, list[float]] | None = None) -> TwoTower:
+        everything = np.arange(size, dtype=np.int32)
+        return TwoTower(
+            model.query_tower,
+            history_features,
+            _in_batches(lambda rows: encoder(rows).embedding, everything, width=embedding_dim),
+            in_store=candidates(articles.in_store),
+            never_sold=candidates(articles.never_sold),
+            settings=settings,
+            epochs=epochs,
+            curves=curves,
+        )
+
+    judge = None if validate is None else lambda: validate(recommender())
+    best, curves = fit_model(
+        model,
+        dataset,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        validate=judge,
+        patience=patience,
+        console=console,
+    )
+    return recommender(best, curves)
+
+
+def _number_rows(chosen: np.ndarray) -> np.ndarray:
+    """Numbers the chosen rows from 1; the others share 0."""
+    return np.where(chosen, np.cumsum(chosen), 0).astype(np.int32)
+
+
+def _sample_numbers(layer: tf.Module, table: HistoryTable, baskets: TrainingBaskets, *, seed: int) -> np.ndarray:
+    """Computes the numeric features of profile and history before some baskets, `[num_baskets, num_numbers]`."""
+    random = np.random.default_rng(seed)
+    chosen = np.sort(random.permutation(len(baskets.row))[:_EDGE_SAMPLE])
+    parts = []
+    for rows in np.array_split(chosen, max(1, len(chosen) // 1024)):
+        customer_index = tf.constant(baskets.row[rows] + FIRST_INDEX, tf.int32)
+        histories = table.between(customer_index, baskets.history_start[rows], baskets.start[rows])
+        features = layer(histories, tf.constant(baskets.time[rows]))
+        parts.append(np.concatenate([histories.profile_numbers, features.numbers], axis=1))
+    return np.concatenate(parts)
+
+
+def _count_targets(baskets: TrainingBaskets, week: np.ndarray, *, num_weeks: int, size: int) -> np.ndarray:
+    """Counts the baskets that hold each article: `[num_weeks, num_articles + 2]` int64."""
+    of_target = np.repeat(week, np.diff(baskets.target_splits))
+    cell = of_target * size + baskets.target
+    return np.bincount(cell, minlength=num_weeks * size).reshape(num_weeks, size)
+
+
+def _log_probability(
+    num_targets: np.ndarray, week: np.ndarray, sampling_rate: np.ndarray, *, batch_size: int
+) -> np.ndarray:
+    """Finds the log of the probability that a batch of each week holds each article, like `num_targets` float32."""
+    log_probability = np.zeros(num_targets.shape, np.float32)
+    for number, count in enumerate(np.bincount(week, minlength=len(num_targets))):
+        if count:
+            size = max(1, round(count / max(1, round(count / batch_size))))
+            in_batch = sampling_probability(num_targets[number], total_baskets=int(count), batch_size=size).numpy()
+            log_probability[number] = np.log(np.maximum(1.0 - (1.0 - in_batch) * (1.0 - sampling_rate), 1e-12))
+    return log_probability
+
+
+def _in_batches(
+    encode: Callable[[tf.Tensor], tf.Tensor], article_index: np.ndarray, *, width: int, size: int = 8192
+) -> np.ndarray:
+    parts = [np.zeros((0, width), np.float32)]
+    for start in range(0, len(article_index), size):
+        parts.append(encode(tf.constant(article_index[start : start + size])).numpy())
+    return np.concatenate(parts)
