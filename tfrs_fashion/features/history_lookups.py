@@ -1,0 +1,130 @@
+"""What history features look up about articles, and the names of these features."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfrs_fashion.features.articles import ArticleTable
+from tfrs_fashion.schema import FIRST_INDEX, InputError
+from tfrs_fashion.sections import RolesConfig
+
+# Channels are few and numbered from 1; those above share the index of unknown values.
+MAX_SALES_CHANNEL_ID = 16
+MAX_SECTION_SHARES = 32
+# A favourite among more values than this says nothing, and its counts take memory: `[batch, values]`.
+MAX_ROLE_VALUES = 10_000
+
+
+@dataclass(frozen=True)
+class HistoryLookups:
+    """What history features look up about articles; fitted before the cutoff.
+
+    Attributes:
+        index: For each of the roles `colour`, `garment_group` and `section` that a column plays, `[num_articles + 2]`
+            int32 into its vocabulary: NumPy, or variables inside a `HistoryFeatureLayer`.
+        vocabulary: For each of these roles its values; index `FIRST_INDEX + i` is value i.
+        section_shares: The sections with a share of their own, those of most articles first.
+        women: Values of `section` that are for women; empty if none is declared.
+        men: Values of `section` that are for men.
+        kids: Values of `section` that are for children.
+    """
+
+    index: dict[str, Any]
+    vocabulary: dict[str, list[str]]
+    section_shares: tuple[str, ...]
+    women: tuple[str, ...]
+    men: tuple[str, ...]
+    kids: tuple[str, ...]
+
+    def size(self, role: str) -> int:
+        """Returns the number of indices of a role."""
+        return len(self.vocabulary[role]) + FIRST_INDEX
+
+
+def make_history_lookups(table: ArticleTable, roles: RolesConfig) -> HistoryLookups:
+    """Makes the lookups of a cutoff.
+
+    Args:
+        table: Of the cutoff.
+        roles: Which of its categorical columns play which part; features of a role that none plays do not exist.
+
+    Raises:
+        InputError: A role names a column that is not encoded, or one with too many values; no section is among those
+            declared to be for women, for men or for children.
+    """
+    columns = {"colour": roles.colour, "garment_group": roles.garment_group, "section": roles.section}
+    columns = {role: column for role, column in columns.items() if column}
+    for role, column in columns.items():
+        if column not in table.categorical:
+            raise InputError(
+                f"features.roles.{role}: `{column}` is none of the encoded columns of articles "
+                f"({', '.join(f'`{name}`' for name in table.categorical) or 'there are none'}). "
+                "Add it to `features.categorical`, or leave the role empty."
+            )
+        if len(table.vocabulary[column]) > MAX_ROLE_VALUES:
+            raise InputError(
+                f"features.roles.{role}: `{column}` has {len(table.vocabulary[column]):,} values, expected at most "
+                f"{MAX_ROLE_VALUES:,}: a favourite among so many says little. Name a broader column."
+            )
+    index = {role: table.categorical[column] for role, column in columns.items()}
+    vocabulary = {role: table.vocabulary[column] for role, column in columns.items()}
+    sections = vocabulary.get("section", [])
+    declared = {"women": roles.women, "men": roles.men, "kids": roles.kids}
+    for part, values in declared.items():
+        if values and not set(values) & set(sections):
+            found = (
+                f"`{roles.section}` has {len(sections):,}: {_show(sections)}" if roles.section else "no column is one"
+            )
+            raise InputError(
+                f"features.roles.{part}: {_show(values)} should be values of the column `features.roles.section`, but "
+                f"none is; {found}. Spell them as the articles do, or leave the list empty."
+            )
+    shares: tuple[str, ...] = ()
+    if "section" in index:
+        num_articles = np.bincount(index["section"], minlength=len(sections) + FIRST_INDEX)[FIRST_INDEX:]
+        largest = np.argsort(-num_articles, kind="stable")[:MAX_SECTION_SHARES]
+        shares = tuple(sections[position] for position in largest)
+    return HistoryLookups(index=index, vocabulary=vocabulary, section_shares=shares, **declared)
+
+
+def _show(values: Sequence[str]) -> str:
+    return ", ".join(repr(value) for value in values[:5]) or "none"
+
+
+def number_names(lookups: HistoryLookups) -> tuple[str, ...]:
+    """Names the columns of `HistoryFeatures.numbers`."""
+    names = [
+        *("has_history", "has_gap", "has_price", "has_discount"),
+        *("recency_days", "frequency", "baskets_a_month", "days_between_baskets", "recent_purchases"),
+        *("same_season_last_year", "basket_size", "repeat_share"),
+        *("mean_price", "spend", "discount_share", "mean_discount"),
+    ]
+    if lookups.women or lookups.men:
+        names.append("predicted_sex")
+    if lookups.kids:
+        names.append("predicted_kids")
+    names += [f"section_share/{section}" for section in lookups.section_shares]
+    if "section" in lookups.index and len(lookups.section_shares) < len(lookups.vocabulary["section"]):
+        names.append("section_share_of_others")
+    return tuple(names)
+
+
+def categorical_names(lookups: HistoryLookups) -> tuple[str, ...]:
+    """Names the columns of `HistoryFeatures.categorical`."""
+    return tuple(_categorical_sizes(lookups))
+
+
+def categorical_sizes(lookups: HistoryLookups) -> tuple[int, ...]:
+    """Returns the number of indices of each column of `HistoryFeatures.categorical`."""
+    return tuple(_categorical_sizes(lookups).values())
+
+
+def _categorical_sizes(lookups: HistoryLookups) -> dict[str, int]:
+    sizes = {"preferred_sales_channel": MAX_SALES_CHANNEL_ID + FIRST_INDEX}
+    if "colour" in lookups.index:
+        sizes["favourite_colour_this_season"] = lookups.size("colour")
+    if "garment_group" in lookups.index:
+        sizes["favourite_garment_group"] = lookups.size("garment_group")
+    return sizes

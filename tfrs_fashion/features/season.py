@@ -1,0 +1,27 @@
+"""Seasons: which one a moment lies in, computed in the graph."""
+
+import tensorflow as tf
+
+from tfrs_fashion.features.inputs import SECONDS_A_DAY
+
+
+def find_season(time: tf.Tensor) -> tf.Tensor:
+    """Finds the meteorological season of moments, by the Gregorian calendar in UTC.
+
+    Args:
+        time: Int64 seconds since 1970, of any shape; earlier moments are negative.
+
+    Returns:
+        Int32 of the same shape: 0 from March to May, 1 from June to August, 2 from September to November, 3 from
+        December to February. What is spring in the north is autumn in the south, but the same months belong together.
+
+    Source:
+        `civil_from_days` in Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": years begin on 1 March, so
+        that the leap day comes last and five months always have 153 days.
+    """
+    # The calendar repeats after 400 years, which are 146,097 days: 32 bits are enough from here on, and faster.
+    day = tf.cast(tf.math.floormod(tf.math.floordiv(time, SECONDS_A_DAY) + 719_468, 146_097), tf.int32)
+    year = (day - day // 1_460 + day // 36_524 - day // 146_096) // 365
+    day_of_year = day - (365 * year + year // 4 - year // 100)
+    month = (5 * day_of_year + 2) // 153
+    return month // 3
