@@ -186,6 +186,11 @@ def read_raw(connection: ibis.BaseBackend, path: Path, *, missing_values: Sequen
     return RawFile(table=table, where=str(path), is_typed=is_typed, untyped=untyped)
 
 
+def keep(connection: ibis.BaseBackend, table: ibis.Table) -> ibis.Table:
+    """Computes a table once, inside DuckDB, which moves to disk what memory does not hold."""
+    return connection.create_table(ibis.util.gen_name("kept"), table, temp=True)
+
+
 def read_error(error: Exception, *, where: str) -> InputError:
     """Turns what DuckDB says of a broken file, which it meets only while reading rows, into one line."""
     words = str(error)

@@ -11,7 +11,7 @@ import ibis
 from ibis import _
 
 from tfrs_fashion.data.conversions import Kind, Wanted, convert
-from tfrs_fashion.data.raw import find_files, read_raw
+from tfrs_fashion.data.raw import find_files, keep, read_raw
 from tfrs_fashion.data.returns import net_returns
 from tfrs_fashion.data.rows import Rows
 from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig, TransactionsConfig
@@ -117,12 +117,9 @@ def _with_baskets(lines: ibis.Table, *, has_anonymous: bool) -> ibis.Table:
     return others.union(alone.select(*others.columns))
 
 
-def _sum_identical(lines: ibis.Table) -> tuple[ibis.Table, tuple[RowCount, ...]]:
-    """Makes one line of lines that are equal in all but quantity."""
-    summed = lines.group_by([name for name in _CANONICAL if name != "quantity"]).agg(quantity=_.quantity.sum())
-    merged = int(lines.count().execute()) - int(summed.count().execute())
-    rule = "made one line with another that is equal in all but quantity: units of it"
-    return summed.select(*_CANONICAL), (RowCount("transactions", rule, merged),) if merged else ()
+def _sum_identical(lines: ibis.Table) -> ibis.Table:
+    keys = [name for name in _CANONICAL if name != "quantity"]
+    return lines.group_by(keys).agg(quantity=_.quantity.sum().cast("int64")).select(*_CANONICAL)
 
 
 def load_tables(
@@ -145,7 +142,7 @@ def load_tables(
         missing_values: Texts that mean a missing value.
 
     Returns:
-        Lazy tables in canonical columns, with the files' names of those columns, and what was dropped or changed. A
+        Tables in canonical columns, held by DuckDB, with the files' names of those columns, and what was dropped or changed. A
         row that is derived holds the values of the first transaction that names its id, and is known from then on.
 
     Raises:
@@ -165,7 +162,7 @@ def load_tables(
     lines, counts = convert(raw, wanted, table="transactions")
     lines, more = _clean(lines, transactions)
     counts += more
-    lines = _with_baskets(lines, has_anonymous=bool(transactions.anonymous_ids))
+    lines = keep(connection, _with_baskets(lines, has_anonymous=bool(transactions.anonymous_ids)))
     bought = lines.filter(_.quantity > 0)
     bought = bought.mutate(start=_.t_dat.min().over(ibis.window(group_by=["customer_id", "basket_id"])))
 
@@ -175,14 +172,18 @@ def load_tables(
             first_sold = bought.group_by(rows.key).agg(start=_.start.min())
             made[rows.table], more = rows.read(connection, folder, missing_values=missing_values, first_sold=first_sold)
         else:
-            made[rows.table], more = rows.derive(bought.filter(bought[rows.key] != ANONYMOUS_CUSTOMER))
+            made[rows.table], more = rows.derive(connection, bought.filter(bought[rows.key] != ANONYMOUS_CUSTOMER))
         counts += more
 
     if transactions.returns == "net":
         lines, more = net_returns(lines)
+        lines = keep(connection, lines)
         counts += more
     lines = lines.select(*_CANONICAL)
     if transactions.identical_lines == "sum":
-        lines, more = _sum_identical(lines)
-        counts += more
+        summed = keep(connection, _sum_identical(lines))
+        if merged := int(lines.count().execute()) - int(summed.count().execute()):
+            rule = "made one line with another that is equal in all but quantity: units of it"
+            counts += (RowCount("transactions", rule, merged),)
+        lines = summed
     return Tables(**made, transactions=lines, counts=tuple(dict.fromkeys(counts)), raw_names=raw_names)

@@ -10,7 +10,7 @@ import ibis
 from ibis import _
 
 from tfrs_fashion.data.conversions import Wanted, convert
-from tfrs_fashion.data.raw import read_raw
+from tfrs_fashion.data.raw import keep, read_raw
 from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig
 from tfrs_fashion.schema import RowCount, check_unique
 
@@ -86,24 +86,26 @@ class Rows:
             Articles or customers in canonical columns, and what was changed or is odd about a feature.
         """
         config = self.config
-        rules: dict[str, ibis.Value] = {}
-        if "age" in table.columns:
-            known = table.age.between(YOUNGEST, OLDEST)
-            rules[f"`{getattr(config, 'age', '')}` outside [{YOUNGEST}, {OLDEST}]: age unknown"] = ~known
-            table = table.mutate(age=ibis.ifelse(known, table.age, ibis.null("float64")))
         made: dict[str, ibis.Value] = {}
+        age = None
+        if "age" in table.columns:
+            age = ibis.ifelse(table.age.between(YOUNGEST, OLDEST), table.age, ibis.null("float64"))
+            made |= {"age": age, "age/0": table.age}
         if isinstance(config, ArticlesConfig):
             made["description"] = _joined(table, "description", len(config.description), " ")
         made |= {name: _joined(table, f"derived.{name}", len(parts), "-") for name, parts in config.derived.items()}
         for name, band in config.bands.items():
             ((raw, edges),) = band.items()
-            is_age = raw == getattr(config, "age", None)
-            made[name] = _band(table["age" if is_age else f"bands.{name}/0"], edges)
-        table = table.mutate(**made).drop(*(name for name in table.columns if "/" in name))
-        for name, value in config.fill.items():
-            rules[f"`{name}` missing: {value!r} instead"] = table[name].isnull()
+            is_age = age is not None and raw == getattr(config, "age", "")
+            made[name] = _band(age if is_age else table[f"bands.{name}/0"], edges)
+        table = table.mutate(**made)
+        rules = {f"`{name}` missing: {value!r} instead": table[name].isnull() for name, value in config.fill.items()}
+        if age is not None:
+            outside = table["age/0"].notnull() & table.age.isnull()
+            rules[f"`{getattr(config, 'age', '')}` outside [{YOUNGEST}, {OLDEST}]: age unknown"] = outside
         counts = _count(table, rules, self.table)
         table = table.mutate(**{name: table[name].fill_null(value) for name, value in config.fill.items()})
+        table = table.drop(*(name for name in table.columns if "/" in name))
         return table, (*counts, *self._odd_features(table))
 
     def _odd_features(self, table: ibis.Table) -> Iterable[RowCount]:
@@ -154,13 +156,14 @@ class Rows:
             table = joined.mutate(known_from=ibis.ifelse(late, joined.start, joined.known_from)).drop("start")
         else:
             table = table.mutate(known_from=ibis.null("timestamp(6)"))
-        table, more = self.finish(table)
+        table, more = self.finish(keep(connection, table))
         return table, (*counts, *more)
 
-    def derive(self, lines: ibis.Table) -> tuple[ibis.Table, tuple[RowCount, ...]]:
+    def derive(self, connection: ibis.BaseBackend, lines: ibis.Table) -> tuple[ibis.Table, tuple[RowCount, ...]]:
         """Makes a row of the first line that names an id: a later line would be tomorrow's row.
 
         Args:
+            connection: A DuckDB backend of Ibis.
             lines: Converted transactions with `start`, the first instant of their basket, and the columns of `wanted`,
                 each named `<table>.<name>`.
 
@@ -175,7 +178,7 @@ class Rows:
         table = first.select(
             **{self.key: _[self.key], "known_from": _.start}, **{name: _[made] for name, made in columns.items()}
         )
-        table, counts = self.finish(table)
+        table, counts = self.finish(keep(connection, table))
         rule = "derived from the transactions, each from its first line and known from then on"
         return table, (RowCount(self.table, rule, int(table.count().execute())), *counts)
 
