@@ -15,10 +15,10 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from tfrs_fashion.data_sections import DataConfig
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.sections import (
     AlsConfig,
-    DataConfig,
     EvaluationConfig,
     ExportConfig,
     FeaturesConfig,
@@ -130,7 +130,8 @@ def _explain(error: ValidationError) -> str:
         else:
             message = found["msg"].removeprefix("Value error, ")
             where = f"`{key}`: " if key else ""
-            lines.append(f"{where}{message}" + (f" (found {found['input']!r})" if key else ""))
+            whole = isinstance(found["input"], dict | BaseModel)  # of a section the message names the key itself
+            lines.append(f"{where}{message}" + (f" (found {found['input']!r})" if key and not whole else ""))
     return "; ".join(lines)
 
 

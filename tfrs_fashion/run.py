@@ -18,8 +18,8 @@ from ibis import _
 from rich.console import Console
 
 from tfrs_fashion.config import PipelineConfig
-from tfrs_fashion.data import complete_journey, simulator
 from tfrs_fashion.data.customers import read_customers
+from tfrs_fashion.data.sources import load_source, source_files
 from tfrs_fashion.data.split import Split, make_splits, targets
 from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
@@ -130,27 +130,17 @@ class Run:
     @cached_property
     def _prepared(self) -> str:
         data = self.config.data
-        files = complete_journey.source_files(data.path) if data.source == "complete_journey" else []
         seed = self.config.seed if data.source == "simulator" else None
         features = self.config.features
         kept = (features.profile, features.profile_numbers)
-        parts = (data.model_dump(), kept, self._split_settings, seed, files_fingerprint(files))
+        parts = (data.model_dump(), kept, self._split_settings, seed, files_fingerprint(source_files(data)))
         return fingerprint("prepare", code_fingerprint(), *parts)
-
-    def _load_source(self) -> Tables:
-        data = self.config.data
-        match data.source:
-            case "complete_journey":
-                return complete_journey.load_tables(self._connection, path=data.path)
-            case "simulator":
-                sizes = data.model_dump(include={"num_customers", "num_articles", "num_days"})
-                return simulator.load_tables(self._connection, **sizes, seed=self.config.seed)
 
     def prepare(self, *, force: bool = False) -> None:
         """Writes `tables/` and `timelines/`."""
 
         def write_checked(folder: Path) -> None:
-            tables = self._load_source()
+            tables = load_source(self._connection, self.config.data, seed=self.config.seed)
             check_tables(tables)
             write_tables(index_tables(tables), folder)
             # A split that cannot be made is told now, not after an hour of training.

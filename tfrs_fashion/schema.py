@@ -5,7 +5,7 @@ Identifiers are strings. Integers made from them are called `*_index`: 0 is padd
 """
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -107,12 +107,14 @@ class Tables:
         articles: One row an article, `ARTICLE_COLUMNS` and the declared categorical features.
         transactions: One row an article in a basket, `TRANSACTION_COLUMNS`.
         counts: What the source dropped or changed, by rule.
+        raw_names: For each table the source's own names of canonical columns, for messages.
     """
 
     customers: ibis.Table
     articles: ibis.Table
     transactions: ibis.Table
     counts: tuple[RowCount, ...] = field(default=())
+    raw_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def _samples(values: Iterable[object], limit: int = 5) -> str:
@@ -161,12 +163,27 @@ def check_columns(table: ibis.Table, columns: Sequence[Column], *, where: str) -
             )
 
 
-def _refuse(table: ibis.Table, bad: ibis.Value, *, where: str, column: str, what: str, fix: str) -> None:
-    rows = table.filter(bad)
-    count = int(rows.count().execute())
-    if count:
-        found = rows.select(column).limit(5).execute()[column].tolist()
-        raise InputError(f"{where}: {count:,} row(s) where `{column}` {what}, e.g. {_samples(found)}. {fix}")
+@dataclass(frozen=True)
+class _Rule:
+    """Rows that are refused, what is wrong with them, and how to mend it."""
+
+    bad: ibis.Value
+    column: str
+    what: str
+    fix: str
+
+
+def _refuse(table: ibis.Table, rules: Sequence[_Rule], *, where: str, raw_names: Mapping[str, str]) -> None:
+    """Refuses the first rule that rows break; all are counted in one pass, which a lazy table pays for once."""
+    counts = table.agg(**{str(place): table.count(where=rule.bad) for place, rule in enumerate(rules)}).execute()
+    for place, rule in enumerate(rules):
+        if count := int(counts[str(place)][0]):
+            found = table.filter(rule.bad).select(rule.column).limit(5).execute()[rule.column].tolist()
+            raw = raw_names.get(rule.column, rule.column)
+            column = f"`{rule.column}`" + (f" (from `{raw}`)" if raw != rule.column else "")
+            raise InputError(
+                f"{where}: {count:,} row(s) where {column} {rule.what}, e.g. {_samples(found)}. {rule.fix}"
+            )
 
 
 def check_unique(table: ibis.Table, column: str, *, where: str) -> None:
@@ -185,23 +202,14 @@ def check_unique(table: ibis.Table, column: str, *, where: str) -> None:
         )
 
 
-def _check_ids(table: ibis.Table, column: str, *, where: str) -> None:
-    _refuse(
-        table,
-        table[column].isnull() | (table[column] == ""),
-        where=where,
-        column=column,
-        what="is null or empty",
-        fix="Every row needs an id.",
-    )
-    _refuse(
-        table,
-        table[column].re_search(r"[\x00-\x1f\x7f]"),
-        where=where,
-        column=column,
-        what="holds control characters",
-        fix="Ids are written one a line into the artifact: remove line breaks and tabs.",
-    )
+def _id_rules(table: ibis.Table, column: str) -> list[_Rule]:
+    missing = table[column].isnull() | (table[column] == "")
+    broken = table[column].re_search(r"[\x00-\x1f\x7f]")
+    advice = "Ids are written one a line into the artifact: remove line breaks and tabs."
+    return [
+        _Rule(missing, column, "is null or empty", "Every row needs an id."),
+        _Rule(broken, column, "holds control characters", advice),
+    ]
 
 
 def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> None:
@@ -231,27 +239,31 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
         ("customers", tables.customers, "customer_id"),
         ("articles", tables.articles, "article_id"),
     ):
-        _check_ids(table, key, where=name)
+        _refuse(table, _id_rules(table, key), where=name, raw_names=tables.raw_names.get(name, {}))
         check_unique(table, key, where=name)
-    transactions = tables.transactions.mutate(price=_.price.cast("float64"), discount=_.discount.cast("float64"))
-    for key in ("customer_id", "article_id", "basket_id"):
-        _check_ids(transactions, key, where="transactions")
-
-    def refuse(bad: ibis.Value, column: str, what: str, fix: str) -> None:
-        _refuse(transactions, bad, where="transactions", column=column, what=what, fix=fix)
-
-    tomorrow = ibis.literal(now + datetime.timedelta(days=1))
-    refuse(_.t_dat.isnull(), "t_dat", "is null or could not be read as a date", "Write dates as YYYY-MM-DD.")
-    refuse(
-        _.t_dat >= tomorrow,
-        "t_dat",
-        f"lies in the future (after {now:%Y-%m-%d})",
-        "Check the date format and the clock.",
-    )
-    refuse(_.price.isnan() | _.price.isinf(), "price", "is NaN or infinite", "Leave an unknown price null.")
-    refuse(_.price < 0, "price", "is negative", "Drop returns, or net them against the purchase.")
-    refuse(_.quantity.isnull() | (_.quantity < 1), "quantity", "is null or below 1", "Drop returns and empty lines.")
-    refuse((_.discount < 0) | (_.discount > 1), "discount", "lies outside [0, 1]", "Give the share off the list price.")
+    table = tables.transactions.mutate(price=_.price.cast("float64"), discount=_.discount.cast("float64"))
+    future = table.t_dat >= ibis.literal(now + datetime.timedelta(days=1))
+    late = f"lies in the future (after {now:%Y-%m-%d})"
+    rules = [rule for key in ("customer_id", "article_id", "basket_id") for rule in _id_rules(table, key)]
+    rules += [
+        _Rule(table.t_dat.isnull(), "t_dat", "is null or could not be read as a date", "Write dates as YYYY-MM-DD."),
+        _Rule(future, "t_dat", late, "Check the date format and the clock."),
+        _Rule(table.price.isnan() | table.price.isinf(), "price", "is NaN or infinite", "Leave an unknown price null."),
+        _Rule(table.price < 0, "price", "is negative", "Drop returns, or net them against the purchase."),
+        _Rule(
+            table.quantity.isnull() | (table.quantity < 1),
+            "quantity",
+            "is null or below 1",
+            "Drop returns and empty lines.",
+        ),
+        _Rule(
+            (table.discount < 0) | (table.discount > 1),
+            "discount",
+            "lies outside [0, 1]",
+            "Give the share off the list price.",
+        ),
+    ]
+    _refuse(table, rules, where="transactions", raw_names=tables.raw_names.get("transactions", {}))
 
 
 def check_candidates(candidates: pd.DataFrame, *, num_articles: int, where: str) -> None:

@@ -16,24 +16,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataConfig(Section):
-    """Where the tables come from.
-
-    Attributes:
-        source: The module of `tfrs_fashion.data` that reads them.
-        path: Folder of raw files, relative to where the command is given; the source's own embedded data where empty.
-        num_customers: Size of generated tables (`simulator` only).
-        num_articles: Size of generated tables (`simulator` only).
-        num_days: Days of generated transactions (`simulator` only).
-    """
-
-    source: Literal["complete_journey", "simulator"]
-    path: str = ""
-    num_customers: int = Field(default=300, ge=1)
-    num_articles: int = Field(default=200, ge=1)
-    num_days: int = Field(default=120, ge=1)
-
-
 class RolesConfig(Section):
     """Which columns of articles play which part, so that features and figures can name it; empty where none does.
 

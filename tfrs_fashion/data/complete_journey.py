@@ -10,10 +10,12 @@ from pathlib import Path
 import ibis
 from ibis import _
 
+from tfrs_fashion.data.raw import read_raw
 from tfrs_fashion.schema import Column, InputError, RowCount, Tables, check_columns
 
 NOT_MERCHANDISE = ("FUEL", "MISCELLANEOUS", "COUPON")
 
+_TYPES = {"int": "int64", "float": "float64", "string": "string", "timestamp": "timestamp"}
 _RAW = {
     "transactions": (
         Column("household_id", "int"),
@@ -66,10 +68,10 @@ def _read(connection: ibis.BaseBackend, folder: Path, name: str) -> ibis.Table:
     path = folder / f"{name}.parquet"
     if not path.is_file():
         raise InputError(f"{path}: no such file. Expected transactions, products and demographics as Parquet.")
-    try:
-        table = connection.read_parquet(path)
-    except Exception as error:
-        raise InputError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]}).") from error
+    raw = read_raw(connection, path)
+    # A column that is all null has no type in Parquet; whoever has no demographics shall not be stuck.
+    empty = {column.name: ibis.null(_TYPES[column.kind]) for column in _RAW[name] if column.name in raw.untyped}
+    table = raw.table.mutate(**empty)
     check_columns(table, _RAW[name], where=str(path))
     return table
 

@@ -1,0 +1,253 @@
+"""Conversions of raw columns: text, numbers and times, where nothing that fails to parse becomes null in silence."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import ibis
+import ibis.expr.datatypes as dt
+from ibis import _
+
+from tfrs_fashion.data.raw import RawFile, read_error
+from tfrs_fashion.schema import InputError, RowCount
+
+# Whole numbers beyond this are not exact in floating point, so an id would not be itself.
+_LARGEST_EXACT = 2**53
+# The last second of the year 9999.
+_LAST_SECOND = 253_402_300_799
+_SECONDS = {"days": 86_400, "seconds": 1}
+
+Kind = Literal["id", "text", "number", "whole", "instant"]
+_MEANING = {
+    "id": "an id",
+    "text": "text",
+    "number": "a finite number",
+    "whole": "a whole number",
+    "instant": "a time",
+}
+
+
+@ibis.udf.scalar.builtin
+def try_strptime(text: dt.string, pattern: dt.string) -> dt.Timestamp(scale=6):  # type: ignore[valid-type]
+    """DuckDB's: null where the text does not follow the pattern."""
+
+
+@ibis.udf.scalar.builtin
+def make_timestamp(microseconds: dt.int64) -> dt.Timestamp(scale=6):  # type: ignore[valid-type]
+    """DuckDB's: microseconds since 1970, whatever time zone the machine is in."""
+
+
+@ibis.udf.scalar.builtin
+def timezone(zone: dt.string, instant: dt.Timestamp(timezone="UTC", scale=6)) -> dt.Timestamp(scale=6):  # type: ignore[valid-type]
+    """DuckDB's: the clock's time in a zone."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A column that a pipeline file asks for.
+
+    Attributes:
+        name: Its name in the result.
+        raw: Its name in the file.
+        key: Where the pipeline file says so, e.g. `data.transactions.price`.
+        kind: What it becomes.
+        required: Whether a missing value is refused.
+        digits: Of ids: shorter ones of digits alone get leading zeros; 0 for none.
+        date_format: Of times written as text; ISO 8601 where empty.
+        ordinal: Of times written as whole numbers: `days` or `seconds` since 1970.
+    """
+
+    name: str
+    raw: str
+    key: str
+    kind: Kind
+    required: bool = False
+    digits: int = 0
+    date_format: str = ""
+    ordinal: str = ""
+
+
+@dataclass(frozen=True)
+class _Converted:
+    value: ibis.Value
+    unread: ibis.Value
+    notes: tuple[tuple[str, ibis.Value], ...] = ()
+
+
+def _text_of(column: ibis.Value) -> ibis.Value:
+    return column.strip().nullif("")
+
+
+def _as_text(column: ibis.Value, wanted: Wanted, *, is_typed: bool) -> _Converted:
+    """Trims, and writes whole numbers without a fraction, so that an id is the same from Parquet and from CSV."""
+    dtype = column.type()
+    notes: list[tuple[str, ibis.Value]] = []
+    unread: ibis.Value = ibis.literal(False)
+    if dtype.is_string():
+        text = _text_of(column)
+        notes.append(("trimmed", column.strip() != column))
+        if wanted.kind == "id" and not is_typed:
+            is_float = text.re_search(r"^-?[0-9]+\.0+$")
+            notes.append(("a whole number written with .0, read without", is_float))
+            text = ibis.ifelse(is_float, text.re_replace(r"\.0+$", ""), text)
+    elif dtype.is_floating() or (dtype.is_decimal() and dtype.scale != 0):
+        number = column.cast("float64")
+        known = number.notnull() & ~number.isnan()
+        whole = known & (number == number.floor()) & (number.abs() < _LARGEST_EXACT)
+        text = ibis.ifelse(
+            whole, number.try_cast("int64").cast("string"), ibis.ifelse(known, number.cast("string"), None)
+        )
+        if wanted.kind == "id":
+            unread = known & ~whole
+    else:
+        text = column.cast("string")
+    if wanted.digits:
+        short = text.re_search(r"^[0-9]+$") & (text.length() < wanted.digits)
+        notes.append((f"leading zeros put back, to {wanted.digits} digits", short))
+        text = ibis.ifelse(short, text.lpad(wanted.digits, "0"), text)
+    return _Converted(text, unread, tuple(notes))
+
+
+def _as_number(column: ibis.Value) -> _Converted:
+    """NaN is how files write a missing number; an infinite one is refused."""
+    if not column.type().is_string():
+        value = column.cast("float64")
+        number = ibis.ifelse(value.isnan(), ibis.null("float64"), value)
+        return _Converted(number, number.isinf())
+    text = _text_of(column)
+    value = text.try_cast("float64")
+    number = ibis.ifelse(value.isnan(), ibis.null("float64"), value)
+    return _Converted(number, text.notnull() & (value.isnull() | value.isinf()))
+
+
+def _as_whole(column: ibis.Value) -> _Converted:
+    if column.type().is_integer():
+        value = column.try_cast("int64")
+        return _Converted(value, column.notnull() & value.isnull())
+    number = _as_number(column)
+    # Whole numbers written as such keep every digit; "2.0" is one as well.
+    direct = _text_of(column).try_cast("int64") if column.type().is_string() else ibis.null("int64")
+    is_whole = (number.value == number.value.floor()) & (number.value.abs() < _LARGEST_EXACT)
+    whole = ibis.ifelse(is_whole, number.value.try_cast("int64"), direct)
+    return _Converted(whole, number.unread | (number.value.notnull() & whole.isnull()))
+
+
+def _as_instant(column: ibis.Value, wanted: Wanted, where: str) -> _Converted:
+    dtype = column.type()
+    if wanted.ordinal:
+        whole = _as_whole(column)
+        seconds = whole.value * _SECONDS[wanted.ordinal]
+        inside = whole.value.between(0, _LAST_SECOND // _SECONDS[wanted.ordinal])
+        value = make_timestamp(ibis.ifelse(inside, seconds * 1_000_000, None))
+        return _Converted(value, whole.unread | (whole.value.notnull() & ~inside))
+    if dtype.is_timestamp() and dtype.timezone is not None:
+        return _Converted(timezone("UTC", column), ibis.literal(False))
+    if dtype.is_timestamp() or dtype.is_date():
+        return _Converted(column.cast("timestamp(6)"), ibis.literal(False))
+    if not dtype.is_string() and not wanted.date_format:
+        raise InputError(
+            f"{where}: column `{wanted.raw}` has type {dtype}, expected a time. Set `date_format` "
+            f'(e.g. "%Y%m%d") or, for transactions, `ordinal` ("days" or "seconds" since 1970) beside `{wanted.key}`.'
+        )
+    text = _text_of(column if dtype.is_string() else column.cast("string"))
+    value = try_strptime(text, wanted.date_format) if wanted.date_format else text.try_cast("timestamp(6)")
+    return _Converted(value, text.notnull() & value.isnull())
+
+
+def _converted(raw: RawFile, wanted: Wanted) -> _Converted:
+    column = raw.table[wanted.raw]
+    dtype = column.type()
+    scalar = dtype.is_string() or dtype.is_numeric() or dtype.is_boolean() or dtype.is_date() or dtype.is_timestamp()
+    if wanted.kind in {"number", "whole"} and not (dtype.is_string() or dtype.is_numeric()):
+        scalar = False
+    if not scalar:
+        raise InputError(
+            f"{raw.where}: column `{wanted.raw}` has type {dtype}, expected {_MEANING[wanted.kind]} "
+            f"(`{wanted.key}`). Convert the column in the file."
+        )
+    match wanted.kind:
+        case "id" | "text":
+            return _as_text(column, wanted, is_typed=raw.is_typed)
+        case "number":
+            return _as_number(column)
+        case "whole":
+            return _as_whole(column)
+        case "instant":
+            return _as_instant(column, wanted, raw.where)
+
+
+def _check_names(raw: RawFile, wanted: Sequence[Wanted]) -> None:
+    for column in wanted:
+        if column.raw not in raw.table.columns:
+            near = difflib.get_close_matches(column.raw, raw.table.columns, n=1, cutoff=0.5) or [
+                name for name in raw.table.columns if name.lower() == column.raw.lower()
+            ]
+            hint = f' Did you mean "{near[0]}"?' if near else ""
+            found = ", ".join(f"`{name}`" for name in raw.table.columns)
+            raise InputError(f'{raw.where}: no column for {column.key} = "{column.raw}".{hint} The file has {found}.')
+
+
+_FIX = {
+    "id": "Write ids as text or whole numbers.",
+    "text": "Write text.",
+    "number": "Write numbers with a point, without separators; name what means a missing one in `data.missing_values`.",
+    "whole": "Write whole numbers; name what means a missing one in `data.missing_values`.",
+    "instant": "Set `date_format` beside it, or write YYYY-MM-DD.",
+}
+
+
+def convert(raw: RawFile, wanted: Sequence[Wanted], *, table: str) -> tuple[ibis.Table, tuple[RowCount, ...]]:
+    """Reads columns of a raw file, in one pass that checks them all before anything relies on them.
+
+    Args:
+        raw: The file.
+        wanted: Columns to read.
+        table: The table that they belong to, for the counts.
+
+    Returns:
+        A lazy table of the wanted columns by their new names, and what was changed in how many rows: text is trimmed
+        and empty text is missing.
+
+    Raises:
+        InputError: The file has no rows or lacks a column, a value cannot be read as what it should be, or a required
+            one is missing. All are named as in the file.
+    """
+    _check_names(raw, wanted)
+    made = {column.name: _converted(raw, column) for column in wanted}
+    figures = {"rows": raw.table.count()}
+    for number, column in enumerate(wanted):
+        found = made[column.name]
+        figures[f"unread {number}"] = raw.table.count(where=found.unread)
+        if column.required:
+            figures[f"missing {number}"] = raw.table.count(where=found.value.isnull())
+        for place, (_rule, touched) in enumerate(found.notes):
+            figures[f"note {number} {place}"] = raw.table.count(where=touched)
+    try:
+        counted = raw.table.agg(**figures).execute().iloc[0]
+    except Exception as error:
+        raise read_error(error, where=raw.where) from error
+    if not counted["rows"]:
+        raise InputError(f"{raw.where}: the file has columns and no rows.")
+
+    def refuse(column: Wanted, rows: int, bad: ibis.Value, what: str, fix: str) -> None:
+        found = raw.table.filter(bad).select(_[column.raw]).limit(5).execute()[column.raw].tolist()
+        raise InputError(
+            f"{raw.where}: {rows:,} row(s) where `{column.raw}` {what}, e.g. {', '.join(map(repr, found))}. {fix} "
+            f'({column.key} = "{column.raw}")'
+        )
+
+    counts = []
+    for number, column in enumerate(wanted):
+        found = made[column.name]
+        if rows := int(counted[f"unread {number}"]):
+            refuse(column, rows, found.unread, f"cannot be read as {_MEANING[column.kind]}", _FIX[column.kind])
+        if column.required and (rows := int(counted[f"missing {number}"])):
+            fix = "Every row needs one."
+            if column.key == "data.transactions.customer_id":
+                fix += ' If such rows are anonymous: data.transactions.anonymous_ids = [""].'
+            refuse(column, rows, found.value.isnull(), "is missing", fix)
+        for place, (rule, _touched) in enumerate(found.notes):
+            if rows := int(counted[f"note {number} {place}"]):
+                counts.append(RowCount(table=table, rule=f"`{column.raw}`: {rule}", rows=rows))
+    return raw.table.select(**{name: found.value for name, found in made.items()}), tuple(counts)

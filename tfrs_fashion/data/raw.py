@@ -1,0 +1,207 @@
+"""Raw files: the one way to read Parquet and CSV, lazily, with text left as it is written.
+
+DuckDB reads them; no row is held in Python. Of CSV every column is text, so that ids keep their leading zeros;
+`data.conversions` reads numbers and times from it and refuses what does not parse.
+"""
+
+import csv
+import glob
+import gzip
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ibis import _
+
+from tfrs_fashion.schema import InputError
+
+_KINDS = {".parquet": "parquet", ".csv": "csv", ".csv.gz": "csv", ".tsv": "csv", ".tsv.gz": "csv"}
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A raw file, or several parts of one, as a lazy table.
+
+    Attributes:
+        table: Columns as the file names them; columns without a type, all null, are text.
+        where: The file, to be named in messages.
+        is_typed: Whether the file itself tells numbers and times from text, as Parquet does and CSV does not.
+        untyped: Columns of a typed file that hold nothing, so that they have no type of their own.
+    """
+
+    table: ibis.Table
+    where: str
+    is_typed: bool
+    untyped: frozenset[str] = frozenset()
+
+
+def _kind_of(path: Path) -> str | None:
+    name = path.name.lower()
+    return next((kind for ending, kind in _KINDS.items() if name.endswith(ending)), None)
+
+
+def find_files(path: Path) -> list[Path]:
+    """Returns the files behind a path, in order of their names.
+
+    Args:
+        path: A file, a folder of part files, or a glob such as `sales/2024-*.csv`.
+
+    Raises:
+        InputError: There is no such file, or its kind is unknown, or the parts are of several kinds.
+    """
+    expected = f"Expected one of {', '.join(_KINDS)}."
+    if path.is_dir():
+        parts = sorted(part for part in path.iterdir() if part.is_file() and part.name[0] not in "._")
+        if not parts:
+            raise InputError(f"{path}: the folder holds no file. {expected}")
+    elif path.exists():
+        parts = [path]
+    elif any(sign in path.name for sign in "*?["):
+        parts = sorted(path.parent.glob(path.name))
+        if not parts:
+            raise InputError(f"{path}: no file matches. {expected}")
+    else:
+        near = "" if path.parent.is_dir() else f" Neither is there a folder {path.parent}: set `data.path`."
+        raise InputError(f"{path}: no such file.{near}")
+    kinds = {_kind_of(part): part for part in reversed(parts)}
+    if None in kinds:
+        raise InputError(f"{kinds[None]}: of no kind that can be read. {expected}")
+    if len(kinds) > 1:
+        named = ", ".join(part.name for part in kinds.values())
+        raise InputError(f"{path}: parts of several kinds ({named}). Keep parts of one kind together.")
+    return parts
+
+
+def _check_names(names: Sequence[str], where: Path) -> None:
+    """DuckDB renames columns whose names differ in case alone, so nobody could say which one is meant."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.lower() in seen:
+            twice = f"`{name}`" if seen[name.lower()] == name else f"`{seen[name.lower()]}` and `{name}`"
+            raise InputError(f"{where}: the column {twice} appears twice. Give each column a name of its own.")
+        seen[name.lower()] = name
+
+
+def _read_header(path: Path) -> tuple[list[str], str]:
+    """Returns the names in the first record of a CSV file, and what separates them."""
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+            # Python decodes ahead of what it returns; the rest of the file is DuckDB's to judge.
+            first = file.readline()
+            while first.count('"') % 2 and (more := file.readline()):
+                first += more
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason}). Save it as UTF-8.") from error
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read ({error}).") from error
+    if not first.strip():
+        raise InputError(f"{path}: the file is empty. Expected a line of column names.")
+    signs = "\t" if ".tsv" in path.name.lower() else ",;\t|"
+    records = {sign: next(csv.reader([first], delimiter=sign)) for sign in signs}
+    sign = max(signs, key=lambda sign: len(records[sign]))
+    names = records[sign]
+    if "" in names:
+        raise InputError(
+            f"{path}: column {names.index('') + 1} of {len(names)} has no name. Name it in the first line."
+        )
+    return names, sign
+
+
+def _read_csv(connection: ibis.BaseBackend, paths: Sequence[Path], where: Path) -> ibis.Table:
+    headers = [_read_header(path) for path in paths]
+    for path, header in zip(paths, headers, strict=True):
+        _check_names(header[0], path)
+        if header != headers[0]:
+            raise InputError(
+                f"{path}: its columns ({', '.join(header[0])}) are not those of {paths[0].name} "
+                f"({', '.join(headers[0][0])}). Parts of one table need the same first line."
+            )
+    names, sign = headers[0]
+    options = {"header": True, "auto_detect": False, "delim": sign, "quote": '"', "escape": '"'}
+    columns = dict.fromkeys(names, "VARCHAR")
+    try:
+        return connection.read_csv([glob.escape(str(path)) for path in paths], columns=columns, **options)
+    except Exception as error:
+        raise read_error(error, where=str(where)) from error
+
+
+def _read_parquet(
+    connection: ibis.BaseBackend, paths: Sequence[Path], where: Path
+) -> tuple[ibis.Table, frozenset[str]]:
+    schemas = []
+    for path in paths:
+        try:
+            schemas.append(pq.read_schema(path))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise InputError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]}).") from error
+        _check_names(schemas[-1].names, path)
+        if set(schemas[-1].names) != set(schemas[0].names):
+            differing = sorted(set(schemas[-1].names) ^ set(schemas[0].names))
+            raise InputError(
+                f"{path}: its columns are not those of {paths[0].name}; they differ in "
+                f"{', '.join(f'`{name}`' for name in differing)}. Parts of one table need the same columns."
+            )
+    untyped = frozenset(
+        name for name in schemas[0].names if all(pa.types.is_null(schema.field(name).type) for schema in schemas)
+    )
+    try:
+        table = connection.read_parquet([glob.escape(str(path)) for path in paths], union_by_name=True)
+    except Exception as error:
+        raise InputError(f"{where}: cannot be read as Parquet ({str(error).splitlines()[0]}).") from error
+    return table.mutate(**{name: ibis.null("string") for name in untyped}), untyped
+
+
+def read_raw(connection: ibis.BaseBackend, path: Path, *, missing_values: Sequence[str] = ()) -> RawFile:
+    """Opens a raw file.
+
+    Args:
+        connection: A DuckDB backend of Ibis.
+        path: See `find_files`.
+        missing_values: Texts that mean a missing value; in CSV an empty cell always does.
+
+    Returns:
+        The file as a lazy table. CSV has a first line of names, is UTF-8 with or without a byte order mark, and its
+        separator (comma, semicolon, tab or bar) is found in that line.
+
+    Raises:
+        InputError: The file is missing, empty, broken, or of another kind, or a column name appears twice.
+    """
+    paths = find_files(path)
+    is_typed = _kind_of(paths[0]) == "parquet"
+    untyped: frozenset[str] = frozenset()
+    if is_typed:
+        table, untyped = _read_parquet(connection, paths, path)
+    else:
+        table = _read_csv(connection, paths, path)
+    if missing_values:
+        texts = [name for name, dtype in table.schema().items() if dtype.is_string() and name not in untyped]
+        table = table.mutate(
+            **{name: ibis.ifelse(_[name].strip().isin(missing_values), ibis.null("string"), _[name]) for name in texts}
+        )
+    return RawFile(table=table, where=str(path), is_typed=is_typed, untyped=untyped)
+
+
+def keep(connection: ibis.BaseBackend, table: ibis.Table) -> ibis.Table:
+    """Computes a table once, inside DuckDB, which moves to disk what memory does not hold."""
+    return connection.create_table(ibis.util.gen_name("kept"), table, temp=True)
+
+
+def read_error(error: Exception, *, where: str) -> InputError:
+    """Turns what DuckDB says of a broken file, which it meets only while reading rows, into one line."""
+    words = str(error)
+    line = f"line {found[1]}" if (found := re.search(r"Error on Line: (\d+)", words)) else "a line"
+    file = found[1] if (found := re.search(r"^  file = (.+)$", words, flags=re.MULTILINE)) else where
+    if "unicode" in words.lower():
+        return InputError(f"{file}: {line} is not UTF-8. Save the file as UTF-8.")
+    if found := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", words):
+        return InputError(
+            f"{file}: {line} has {found[2]} column(s), expected {found[1]}. Quote cells that hold the separator."
+        )
+    if "unterminated quote" in words:
+        return InputError(f"{file}: {line} opens a quote that never ends. Double the quotes inside a cell.")
+    return InputError(f"{file}: cannot be read ({words.splitlines()[0]}).")

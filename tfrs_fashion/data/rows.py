@@ -1,0 +1,216 @@
+"""Rows of articles and customers: read from a file of their own, or derived from the transactions that name them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Literal
+
+import ibis
+from ibis import _
+
+from tfrs_fashion.data.conversions import Wanted, convert
+from tfrs_fashion.data.raw import keep, read_raw
+from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig
+from tfrs_fashion.schema import RowCount, check_unique
+
+YOUNGEST, OLDEST = 10, 110
+# A categorical feature of more values than this, and on most rows another one, tells rows apart and teaches little.
+_MANY_VALUES, _MANY_SHARE = 1000, 0.5
+
+_TEXTS = ("image_path", "product_code", "status")
+_NUMBERS = ("list_price", "margin", "age")
+_INSTANTS = ("available_from", "available_to", "known_from")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How the rows of one table are made.
+
+    Attributes:
+        table: `articles` or `customers`.
+        config: Its section of the pipeline file.
+        raw_key: The id's column in the file.
+        digits: See `TransactionsConfig.article_id_digits`.
+    """
+
+    table: Literal["articles", "customers"]
+    config: ArticlesConfig | CustomersConfig
+    raw_key: str
+    digits: int = 0
+
+    @property
+    def key(self) -> str:
+        """`article_id` or `customer_id`."""
+        return f"{self.table.removesuffix('s')}_id"
+
+    def _parts(self) -> dict[str, tuple[Sequence[str], Literal["text", "number"]]]:
+        """Columns that are made of others, which are numbered `name/0`, `name/1` and so on."""
+        config = self.config
+        parts: dict[str, tuple[Sequence[str], Literal["text", "number"]]] = {
+            **{f"derived.{name}": (columns, "text") for name, columns in config.derived.items()},
+            **{f"bands.{name}": (tuple(band), "number") for name, band in config.bands.items()},
+        }
+        if isinstance(config, ArticlesConfig):
+            parts["description"] = (config.description, "text")
+        return parts
+
+    def wanted(self) -> list[Wanted]:
+        """Returns the columns to read, all but the id."""
+        config, section = self.config, f"data.{self.table}"
+        found = []
+        for name in (*_TEXTS, *_NUMBERS, *_INSTANTS):
+            if raw := getattr(config, name, ""):
+                kind: Literal["instant", "number", "text"]
+                kind = "instant" if name in _INSTANTS else "number" if name in _NUMBERS else "text"
+                found.append(Wanted(name, raw, f"{section}.{name}", kind, date_format=config.date_format))
+        found += [Wanted(name, raw, f"{section}.features.{name}", "text") for name, raw in config.features.items()]
+        found += [Wanted(name, raw, f"{section}.numbers.{name}", "number") for name, raw in config.numbers.items()]
+        for name, (columns, kind) in self._parts().items():
+            found += [Wanted(f"{name}/{part}", raw, f"{section}.{name}", kind) for part, raw in enumerate(columns)]
+        return found
+
+    def raw_names(self) -> dict[str, str]:
+        """Returns the file's name of each canonical column that is read as it is."""
+        return {self.key: self.raw_key} | {
+            column.name: column.raw for column in self.wanted() if "/" not in column.name
+        }
+
+    def finish(self, table: ibis.Table) -> tuple[ibis.Table, tuple[RowCount, ...]]:
+        """Makes what is made of other columns, and looks at each feature.
+
+        Args:
+            table: The columns of `wanted`, the id, and `known_from`.
+
+        Returns:
+            Articles or customers in canonical columns, and what was changed or is odd about a feature.
+        """
+        config = self.config
+        made: dict[str, ibis.Value] = {}
+        age = None
+        if "age" in table.columns:
+            age = ibis.ifelse(table.age.between(YOUNGEST, OLDEST), table.age, ibis.null("float64"))
+            made |= {"age": age, "age/0": table.age}
+        if isinstance(config, ArticlesConfig):
+            made["description"] = _joined(table, "description", len(config.description), " ")
+        made |= {name: _joined(table, f"derived.{name}", len(parts), "-") for name, parts in config.derived.items()}
+        for name, band in config.bands.items():
+            ((raw, edges),) = band.items()
+            is_age = age is not None and raw == getattr(config, "age", "")
+            made[name] = _band(age if is_age else table[f"bands.{name}/0"], edges)
+        table = table.mutate(**made)
+        rules = {f"`{name}` missing: {value!r} instead": table[name].isnull() for name, value in config.fill.items()}
+        if age is not None:
+            outside = table["age/0"].notnull() & table.age.isnull()
+            rules[f"`{getattr(config, 'age', '')}` outside [{YOUNGEST}, {OLDEST}]: age unknown"] = outside
+        counts = _count(table, rules, self.table)
+        table = table.mutate(**{name: table[name].fill_null(value) for name, value in config.fill.items()})
+        table = table.drop(*(name for name in table.columns if "/" in name))
+        return table, (*counts, *self._odd_features(table))
+
+    def _odd_features(self, table: ibis.Table) -> Iterable[RowCount]:
+        """Names features that say nothing, or something else on every row; they are kept all the same."""
+        names = (*self.config.feature_names, *self.config.numbers)
+        if not names:
+            return
+        figures = {f"values {place}": table[name].nunique() for place, name in enumerate(names)}
+        figures |= {f"known {place}": table[name].count() for place, name in enumerate(names)}
+        found = table.agg(rows=table.count(), **figures).execute().iloc[0]
+        rows = int(found["rows"])
+        for place, name in enumerate(names):
+            values, known = int(found[f"values {place}"]), int(found[f"known {place}"])
+            is_many = values > _MANY_VALUES and values > _MANY_SHARE * rows
+            if not known:
+                yield RowCount(self.table, f"`{name}` is missing on every row: it says nothing", rows)
+            elif values == 1 and known == rows:
+                yield RowCount(self.table, f"`{name}` has one value on every row: it says nothing", rows)
+            elif is_many and name in self.config.feature_names:
+                yield RowCount(self.table, f"`{name}` has {values:,} values: too many to teach much", known)
+
+    def read(
+        self, connection: ibis.BaseBackend, folder: Path, *, missing_values: Sequence[str], first_sold: ibis.Table
+    ) -> tuple[ibis.Table, tuple[RowCount, ...]]:
+        """Reads the rows from their own file.
+
+        Args:
+            connection: A DuckDB backend of Ibis.
+            folder: Of `config.file`.
+            missing_values: See `read_raw`.
+            first_sold: The id and `start`, the instant of its first transaction.
+
+        Raises:
+            InputError: The file cannot be read, or an id has rows that differ.
+        """
+        raw = read_raw(connection, folder / self.config.file, missing_values=missing_values)
+        key = Wanted(self.key, self.raw_key, f"data.{self.table}.{self.key}", "id", required=True, digits=self.digits)
+        table, counts = convert(raw, [key, *self.wanted()], table=self.table)
+        repeated = int(table.count().execute()) - int(table.distinct().count().execute())
+        if repeated:
+            table = table.distinct()
+            counts += (RowCount(self.table, "dropped: a row that repeats another in every column read", repeated),)
+        check_unique(table, self.key, where=f"{raw.where} (`{self.key}` from `{self.raw_key}`)")
+        if self.config.known_from:
+            joined = table.left_join(first_sold, self.key).drop(f"{self.key}_right")
+            late = joined.known_from > joined.start
+            counts += _count(joined, {"`known_from` later than the first transaction: moved to it": late}, self.table)
+            table = joined.mutate(known_from=ibis.ifelse(late, joined.start, joined.known_from)).drop("start")
+        else:
+            table = table.mutate(known_from=ibis.null("timestamp(6)"))
+        table, more = self.finish(keep(connection, table))
+        return table, (*counts, *more)
+
+    def derive(self, connection: ibis.BaseBackend, lines: ibis.Table) -> tuple[ibis.Table, tuple[RowCount, ...]]:
+        """Makes a row of the first line that names an id: a later line would be tomorrow's row.
+
+        Args:
+            connection: A DuckDB backend of Ibis.
+            lines: Converted transactions with `start`, the first instant of their basket, and the columns of `wanted`,
+                each named `<table>.<name>`.
+
+        Returns:
+            One row an id, known from the instant of that line. Of lines at one instant the first by all columns counts.
+        """
+        columns = {column.name: f"{self.table}.{column.name}" for column in self.wanted()}
+        ties = [name for name in ("t_dat", *columns.values(), *lines.columns) if name not in {"start", self.key}]
+        order = [lines.start, *(lines[name] for name in dict.fromkeys(ties))]
+        place = ibis.row_number().over(ibis.window(group_by=self.key, order_by=order))
+        first = lines.mutate(place=place).filter(_.place == 0)
+        table = first.select(
+            **{self.key: _[self.key], "known_from": _.start}, **{name: _[made] for name, made in columns.items()}
+        )
+        table, counts = self.finish(keep(connection, table))
+        rule = "derived from the transactions, each from its first line and known from then on"
+        return table, (RowCount(self.table, rule, int(table.count().execute())), *counts)
+
+
+def _joined(table: ibis.Table, name: str, num_parts: int, sign: str) -> ibis.Value:
+    """Joins the parts that are known; null where none is."""
+
+    def append(left: ibis.Value, right: ibis.Value) -> ibis.Value:
+        return ibis.ifelse(left.isnull(), right, ibis.ifelse(right.isnull(), left, left + sign + right))
+
+    if not num_parts:
+        return ibis.null("string")
+    return reduce(append, (table[f"{name}/{part}"] for part in range(num_parts)))
+
+
+def _band(number: ibis.Value, edges: Sequence[float]) -> ibis.Value:
+    """Names the band of a number: `<16`, `16-19`, …, `60+`; bands between fractions are `0.5 to 1.5`."""
+    is_whole = all(float(edge).is_integer() for edge in edges)
+    shown = [str(int(edge)) if is_whole else str(edge) for edge in edges]
+    cases = [(number < edges[0], f"<{shown[0]}")]
+    for place, high in enumerate(edges[1:]):
+        name = f"{shown[place]} to {shown[place + 1]}"
+        if is_whole:
+            name = shown[place] if high == edges[place] + 1 else f"{shown[place]}-{int(high) - 1}"
+        cases.append((number < high, name))
+    return ibis.cases(*cases, (number.notnull(), f"{shown[-1]}+"), else_=None)
+
+
+def _count(table: ibis.Table, rules: dict[str, ibis.Value], name: str) -> tuple[RowCount, ...]:
+    """Counts the rows of each rule in one pass, and leaves out those that touched none."""
+    if not rules:
+        return ()
+    found = table.agg(**{str(place): table.count(where=bad) for place, bad in enumerate(rules.values())}).execute()
+    rows = [int(found[str(place)][0]) for place in range(len(rules))]
+    return tuple(RowCount(name, rule, count) for rule, count in zip(rules, rows, strict=True) if count)
