@@ -18,7 +18,7 @@ FLOORS = (
     ("recommenders",),
     ("evaluation",),
     ("serving",),
-    ("stage", "fitting", "judging", "run"),
+    ("stage", "fitting", "judging", "preparation", "run"),
     ("cli",),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -19,7 +19,44 @@ from tfrs_fashion.recommenders.popularity import Popularity, fit_popularity, fit
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.repurchase import Repurchase
 from tfrs_fashion.recommenders.towers import TwoTower
+from tfrs_fashion.schema import OUT_OF_VOCABULARY_INDEX, PADDING_INDEX
 from tfrs_fashion.sections import RecommenderName
+
+
+def rank_customers(
+    recommender: Recommender, view: View, customers: np.ndarray, *, k: int, batch_size: int = 256
+) -> pd.DataFrame:
+    """Asks a recommender that is not exported for customers at their cutoffs.
+
+    Args:
+        recommender: Fitted from the view.
+        view: What it was fitted from.
+        customers: `[num_customers]` int32 customer indices; those that the view does not know are strangers.
+        k: Length of the lists.
+        batch_size: Customers ranked together.
+
+    Returns:
+        `customer_index, article_index, rank`.
+    """
+    table, cutoff = HistoryTable(view.timelines, view.profiles), tf.constant(view.now)
+    known = np.where(customers < len(view.now), customers, OUT_OF_VOCABULARY_INDEX).astype(np.int32)
+
+    @tf.function(input_signature=(tf.TensorSpec([None], tf.int32),))
+    def answer(customer_index: tf.Tensor) -> tf.Tensor:
+        exclude = tf.zeros([tf.shape(customer_index)[0], 0], tf.int32)
+        now = tf.gather(cutoff, customer_index)
+        return recommender(table(customer_index), now=now, k=tf.constant(k), exclude=exclude).article_index
+
+    batches = [known[start : start + batch_size] for start in range(0, len(known), batch_size)]
+    articles = np.concatenate([np.zeros((0, k), np.int32), *(answer(batch).numpy() for batch in batches)])
+    candidates = pd.DataFrame(
+        {
+            "customer_index": np.repeat(customers, k),
+            "article_index": articles.ravel(),
+            "rank": np.tile(np.arange(1, k + 1), len(customers)),
+        }
+    )
+    return candidates[candidates["article_index"] > PADDING_INDEX]
 
 
 def make_validator(
@@ -27,7 +64,7 @@ def make_validator(
 ) -> Callable[[Recommender], dict[str, float]]:
     """Makes the function that judges a recommender during its fit.
 
-    Every in-store article is ranked for every customer who bought in the window and had bought before.
+    Every in-store article is ranked for every customer who bought in the window, known or not.
 
     Args:
         view: What the recommender is fitted from.
@@ -38,26 +75,11 @@ def make_validator(
     Returns:
         A function of a recommender that gives `val_map@k` and `val_recall@k`.
     """
-    table, cutoff = HistoryTable(view.timelines, view.profiles), view.now
-    known = targets[targets["customer_index"] < len(cutoff)]
-    customers = np.unique(known["customer_index"].to_numpy(dtype=np.int32))
+    customers = np.unique(targets["customer_index"].to_numpy(dtype=np.int32))
 
     def validate(recommender: Recommender) -> dict[str, float]:
-        @tf.function(input_signature=(tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)))
-        def answer(customer_index: tf.Tensor, now: tf.Tensor) -> tf.Tensor:
-            exclude = tf.zeros([tf.shape(now)[0], 0], tf.int32)
-            return recommender(table(customer_index), now=now, k=tf.constant(k), exclude=exclude).article_index
-
-        batches = [customers[start : start + batch_size] for start in range(0, len(customers), batch_size)]
-        articles = np.concatenate([answer(batch, cutoff[batch]).numpy() for batch in batches])
-        candidates = pd.DataFrame(
-            {
-                "customer_index": np.repeat(customers, k),
-                "article_index": articles.ravel(),
-                "rank": np.tile(np.arange(1, k + 1), len(customers)),
-            }
-        )
-        means = customer_metrics(candidates[candidates["article_index"] > 0], known, k=k).mean()
+        candidates = rank_customers(recommender, view, customers, k=k, batch_size=batch_size)
+        means = customer_metrics(candidates, targets, k=k).mean()
         return {f"val_map@{k}": float(means["map"]), f"val_recall@{k}": float(means["recall"])}
 
     return validate

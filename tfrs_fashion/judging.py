@@ -1,6 +1,6 @@
 """Judging: artifacts asked for every customer of a window, and the report over their answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tfrs_fashion.evaluation.metrics import ArticleStatistics, customer_metrics
 from tfrs_fashion.evaluation.report import evaluate_recommender, write_report
 from tfrs_fashion.features.articles import content_embedding, sales_by_article
 from tfrs_fashion.features.view import View
-from tfrs_fashion.schema import FIRST_INDEX, Tables, check_candidates
+from tfrs_fashion.schema import FIRST_INDEX, RowCount, Tables, check_candidates
 from tfrs_fashion.sections import NEW_ARRIVALS
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, to_candidates
 from tfrs_fashion.serving.export import artifact_hash
@@ -138,6 +138,7 @@ def write_judgement(
     candidates: Mapping[str, Path],
     artifacts: Mapping[str, Path],
     split: dict[str, Any],
+    counts: Sequence[RowCount],
     curves: dict[str, Any],
 ) -> None:
     """Writes `metrics.json` and `report.html` over the candidates of all artifacts.
@@ -152,6 +153,7 @@ def write_judgement(
         candidates: Folder of each artifact's candidates.
         artifacts: Folder of each artifact.
         split: The dates, for the report.
+        counts: What was dropped, changed or missing, by rule.
         curves: Training curves of each model.
     """
     evaluation = config.evaluation
@@ -191,7 +193,7 @@ def write_judgement(
             num_samples=evaluation.bootstrap_samples,
             seed=config.seed,
         ),
-        counts=tables.counts,
+        counts=counts,
         notes=_notes(config, judged, bought),
         training_curves=curves,
     )

@@ -5,153 +5,39 @@ validation, refitted on everything before the test cutoff, evaluated once, and r
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ibis
 import numpy as np
-import pandas as pd
 from ibis import _
-from rich.console import Console
 
-from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.data.customers import read_customers
-from tfrs_fashion.data.sources import load_source, source_files
-from tfrs_fashion.data.split import Split, make_splits, targets
-from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
-from tfrs_fashion.features.timelines import Timelines, read_timelines, write_timelines
-from tfrs_fashion.features.view import View, make_view
+from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import fit_recommender, load_recommender, make_validator
 from tfrs_fashion.index.scann import check_size
 from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement
+from tfrs_fashion.preparation import Preparation
 from tfrs_fashion.recommenders.popularity import Popularity, nobody
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
-from tfrs_fashion.schema import InputError, Tables, check_tables
+from tfrs_fashion.schema import InputError
 from tfrs_fashion.sections import NEW_ARRIVALS, RecommenderName
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, write_recommendations
 from tfrs_fashion.serving.export import export_artifact, latest_artifact, list_versions, write_models_config
 from tfrs_fashion.stage import (
-    code_fingerprint,
-    damage,
-    files_fingerprint,
     fingerprint,
     only_one,
     recover,
-    run_stage,
     stored_fingerprint,
 )
 
 
 @dataclass
-class Run:
-    """One pipeline in one run folder.
-
-    Attributes:
-        config: The pipeline.
-        folder: Where its outputs go.
-        force: Repeat the stage that is asked for, even if it is up to date.
-        console: Where progress and figures are shown.
-        messages: The last lines for whoever ran it: what was written.
-    """
-
-    config: PipelineConfig
-    folder: Path
-    force: bool = False
-    console: Console = field(default_factory=Console)
-    messages: list[str] = field(default_factory=list)
-
-    @cached_property
-    def tables(self) -> Tables:
-        """The prepared tables, read by DuckDB."""
-        return read_tables(self._connection, self.folder / "tables")
-
-    @cached_property
-    def splits(self) -> dict[str, Split]:
-        """`validation`, `test` and `release`."""
-        return make_splits(self.tables.transactions, **self._split_settings)
-
-    @property
-    def _split_settings(self) -> dict[str, Any]:
-        return self.config.split.model_dump(exclude={"in_store_days"})
-
-    @cached_property
-    def _connection(self) -> ibis.BaseBackend:
-        return ibis.duckdb.connect()
-
-    @cached_property
-    def _timelines(self) -> Timelines:
-        return read_timelines(self.folder / "timelines")
-
-    @cached_property
-    def _seen(self) -> set[Path]:
-        return set()
-
-    @cached_property
-    def _views(self) -> dict[str, View]:
-        return {}
-
-    def view(self, split: str) -> View:
-        """What is visible in `validation`, `test` or `release`."""
-        if split not in self._views:
-            features = self.config.features
-            self._views[split] = make_view(
-                self.tables,
-                self._timelines,
-                self.splits[split],
-                **features.model_dump(include={"categorical", "numbers", "min_articles", "history", "article_weeks"}),
-                roles=features.roles,
-                in_store_days=self.config.split.in_store_days,
-            )
-        return self._views[split]
-
-    def _targets(self, split: str) -> pd.DataFrame:
-        return targets(self.splits[split], self.tables.transactions).execute()
-
-    def _stage(self, folder: Path, wanted: str, write: Callable[[Path], None], *, force: bool) -> None:
-        def write_aloud(partial: Path) -> None:
-            self.console.print(f"writing {folder}", style="dim", markup=False, highlight=False, soft_wrap=True)
-            write(partial)
-
-        if (lost := damage(folder)) is not None:
-            self.console.print(f"damaged: {folder}: {lost}; writing it again", markup=False, soft_wrap=True)
-        if run_stage(folder, wanted, write_aloud, force=force):
-            self.messages.append(f"wrote: {folder}")
-        elif folder not in self._seen:
-            self.console.print(f"up to date: {folder}", style="dim", markup=False, highlight=False, soft_wrap=True)
-        self._seen.add(folder)
-
-    # prepare
-
-    @cached_property
-    def _prepared(self) -> str:
-        data = self.config.data
-        seed = self.config.seed if data.source == "simulator" else None
-        features = self.config.features
-        kept = (features.profile, features.profile_numbers)
-        parts = (data.model_dump(), kept, self._split_settings, seed, files_fingerprint(source_files(data)))
-        return fingerprint("prepare", code_fingerprint(), *parts)
-
-    def prepare(self, *, force: bool = False) -> None:
-        """Writes `tables/` and `timelines/`."""
-
-        def write_checked(folder: Path) -> None:
-            tables = load_source(self._connection, self.config.data, seed=self.config.seed)
-            check_tables(tables)
-            write_tables(index_tables(tables), folder)
-            # A split that cannot be made is told now, not after an hour of training.
-            make_splits(read_tables(self._connection, folder).transactions, **self._split_settings)
-
-        def write_dataset(folder: Path) -> None:
-            features = self.config.features
-            write_timelines(self.tables, folder, profile=features.profile, profile_numbers=features.profile_numbers)
-
-        self._stage(self.folder / "tables", self._prepared, write_checked, force=force)
-        self._stage(self.folder / "timelines", self._prepared, write_dataset, force=force)
+class Run(Preparation):
+    """One pipeline in one run folder."""
 
     # train
 
@@ -164,7 +50,14 @@ class Run:
             "als": config.als.model_dump(),
             "two_tower": {**config.two_tower.model_dump(), **config.features.model_dump(), "k": config.evaluation.k},
         }[name]
-        return fingerprint("train", self._prepared, name, own, config.split.model_dump(), config.seed)
+        return fingerprint(
+            "train",
+            self._embedded if self._has_vectors else self._prepared,
+            name,
+            own,
+            config.split.model_dump(),
+            config.seed,
+        )
 
     def _model(self, name: str) -> Path:
         return self.folder / "models" / name
@@ -285,6 +178,7 @@ class Run:
                     "validation_as_of": self.splits["validation"].describe()["as_of"],
                     "validation_end": self.splits["validation"].describe()["end"],
                 },
+                counts=self.counts,
                 curves={name: found["curves"] for name, found in chosen.items() if "curves" in found},
             )
             self._stage(report, wanted, write, force=True)

@@ -40,6 +40,27 @@ class RolesConfig(Section):
     kids: tuple[str, ...] = ()
 
 
+class ImagesConfig(Section):
+    """Images of articles as vectors (docs/images.md).
+
+    Attributes:
+        folder: Folder that `image_path` is relative to; empty leaves images out.
+        weights: File of the network's weights (`.h5`, without its top); empty trains the network on the articles' own
+            categorical features.
+        network: One of `tf.keras.applications`.
+        image_size: Side of the square that images are stretched to, in pixels.
+        alpha: Width of a MobileNet.
+        epochs: Passes over the images where the network is trained.
+    """
+
+    folder: str = ""
+    weights: str = ""
+    network: Literal["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet50"] = "mobilenet_v2"
+    image_size: int = Field(default=224, ge=32)
+    alpha: float = Field(default=1.0, gt=0)
+    epochs: int = Field(default=10, ge=1)
+
+
 class FeaturesConfig(Section):
     """Which columns the towers read.
 
@@ -50,6 +71,8 @@ class FeaturesConfig(Section):
         numbers: Numeric columns of articles.
         min_articles: Values that fewer articles share are out of vocabulary.
         num_text_buckets: Hash buckets for the words of `description`; 0 leaves the text out.
+        sentence_encoder: Folder of a SavedModel that embeds descriptions; empty leaves it out.
+        images: Images of articles.
         history: Whether the towers read the features of histories (docs/history_features.md).
         article_weeks: Whether they read what was known of each article by week (docs/article_weeks.md).
         roles: Which columns of articles play which part.
@@ -61,6 +84,8 @@ class FeaturesConfig(Section):
     numbers: tuple[str, ...] = ()
     min_articles: int = Field(default=2, ge=1)
     num_text_buckets: int = Field(default=8192, ge=0)
+    sentence_encoder: str = ""
+    images: ImagesConfig = ImagesConfig()
     history: bool = True
     article_weeks: bool = True
     roles: RolesConfig = RolesConfig()

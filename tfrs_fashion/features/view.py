@@ -82,6 +82,7 @@ def make_view(
     roles: RolesConfig | None = None,
     history: bool = True,
     article_weeks: bool = True,
+    vectors: np.ndarray | None = None,
     in_store_days: int,
 ) -> View:
     """Cuts tables and timelines at a split's cutoffs.
@@ -96,6 +97,7 @@ def make_view(
         roles: Which of these columns play which part.
         history: Whether features of histories will be wanted.
         article_weeks: Whether weekly features of articles will be wanted.
+        vectors: `[num_articles + 2, any]` float32 of all articles; see `features.vectors`.
         in_store_days: An article is in store if it was sold in so many days before the cutoff.
 
     Raises:
@@ -116,6 +118,8 @@ def make_view(
         min_articles=min_articles,
         in_store_days=in_store_days,
     )
+    if vectors is not None:
+        articles = replace(articles, vectors=vectors[: articles.num_articles + FIRST_INDEX])
     return View(
         split=split,
         tables=replace(tables, transactions=transactions),

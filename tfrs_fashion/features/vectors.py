@@ -1,0 +1,115 @@
+"""Vectors of articles that are made outside the towers: of their images, and of their descriptions by other encoders."""
+
+import datetime
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import ibis
+import numpy as np
+from ibis import _
+from rich.console import Console
+
+from tfrs_fashion.features.backbone import Backbone, fit_backbone
+from tfrs_fashion.features.embedding_cache import Embeddings
+from tfrs_fashion.features.images import embed_images
+from tfrs_fashion.features.sentences import embed_sentences
+from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount
+from tfrs_fashion.sections import ImagesConfig
+
+_CHUNK = 10_000
+
+
+def make_vectors(
+    articles: ibis.Table,
+    *,
+    images: ImagesConfig,
+    sentence_encoder: str,
+    categorical: Sequence[str],
+    as_of: datetime.datetime,
+    cache: Path,
+    seed: int,
+    console: Console | None = None,
+) -> tuple[np.ndarray, list[RowCount]]:
+    """Embeds what the pipeline asks for.
+
+    Args:
+        articles: Indexed articles.
+        images: What is to be done with `image_path`.
+        sentence_encoder: Folder of a SavedModel; empty for none.
+        categorical: Columns of articles that a network without given weights is trained to tell.
+        as_of: It is trained on the articles known before this instant.
+        cache: Folder of vectors that were computed before, and of trained weights.
+        seed: Of that training.
+        console: Where progress is shown.
+
+    Returns:
+        `[num_articles + 2, any]` float32, each kind of vector at length 1, zeros where an article has none; and how many
+        articles had none, by cause.
+
+    Raises:
+        InputError: The articles have no `image_path`, or what the pipeline names cannot be read.
+    """
+    parts: list[Embeddings] = []
+    if images.folder:
+        parts.append(
+            _embed_images(
+                articles, images, categorical=categorical, as_of=as_of, cache=cache, seed=seed, console=console
+            )
+        )
+    if sentence_encoder:
+        texts = _values(articles, "description")
+        parts.append(
+            embed_sentences(texts=texts, encoder=Path(sentence_encoder), cache=cache / "sentences", console=console)
+        )
+    num_articles = int(articles.count().execute())
+    matrix = np.concatenate(
+        [np.zeros((num_articles, 0), np.float32), *(_unit(part.embedding) for part in parts)], axis=1
+    )
+    counts = [count for part in parts for count in part.counts]
+    return np.concatenate([np.zeros((FIRST_INDEX, matrix.shape[1]), np.float32), matrix]), counts
+
+
+def _embed_images(
+    articles: ibis.Table,
+    images: ImagesConfig,
+    *,
+    categorical: Sequence[str],
+    as_of: datetime.datetime,
+    cache: Path,
+    seed: int,
+    console: Console | None,
+) -> Embeddings:
+    if "image_path" not in articles.columns:
+        raise InputError(
+            "features.images: the articles have no column `image_path`. Map one to it, or leave `features.images` out."
+        )
+    root = Path(images.folder)
+    weights = Path(images.weights) if images.weights else cache / "backbone.weights.h5"
+    backbone = Backbone(weights, network=images.network, image_size=images.image_size, alpha=images.alpha)
+    if not images.weights:
+        known = articles.filter(_.known_from.isnull() | (_.known_from < ibis.literal(as_of))).order_by("article_index")
+        frame = known.select("image_path", **{name: _[name].cast("string") for name in categorical}).execute()
+        fit_backbone(
+            paths=frame["image_path"].tolist(),
+            labels={name: frame[name].tolist() for name in categorical},
+            root=root,
+            backbone=backbone,
+            epochs=images.epochs,
+            seed=seed,
+            console=console,
+        )
+    return embed_images(
+        paths=_values(articles, "image_path"), root=root, backbone=backbone, cache=cache / "images", console=console
+    )
+
+
+def _values(articles: ibis.Table, column: str) -> Iterator[str | None]:
+    """Reads a column in the order of the articles, a part at a time."""
+    ordered = articles.order_by("article_index").select(column)
+    for batch in ordered.to_pyarrow_batches(chunk_size=_CHUNK):
+        yield from batch.column(column).to_pylist()
+
+
+def _unit(embedding: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(embedding, axis=1, keepdims=True)
+    return np.divide(embedding, length, out=np.zeros_like(embedding), where=length > 0)

@@ -1,0 +1,176 @@
+"""Preparation: tables, timelines and vectors of a pipeline, in its run folder, and views of what a split leaves visible."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import ibis
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from tfrs_fashion.config import PipelineConfig
+from tfrs_fashion.data.sources import load_source, source_files
+from tfrs_fashion.data.split import Split, make_splits, targets
+from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
+from tfrs_fashion.features.timelines import Timelines, read_timelines, write_timelines
+from tfrs_fashion.features.vectors import make_vectors
+from tfrs_fashion.features.view import View, make_view
+from tfrs_fashion.schema import RowCount, Tables, check_tables
+from tfrs_fashion.stage import code_fingerprint, damage, files_fingerprint, fingerprint, run_stage
+
+
+@dataclass
+class Preparation:
+    """What a pipeline's models are made from, in one run folder.
+
+    Attributes:
+        config: The pipeline.
+        folder: Where its outputs go.
+        force: Repeat the stage that is asked for, even if it is up to date.
+        console: Where progress and figures are shown.
+        messages: The last lines for whoever ran it: what was written.
+    """
+
+    config: PipelineConfig
+    folder: Path
+    force: bool = False
+    console: Console = field(default_factory=Console)
+    messages: list[str] = field(default_factory=list)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The prepared tables, read by DuckDB."""
+        return read_tables(self._connection, self.folder / "tables")
+
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """`validation`, `test` and `release`."""
+        return make_splits(self.tables.transactions, **self._split_settings)
+
+    @property
+    def _split_settings(self) -> dict[str, Any]:
+        return self.config.split.model_dump(exclude={"in_store_days"})
+
+    @cached_property
+    def _connection(self) -> ibis.BaseBackend:
+        return ibis.duckdb.connect()
+
+    @cached_property
+    def _timelines(self) -> Timelines:
+        return read_timelines(self.folder / "timelines")
+
+    @cached_property
+    def _seen(self) -> set[Path]:
+        return set()
+
+    @cached_property
+    def _views(self) -> dict[str, View]:
+        return {}
+
+    def view(self, split: str) -> View:
+        """What is visible in `validation`, `test` or `release`."""
+        if split not in self._views:
+            features = self.config.features
+            self._views[split] = make_view(
+                self.tables,
+                self._timelines,
+                self.splits[split],
+                **features.model_dump(include={"categorical", "numbers", "min_articles", "history", "article_weeks"}),
+                roles=features.roles,
+                vectors=self._vectors[0],
+                in_store_days=self.config.split.in_store_days,
+            )
+        return self._views[split]
+
+    def _targets(self, split: str) -> pd.DataFrame:
+        return targets(self.splits[split], self.tables.transactions).execute()
+
+    def _stage(self, folder: Path, wanted: str, write: Callable[[Path], None], *, force: bool) -> None:
+        def write_aloud(partial: Path) -> None:
+            self.console.print(f"writing {folder}", style="dim", markup=False, highlight=False, soft_wrap=True)
+            write(partial)
+
+        if (lost := damage(folder)) is not None:
+            self.console.print(f"damaged: {folder}: {lost}; writing it again", markup=False, soft_wrap=True)
+        if run_stage(folder, wanted, write_aloud, force=force):
+            self.messages.append(f"wrote: {folder}")
+        elif folder not in self._seen:
+            self.console.print(f"up to date: {folder}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        self._seen.add(folder)
+
+    # prepare
+
+    @cached_property
+    def _prepared(self) -> str:
+        data = self.config.data
+        seed = self.config.seed if data.source == "simulator" else None
+        features = self.config.features
+        kept = (features.profile, features.profile_numbers)
+        parts = (data.model_dump(), kept, self._split_settings, seed, files_fingerprint(source_files(data)))
+        return fingerprint("prepare", code_fingerprint(), *parts)
+
+    @property
+    def _has_vectors(self) -> bool:
+        return bool(self.config.features.images.folder or self.config.features.sentence_encoder)
+
+    @cached_property
+    def _embedded(self) -> str:
+        features = self.config.features
+        named = [features.images.folder, features.images.weights, features.sentence_encoder]
+        files = [
+            file for path in named if path for file in (Path(path), *sorted(Path(path).rglob("*"))) if file.is_file()
+        ]
+        settings = (features.images.model_dump(), features.sentence_encoder, features.categorical, self.config.seed)
+        return fingerprint("vectors", self._prepared, settings, files_fingerprint(files))
+
+    @cached_property
+    def _vectors(self) -> tuple[np.ndarray | None, list[RowCount]]:
+        if not self._has_vectors:
+            return None, []
+        folder = self.folder / "vectors"
+        counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+        return np.load(folder / "vectors.npy", mmap_mode="r"), [RowCount(**count) for count in counts]
+
+    @property
+    def counts(self) -> tuple[RowCount, ...]:
+        """What was dropped, changed or missing, by rule."""
+        return (*self.tables.counts, *self._vectors[1])
+
+    def prepare(self, *, force: bool = False) -> None:
+        """Writes `tables/`, `timelines/` and, where images or sentences are wanted, `vectors/`."""
+
+        def write_checked(folder: Path) -> None:
+            tables = load_source(self._connection, self.config.data, seed=self.config.seed)
+            check_tables(tables)
+            write_tables(index_tables(tables), folder)
+            # A split that cannot be made is told now, not after an hour of training.
+            make_splits(read_tables(self._connection, folder).transactions, **self._split_settings)
+
+        def write_dataset(folder: Path) -> None:
+            features = self.config.features
+            write_timelines(self.tables, folder, profile=features.profile, profile_numbers=features.profile_numbers)
+
+        self._stage(self.folder / "tables", self._prepared, write_checked, force=force)
+
+        def write_vectors(folder: Path) -> None:
+            features = self.config.features
+            vectors, counts = make_vectors(
+                self.tables.articles,
+                images=features.images,
+                sentence_encoder=features.sentence_encoder,
+                categorical=features.categorical,
+                as_of=self.splits["validation"].as_of,
+                cache=self.folder / "cache",
+                seed=self.config.seed,
+                console=self.console,
+            )
+            np.save(folder / "vectors.npy", vectors)
+            (folder / "counts.json").write_text(json.dumps([asdict(count) for count in counts], indent=2))
+
+        self._stage(self.folder / "timelines", self._prepared, write_dataset, force=force)
+        if self._has_vectors:
+            self._stage(self.folder / "vectors", self._embedded, write_vectors, force=force)
