@@ -56,7 +56,9 @@ def digest_files(paths: Sequence[Path], *, root: Path) -> str:
     """Returns a digest of the names below `root` and the content of files, read a piece at a time."""
     state = hashlib.blake2b(digest_size=16)
     for path in sorted(paths):
-        state.update(f"\0{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+        state.update(
+            f"\0{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode("utf-8", "surrogateescape")
+        )
         with path.open("rb") as file:
             while piece := file.read(1 << 20):
                 state.update(piece)
@@ -208,7 +210,7 @@ class EmbeddingCache:
         asked = np.flatnonzero(place >= 0)
         asked = asked[np.argsort(place[asked], kind="stable")]
         parts, starts = np.unique(place[asked] >> _ROW_BITS, return_index=True)
-        for part, positions in zip(parts, np.split(asked, starts[1:]), strict=True):
+        for part, positions in zip(parts, np.split(asked, starts)[1:], strict=True):
             path = self._parts[part]
             table = self._read_part(path, "vector")
             if table is None:

@@ -3,17 +3,18 @@
 import os
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import tensorflow as tf
 
 from tfrs_fashion.features.embedding_cache import digest_bytes
-from tfrs_fashion.schema import InputError
+from tfrs_fashion.schema import InputError, RowCount
 
 Status = Literal["ok", "no path", "missing file", "broken", "too large"]
 
@@ -63,6 +64,24 @@ def check_root(root: Path) -> None:
         raise InputError(f"{root}: no such folder of images. Give the folder that `image_path` is relative to.")
 
 
+def count_statuses(status: np.ndarray, samples: Mapping[str, Sequence[str]] | None = None) -> list[RowCount]:
+    """Counts articles by what was wrong with their image.
+
+    Args:
+        status: `[num_articles]` object, of `Status`.
+        samples: Some paths by status, to name.
+
+    Returns:
+        One count a cause, without `ok` and without those that no article has.
+    """
+    counts = []
+    for cause in get_args(Status)[1:]:
+        named = ", ".join(map(repr, (samples or {}).get(cause, ())))
+        rule = f"image: {cause}{f', e.g. {named}' if named else ''}"
+        counts.append(RowCount("articles", rule, int((status == cause).sum())))
+    return [count for count in counts if count.rows]
+
+
 def _measure_jpeg(content: bytes) -> tuple[int, int]:
     place = 2
     while content[place] == 0xFF:
@@ -75,7 +94,7 @@ def _measure_jpeg(content: bytes) -> tuple[int, int]:
         elif 0xD0 <= marker <= 0xD8 or marker == 0x01:
             place += 2
         else:
-            place += 2 + struct.unpack_from(">H", content, place + 2)[0]
+            place += 2 + max(2, struct.unpack_from(">H", content, place + 2)[0])
     raise ValueError("no frame header")
 
 
@@ -88,9 +107,8 @@ def _measure_webp(content: bytes) -> tuple[int, int]:
             bits = struct.unpack_from("<I", content, 21)[0]
             return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
         case b"VP8X":
-            width, height = struct.unpack("<I4x", content[24:27] + b"\0" * 5)[0], 0
-            height = struct.unpack("<I", content[27:30] + b"\0")[0]
-            return width + 1, height + 1
+            width_low, width_high, height_low, height_high = struct.unpack_from("<HBHB", content, 24)
+            return (width_high << 16) + width_low + 1, (height_high << 16) + height_low + 1
     raise ValueError("no WebP")
 
 
@@ -200,9 +218,8 @@ def _shrink_power(file: ImageFile, image_size: int) -> int:
 
 
 def _decode(content: tf.Tensor, shrink_power: tf.Tensor, image_size: int) -> tf.Tensor:
-    decoders = [lambda: tf.io.decode_image(content, channels=3, expand_animations=False)]
-    for power in (1, 2, 3):
-        decoders.append(lambda power=power: tf.io.decode_jpeg(content, channels=3, ratio=1 << power))
+    decoders = [partial(tf.io.decode_image, content, channels=3, expand_animations=False)]
+    decoders += [partial(tf.io.decode_jpeg, content, channels=3, ratio=ratio) for ratio in (2, 4, 8)]
     image = tf.ensure_shape(tf.switch_case(shrink_power, decoders), [None, None, 3])
     # Means of areas: unlike interpolation they see every pixel, and they need no copy of a large image in float32.
     return tf.image.resize(image[tf.newaxis], [image_size, image_size], method="area")[0]
