@@ -1,0 +1,306 @@
+"""Backbones: networks that turn an image into a vector, with weights from a local file or trained here."""
+
+import math
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import Progress
+
+from tfrs_fashion.features.image_files import (
+    ImageFile,
+    Limits,
+    check_root,
+    count_statuses,
+    decode_images,
+    read_images,
+)
+from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
+from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount, RunError
+
+Network = Literal["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet50"]
+_SMALLEST_IMAGE = 32
+# Keras builds EfficientNet with one more step for its own ImageNet weights, and leaves it out for a local file.
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Which network, with which weights, looking at images of which size.
+
+    Attributes:
+        weights: An `.h5` file of the network without its top; see docs/images.md.
+        network: One of `tf.keras.applications`.
+        image_size: Side of the square that images are stretched to, in pixels.
+        alpha: Width of a MobileNet.
+    """
+
+    weights: Path
+    network: Network = "mobilenet_v2"
+    image_size: int = 224
+    alpha: float = 1.0
+
+
+@dataclass(frozen=True)
+class FittedBackbone:
+    """What training a backbone gave, besides the weights in their file.
+
+    Attributes:
+        classes: The values that each feature was taught, without those of a single image.
+        losses: Mean loss by epoch: cross-entropy in nats, summed over features.
+        counts: Images by what was wrong with them, and labels that taught nothing.
+    """
+
+    classes: dict[str, list[str]]
+    losses: list[float]
+    counts: list[RowCount]
+
+
+def _scale_for_efficientnet(images: tf.Tensor) -> tf.Tensor:
+    """Makes up for the step that Keras leaves out: dividing by the root of the deviation once more.
+
+    Between them stands only `(x / 255 - mean) / sqrt(deviation)`, so the factor can be applied to `x` around its mean.
+    """
+    mean = 255 * tf.constant(_IMAGENET_MEAN)
+    return mean + (images - mean) / tf.sqrt(tf.constant(_IMAGENET_DEVIATION))
+
+
+def _build(backbone: Backbone) -> tuple[tf.keras.Model, tf.keras.Model]:
+    """Builds the network with random weights; alone, and behind its own scaling of pixels in [0, 255]."""
+    if backbone.network not in get_args(Network):
+        raise InputError(f"Unknown network `{backbone.network}`; expected one of {', '.join(get_args(Network))}.")
+    if backbone.image_size < _SMALLEST_IMAGE:
+        raise InputError(
+            f"`image_size` is {backbone.image_size}; {backbone.network} needs at least {_SMALLEST_IMAGE} pixels."
+        )
+    if backbone.alpha <= 0 or (backbone.alpha != 1 and not backbone.network.startswith("mobilenet")):
+        raise InputError(
+            f"`alpha` is {backbone.alpha} with {backbone.network}; expected a number above 0 with a MobileNet, else 1."
+        )
+    shape = (backbone.image_size, backbone.image_size, 3)
+    applications = tf.keras.applications
+    build: Callable[..., tf.keras.Model]
+    scale: Callable[[tf.Tensor], tf.Tensor]
+    settings: dict[str, Any] = {"include_top": False, "weights": None, "input_shape": shape, "pooling": "avg"}
+    match backbone.network:
+        case "mobilenet_v2":
+            build, scale = applications.MobileNetV2, applications.mobilenet_v2.preprocess_input
+            settings["alpha"] = backbone.alpha
+        case "mobilenet_v3_small":
+            build, scale = applications.MobileNetV3Small, applications.mobilenet_v3.preprocess_input
+            settings["alpha"] = backbone.alpha
+        case "efficientnet_b0":
+            build, scale = applications.EfficientNetB0, _scale_for_efficientnet
+        case "resnet50":
+            build, scale = applications.ResNet50, applications.resnet50.preprocess_input
+    network = build(**settings)
+    images = tf.keras.Input(shape)
+    return network, tf.keras.Model(images, network(scale(images)), name=backbone.network)
+
+
+def _check_suffix(weights: Path) -> None:
+    # Keras takes a file of any other name for a TensorFlow checkpoint.
+    if weights.suffix != ".h5":
+        raise InputError(f"{weights}: the name of a weights file ends in .h5. Rename it, or choose another.")
+
+
+def load_backbone(backbone: Backbone) -> tf.keras.Model:
+    """Loads a backbone.
+
+    Args:
+        backbone: Whose weights are a local file; nothing is downloaded.
+
+    Returns:
+        A model of `[batch, image_size, image_size, 3]` float32 pixels in [0, 255] that gives `[batch, dim]` float32,
+        the last layer's features averaged over the image.
+
+    Raises:
+        InputError: The weights file is missing, cannot be read or belongs to another network.
+    """
+    network, model = _build(backbone)
+    remedy = (
+        f"Expected the weights of {backbone.network} without its top (alpha {backbone.alpha}) in an .h5 file: train "
+        "them with `fit_backbone`, or save Keras's own once on a machine with network; docs/images.md shows both."
+    )
+    if not backbone.weights.is_file():
+        raise InputError(f"{backbone.weights}: no such weights file. {remedy}")
+    _check_suffix(backbone.weights)
+    try:
+        network.load_weights(str(backbone.weights))
+    except Exception as error:  # HDF5 and Keras raise half a dozen kinds, none of them shared.
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{backbone.weights}: these weights cannot be loaded ({reason}). {remedy}") from error
+    return model
+
+
+def _save_weights(network: tf.keras.Model, path: Path) -> None:
+    partial = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        network.save_weights(str(partial))
+        partial.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"{path}: the weights cannot be written ({error}). Free some space, or choose a place."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _find_usable(paths: Sequence[str | None], *, root: Path, limits: Limits, image_size: int) -> np.ndarray:
+    """Decodes every image once; `[num_articles]` object, the status of each."""
+    status = np.full(len(paths), "broken", dtype=object)
+
+    def files() -> Iterator[tuple[int, ImageFile]]:
+        for position, (_path, file) in enumerate(read_images(paths, root=root, limits=limits)):
+            if file.status == "ok":
+                yield position, file
+            else:
+                status[position] = file.status
+
+    for positions, _images in decode_images(files(), image_size=image_size, batch_size=32):
+        status[positions] = "ok"
+    return status
+
+
+def _encode_labels(
+    labels: Mapping[str, Sequence[str | None]], usable: np.ndarray
+) -> tuple[dict[str, list[str]], np.ndarray, list[RowCount]]:
+    """Numbers the values of each feature from 0, with -1 for those that teach nothing; `[num_articles, features]`."""
+    classes: dict[str, list[str]] = {}
+    columns: list[np.ndarray] = []
+    counts: list[RowCount] = []
+    for name, values in labels.items():
+        index = look_up(values, fit_vocabulary(values)) - FIRST_INDEX
+        seen = np.bincount(index[usable & (index >= 0)], minlength=index.max(initial=-1) + 1)
+        kept = np.flatnonzero(seen > 1)
+        if len(kept) < 2:
+            raise InputError(
+                f"`{name}`: {len(kept)} value(s) on two or more of {int(usable.sum()):,} usable images; expected at "
+                "least two values. Leave this feature out, or give more images."
+            )
+        classes[name] = [fit_vocabulary(values)[number] for number in kept]
+        columns.append(look_up(values, classes[name]) - FIRST_INDEX)
+        missing = usable & (index < 0)
+        counts += [
+            RowCount("articles", f"image without `{name}`: not taught this feature", int(missing.sum())),
+            RowCount("articles", f"image whose `{name}` no other has: not taught it", int((seen == 1).sum())),
+        ]
+    return classes, np.stack(columns, axis=1), [count for count in counts if count.rows]
+
+
+def _make_step(
+    network: tf.keras.Model, model: tf.keras.Model, num_classes: Sequence[int], schedule: tf.keras.optimizers.schedules
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Makes a training step: images, which of them to flip, `[batch, features]` targets; gives the loss."""
+    # MobileNet's averages follow a thousand steps; few steps here would leave them near where they began.
+    for layer in network.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            layer.momentum = 0.9
+    heads = [tf.keras.layers.Dense(number) for number in num_classes]
+    classifier = tf.keras.Model(model.input, [head(model.output) for head in heads])
+    optimizer = tf.keras.optimizers.Adam(schedule)
+
+    @tf.function
+    def learn(images: tf.Tensor, flipped: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        images = tf.where(flipped[:, tf.newaxis, tf.newaxis, tf.newaxis], images[:, :, ::-1], images)
+        with tf.GradientTape() as tape:
+            loss = tf.constant(0.0)
+            for label, logits in zip(tf.unstack(target, axis=1), classifier(images, training=True), strict=True):
+                known = tf.cast(label >= 0, tf.float32)
+                each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.maximum(label, 0), logits=logits)
+                loss += tf.math.divide_no_nan(tf.reduce_sum(each * known), tf.reduce_sum(known))
+        weights = classifier.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        return loss
+
+    return learn
+
+
+def fit_backbone(
+    *,
+    paths: Sequence[str | None],
+    labels: Mapping[str, Sequence[str | None]],
+    root: Path,
+    backbone: Backbone,
+    limits: Limits | None = None,
+    epochs: int = 10,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+    seed: int = 1,
+    console: Console | None = None,
+) -> FittedBackbone:
+    """Trains a backbone to tell articles' categorical features from their images, and writes its weights.
+
+    Give it only articles that were known before the cutoff: it learns from every row it gets. Images are read anew
+    in each epoch, so memory does not grow with their number.
+
+    Args:
+        paths: `[num_articles]`, relative to `root`; null where an article has no image.
+        labels: For each feature `[num_articles]` values; null and empty ones teach nothing.
+        root: The folder of images.
+        backbone: What to train from random weights; `weights` is the file to write.
+        limits: What is too large to be decoded.
+        epochs: Passes over the images.
+        batch_size: Images of a step.
+        learning_rate: Of Adam, falling to 0 along a cosine.
+        seed: Of weights, order and flips. On one machine the same seed gives the same weights.
+        console: Where the progress bar and the losses are shown.
+
+    Returns:
+        What was learned from.
+
+    Raises:
+        InputError: The folder, the network or a feature will not do, or no image can be used.
+        RunError: The loss is not finite, or the weights cannot be written.
+    """
+    check_root(root)
+    _check_suffix(backbone.weights)
+    lengths = {name: len(values) for name, values in labels.items()}
+    if set(lengths.values()) != {len(paths)}:
+        raise InputError(f"`labels` has lengths {lengths}; expected a feature or more, each of {len(paths):,} values.")
+    limits = limits or Limits()
+    tf.keras.utils.set_random_seed(seed)
+    network, model = _build(backbone)
+    status = _find_usable(paths, root=root, limits=limits, image_size=backbone.image_size)
+    counts = count_statuses(status)
+    usable = status == "ok"
+    if not usable.any():
+        found = "; ".join(f"{row.rows:,} {row.rule}" for row in counts)
+        raise InputError(f"{root}: none of {len(paths):,} images can be used ({found or 'no articles'}).")
+    classes, targets, untaught = _encode_labels(labels, usable)
+    rows = np.flatnonzero(usable & (targets >= 0).any(axis=1))
+    batch_size = min(batch_size, len(rows))
+    steps = len(rows) // batch_size
+    schedule = tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps * epochs)
+    learn = _make_step(network, model, [len(values) for values in classes.values()], schedule)
+
+    losses: list[float] = []
+    with Progress(console=console, disable=console is None or not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("fit backbone", total=steps * epochs)
+        for epoch in range(epochs):
+            random = np.random.default_rng([seed, epoch])
+            order = random.permutation(rows)
+            read = read_images([paths[row] for row in order], root=root, limits=limits)
+            files = ((int(row), file) for row, (_path, file) in zip(order, read, strict=True) if file.status == "ok")
+            total = 0.0
+            for positions, images in decode_images(files, image_size=backbone.image_size, batch_size=batch_size):
+                if len(positions) == batch_size:  # The few left over would spoil the averages; order changes by epoch.
+                    flipped = tf.constant(random.random(batch_size) < 0.5)
+                    total += float(learn(images, flipped, tf.constant(targets[positions])))
+                    progress.advance(task)
+            losses.append(total / steps)
+            if not math.isfinite(losses[-1]):
+                raise RunError(
+                    f"{backbone.network}: the loss of epoch {epoch + 1} is {losses[-1]}. Lower `learning_rate`."
+                )
+            if console is not None:
+                console.print(f"  backbone epoch {epoch + 1}/{epochs}  loss {losses[-1]:.4f}", highlight=False)
+    _save_weights(network, backbone.weights)
+    return FittedBackbone(classes=classes, losses=losses, counts=counts + untaught)

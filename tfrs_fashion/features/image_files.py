@@ -1,0 +1,262 @@
+"""Image files: which can be read, how large they are before anything is decoded, and their pixels in batches."""
+
+import os
+import struct
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_fashion.features.embedding_cache import digest_bytes
+from tfrs_fashion.schema import InputError, RowCount
+
+Status = Literal["ok", "no path", "missing file", "broken", "too large"]
+
+# Bounds what is in memory at once on machines of many cores: so many files, and so many decoded images.
+_PARALLEL = min(8, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is refused before it is decoded.
+
+    Attributes:
+        file_bytes: Largest file.
+        pixels: Largest width times height, as the file's header claims.
+    """
+
+    file_bytes: int = 32 * 2**20
+    pixels: int = 50_000_000
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A file that was looked at.
+
+    Attributes:
+        status: `ok` until it is decoded.
+        digest: Of all its bytes; empty unless `ok`.
+        content: What to decode; empty unless `ok`.
+        width: Pixels.
+        height: Pixels.
+    """
+
+    status: Status
+    digest: str = ""
+    content: bytes = b""
+    width: int = 0
+    height: int = 0
+
+
+def check_root(root: Path) -> None:
+    """Checks the folder that holds the images.
+
+    Raises:
+        InputError: It is not there.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder of images. Give the folder that `image_path` is relative to.")
+
+
+def count_statuses(status: np.ndarray, samples: Mapping[str, Sequence[str]] | None = None) -> list[RowCount]:
+    """Counts articles by what was wrong with their image.
+
+    Args:
+        status: `[num_articles]` object, of `Status`.
+        samples: Some paths by status, to name.
+
+    Returns:
+        One count a cause, without `ok` and without those that no article has.
+    """
+    counts = []
+    for cause in get_args(Status)[1:]:
+        named = ", ".join(map(repr, (samples or {}).get(cause, ())))
+        rule = f"image: {cause}{f', e.g. {named}' if named else ''}"
+        counts.append(RowCount("articles", rule, int((status == cause).sum())))
+    return [count for count in counts if count.rows]
+
+
+def _measure_jpeg(content: bytes) -> tuple[int, int]:
+    place = 2
+    while content[place] == 0xFF:
+        marker = content[place + 1]
+        if marker == 0xFF:  # Padding before a marker.
+            place += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", content, place + 5)
+            return width, height
+        elif 0xD0 <= marker <= 0xD8 or marker == 0x01:
+            place += 2
+        else:
+            place += 2 + max(2, struct.unpack_from(">H", content, place + 2)[0])
+    raise ValueError("no frame header")
+
+
+def _measure_webp(content: bytes) -> tuple[int, int]:
+    match content[12:16]:
+        case b"VP8 ":
+            width, height = struct.unpack_from("<HH", content, 26)
+            return width & 0x3FFF, height & 0x3FFF
+        case b"VP8L":
+            bits = struct.unpack_from("<I", content, 21)[0]
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8X":
+            width_low, width_high, height_low, height_high = struct.unpack_from("<HBHB", content, 24)
+            return (width_high << 16) + width_low + 1, (height_high << 16) + height_low + 1
+    raise ValueError("no WebP")
+
+
+def _first_frame(content: bytes) -> tuple[int, int, bytes]:
+    """Cuts a GIF after its first frame, so that no later one is decoded, and gives its size."""
+    screen_width, screen_height, flags = struct.unpack_from("<HHB", content, 6)
+    place = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+
+    def skip_blocks(place: int) -> int:
+        while content[place]:
+            place += content[place] + 1
+        return place + 1
+
+    while content[place] == 0x21:
+        place = skip_blocks(place + 2)
+    if content[place] != 0x2C:
+        raise ValueError("no frame")
+    width, height, flags = struct.unpack_from("<HHB", content, place + 5)
+    place += 10 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    end = skip_blocks(place + 1)
+    return max(width, screen_width), max(height, screen_height), content[:end] + b";"
+
+
+def measure_image(content: bytes) -> tuple[int, int, bytes]:
+    """Reads an image's size from its header, without decoding it.
+
+    Args:
+        content: A whole JPEG, PNG, GIF, BMP or WebP file.
+
+    Returns:
+        Width and height in pixels, and the bytes to decode: of a GIF, those of its first frame.
+
+    Raises:
+        ValueError: It is none of these, or ends too early.
+    """
+    try:
+        if content.startswith(b"\xff\xd8\xff"):
+            return *_measure_jpeg(content), content
+        if content.startswith(b"\x89PNG\r\n\x1a\n"):
+            width, height = struct.unpack_from(">II", content, 16)
+        elif content.startswith((b"GIF87a", b"GIF89a")):
+            return _first_frame(content)
+        elif content.startswith(b"BM"):
+            width, height = struct.unpack_from("<ii", content, 18)
+        elif content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+            width, height = _measure_webp(content)
+        else:
+            raise ValueError("not an image")
+    except (IndexError, struct.error) as error:
+        raise ValueError("ends too early") from error
+    return abs(width), abs(height), content
+
+
+def read_image(path: str | None, *, root: Path, limits: Limits) -> ImageFile:
+    """Reads one file and looks at its header; what is wrong with it becomes its status.
+
+    Args:
+        path: Relative to `root`, or absolute; null or empty where an article has none.
+        root: A folder.
+        limits: What is too large.
+
+    Returns:
+        The file.
+    """
+    if not isinstance(path, str) or not path.strip():
+        return ImageFile("no path")
+    file = root / path
+    try:
+        # Opening a pipe would wait for ever, reading a device would never end.
+        if not file.is_file():
+            return ImageFile("missing file")
+        with file.open("rb") as opened:
+            content = opened.read(limits.file_bytes + 1)
+    except OSError:
+        return ImageFile("missing file")
+    if len(content) > limits.file_bytes:
+        return ImageFile("too large")
+    try:
+        width, height, first = measure_image(content)
+    except ValueError:
+        return ImageFile("broken")
+    if width * height > limits.pixels:
+        return ImageFile("too large")
+    if width * height == 0:
+        return ImageFile("broken")
+    return ImageFile("ok", digest_bytes(content), first, width, height)
+
+
+def read_images(paths: Iterable[str | None], *, root: Path, limits: Limits) -> Iterator[tuple[str | None, ImageFile]]:
+    """Reads files in parallel and gives them in order; a few are held at once, and `paths` is consumed as they are."""
+    waiting: deque[tuple[str | None, Future[ImageFile]]] = deque()
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        for path in paths:
+            waiting.append((path, pool.submit(read_image, path, root=root, limits=limits)))
+            if len(waiting) > _PARALLEL:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
+
+
+def _shrink_power(file: ImageFile, image_size: int) -> int:
+    """How often a JPEG's sides may be halved while decoding (3 at most) and still be as large as asked for."""
+    if not file.content.startswith(b"\xff\xd8\xff"):
+        return 0
+    return max(power for power in range(4) if power == 0 or min(file.width, file.height) >> power >= image_size)
+
+
+def _decode(content: tf.Tensor, shrink_power: tf.Tensor, image_size: int) -> tf.Tensor:
+    decoders = [partial(tf.io.decode_image, content, channels=3, expand_animations=False)]
+    decoders += [partial(tf.io.decode_jpeg, content, channels=3, ratio=ratio) for ratio in (2, 4, 8)]
+    image = tf.ensure_shape(tf.switch_case(shrink_power, decoders), [None, None, 3])
+    # Means of areas: unlike interpolation they see every pixel, and they need no copy of a large image in float32.
+    return tf.image.resize(image[tf.newaxis], [image_size, image_size], method="area")[0]
+
+
+def decode_images(
+    files: Iterable[tuple[int, ImageFile]], *, image_size: int, batch_size: int
+) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
+    """Decodes in parallel, and stretches every image to a square; those that cannot be decoded are left out.
+
+    Args:
+        files: Positions, and files whose status is `ok`; consumed as batches are asked for, in another thread.
+        image_size: Side of the square, in pixels.
+        batch_size: Images of a batch; the last one may be smaller.
+
+    Yields:
+        `[batch]` int64 positions, and `[batch, image_size, image_size, 3]` float32 in [0, 255].
+
+    Raises:
+        Exception: Whatever `files` raised, once the batches before it were given.
+    """
+    failures: list[Exception] = []
+
+    def contents() -> Iterator[tuple[int, bytes, int]]:
+        # `ignore_errors` shall leave out what cannot be decoded, and nothing else.
+        try:
+            for position, file in files:
+                yield position, file.content, _shrink_power(file, image_size)
+        except Exception as error:
+            failures.append(error)
+
+    signature = (tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32))
+    dataset = tf.data.Dataset.from_generator(contents, output_signature=signature)
+    dataset = dataset.map(
+        lambda position, content, power: (position, _decode(content, power, image_size)), num_parallel_calls=_PARALLEL
+    )
+    for position, images in dataset.ignore_errors().batch(batch_size).prefetch(1):
+        yield position.numpy(), images
+    if failures:
+        raise failures[0]
