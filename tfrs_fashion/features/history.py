@@ -49,7 +49,8 @@ class HistoryFeatureLayer(tf.Module):
     def __init__(self, lookups: HistoryLookups) -> None:
         super().__init__(name="history_features")
         self._index = {
-            role: tf.Variable(index, trainable=False, dtype=tf.int32) for role, index in lookups.index.items()
+            role: tf.Variable(index, trainable=False, dtype=tf.int32, name=role)
+            for role, index in lookups.index.items()
         }
         self.lookups = replace(lookups, index=self._index)
 
@@ -227,7 +228,7 @@ def _describe_sections(count: tf.Tensor, lookups: HistoryLookups) -> dict[str, t
     position = {section: FIRST_INDEX + number for number, section in enumerate(lookups.vocabulary["section"])}
 
     def count_in(sections: tuple[str, ...]) -> tf.Tensor:
-        columns = [position[section] for section in set(sections) & set(position)]
+        columns = [position[section] for section in sorted(set(sections) & set(position))]
         return tf.reduce_sum(tf.gather(count, tf.constant(columns, tf.int32), axis=1), axis=1)
 
     women, men = count_in(lookups.women), count_in(lookups.men)
