@@ -10,7 +10,7 @@ from tfrs_fashion.features.articles import ArticleTable
 from tfrs_fashion.features.text import HashedWords
 from tfrs_fashion.schema import PADDING_INDEX
 
-_SCALE = 8.0
+_SCALE = 2.0
 
 CategoryEncoding = Literal["one_hot", "embedding"]
 
@@ -179,11 +179,11 @@ class EncodedArticles(NamedTuple):
 
     Attributes:
         embedding: `[num_articles, embedding_dim]` float32, at length 1.
-        content: `[num_articles, embedding_dim]` float32, what they are made of alone, at any length.
+        side: `[num_articles, any]` float32, at any length: what they are made of, and how they sold lately.
     """
 
     embedding: tf.Tensor
-    content: tf.Tensor
+    side: tf.Tensor
 
 
 class ArticleEncoder(tf.keras.layers.Layer):
@@ -196,6 +196,8 @@ class ArticleEncoder(tf.keras.layers.Layer):
         id_index: `[num_articles + 2]` int32, the row of each article's own embedding; 0 for those without one.
         table: Of the cutoff: categorical features, numbers and vectors.
         words: Of the descriptions; None leaves text out.
+        weeks: `[num_weeks, num_articles + 2, num_features]` float32, NaN where unknown: what was known of each article
+            so many weeks before the cutoff.
         embedding_dim: Width.
         content_scale: Length that content starts with, relative to an own embedding.
         encoding: Of the categorical features.
@@ -208,11 +210,12 @@ class ArticleEncoder(tf.keras.layers.Layer):
         id_index: np.ndarray,
         table: ArticleTable,
         words: HashedWords | None,
+        weeks: np.ndarray,
         *,
         embedding_dim: int,
         content_scale: float,
         encoding: CategoryEncoding = "one_hot",
-        num_bins: int = 20,
+        num_bins: int = 16,
         seed: int,
     ) -> None:
         super().__init__(name="article_encoder")
@@ -245,6 +248,9 @@ class ArticleEncoder(tf.keras.layers.Layer):
             if width
             else None
         )
+        self._weeks = tf.constant(weeks, tf.float32)
+        self._week_encoder = NumberEncoder(weeks.shape[2], num_bins)
+        self._week_encoder.fit(_sample_rows(weeks, seed=seed))
 
     def _content(self, article_index: tf.Tensor) -> tf.Tensor:
         content = self._categories(tf.gather(self._index, article_index))
@@ -256,15 +262,27 @@ class ArticleEncoder(tf.keras.layers.Layer):
             content += tf.matmul(dense, self._dense_kernel)
         return content
 
-    def call(self, article_index: tf.Tensor, keep: tf.Tensor | None = None) -> EncodedArticles:
+    def call(self, article_index: tf.Tensor, week: tf.Tensor, keep: tf.Tensor | None = None) -> EncodedArticles:
         """Encodes articles.
 
         Args:
             article_index: `[num_articles]` int32.
+            week: Scalar int32, whole weeks before the cutoff.
             keep: `[num_articles]` float32, 0 where the own embedding is dropped, so that content learns to stand alone.
         """
         row = tf.gather(self._id_index, article_index)
         kept = tf.cast(row > 0, tf.float32) * (1.0 if keep is None else keep)
         own = tf.gather(self._id_embedding, row) * kept[:, tf.newaxis]
         content = self._content(article_index)
-        return EncodedArticles(tf.math.l2_normalize(own + content, axis=1, epsilon=1e-6), content)
+        sales = self._week_encoder(tf.gather(self._weeks[week], article_index))
+        return EncodedArticles(
+            embedding=tf.math.l2_normalize(own + content, axis=1, epsilon=1e-6),
+            side=tf.concat([content, sales], axis=1),
+        )
+
+
+def _sample_rows(weeks: np.ndarray, *, seed: int, limit: int = 1_000_000) -> np.ndarray:
+    """Draws rows of all weeks, `[num_rows, num_features]`."""
+    rows = weeks.reshape(weeks.shape[0] * weeks.shape[1], weeks.shape[2])
+    chosen = np.random.default_rng(seed).integers(len(rows), size=min(len(rows), limit))
+    return rows[np.sort(chosen)]

@@ -58,12 +58,13 @@ class HistoryEncoder(tf.keras.layers.Layer):
             axis=1,
         )
 
-    def call(self, bought: BoughtArticles, embedding: tf.Tensor, now: tf.Tensor) -> tf.Tensor:
+    def call(self, bought: BoughtArticles, embedding: tf.Tensor, weight: tf.Tensor, now: tf.Tensor) -> tf.Tensor:
         """Encodes histories.
 
         Args:
             bought: The distinct articles of each history.
             embedding: `[num_pairs, embedding_dim]` float32, of these articles, at length 1.
+            weight: `[num_pairs, 2]` float32, added to the logarithm of each article's two weights.
             now: `[batch]` int64, seconds since 1970.
 
         Returns:
@@ -71,7 +72,7 @@ class HistoryEncoder(tf.keras.layers.Layer):
         """
         num_rows = tf.shape(now, out_type=tf.int64)[0]
         start = self._power * tf.math.log(bought.decayed[:, self._base_time_scale] + 1e-3)
-        log_weight = self._weight(self._hidden(self._features(bought, now))) + start[:, tf.newaxis]
+        log_weight = self._weight(self._hidden(self._features(bought, now))) + start[:, tf.newaxis] + weight
         weight = tf.exp(tf.clip_by_value(log_weight, -12.0, 6.0))
 
         def total(values: tf.Tensor) -> tf.Tensor:

@@ -75,11 +75,12 @@ class TwoTowerModel(tfrs.Model):
         # Every article of the batch is encoded once, whatever the number of histories that hold it.
         articles, order = tf.unique(tf.concat([candidates, strongest.article_index], axis=0))
         keep = tf.cast(tf.random.uniform(tf.shape(articles)) >= self._article_dropout, tf.float32)
-        encoded = self.encoder(articles, keep)
+        encoded = self.encoder(articles, week, keep)
         num_candidates = tf.size(candidates)
         query = self.query_tower(
             strongest,
             tf.gather(encoded.embedding, order[num_candidates:]),
+            tf.gather(self.query_tower.weigh(encoded.side), order[num_candidates:]),
             histories,
             self._history_features(histories, now),
             now,

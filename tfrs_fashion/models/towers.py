@@ -41,14 +41,11 @@ def residual(hidden_dims: Sequence[int], output_dim: int, *, seed: int) -> tf.ke
 
 
 class CandidateTower(tf.keras.Model):
-    """Article embeddings, moved by what the article sold lately, with a bias, at length 1.
+    """Article embeddings with a bias, scaled and moved by what an article is made of and how it sold lately.
 
     Args:
         encoder: Shared with the histories of the query tower.
         initial_bias: `[num_articles + 2]` float32, e.g. from popularity.
-        weeks: `[num_weeks, num_articles + 2, num_features]` float32, NaN where unknown: what was known of each article
-            so many weeks before the cutoff.
-        num_bins: Bins of each of these features.
         embedding_dim: Width before the bias.
         hidden_dims: Widths of a deep tower.
         seed: Of the initial weights.
@@ -59,8 +56,6 @@ class CandidateTower(tf.keras.Model):
         encoder: ArticleEncoder,
         initial_bias: np.ndarray,
         *,
-        weeks: np.ndarray,
-        num_bins: int,
         embedding_dim: int,
         hidden_dims: Sequence[int] = (),
         seed: int = 1,
@@ -70,12 +65,8 @@ class CandidateTower(tf.keras.Model):
         self._bias = self.add_weight(
             "bias", initial_bias.shape, initializer=tf.keras.initializers.Constant(initial_bias)
         )
-        self._weeks = tf.constant(weeks, tf.float32)
-        self._week_encoder = NumberEncoder(weeks.shape[2], num_bins)
-        self._week_encoder.fit(_sample_rows(weeks, seed=seed))
-        # Recent sales and content move the embedding and the bias, from nothing.
-        self._from_week = tf.keras.layers.Dense(embedding_dim + 1, kernel_initializer="zeros")
-        self._bias_from_content = tf.keras.layers.Dense(1, kernel_initializer="zeros", use_bias=False)
+        self._move = tf.keras.layers.Dense(embedding_dim + 1, kernel_initializer="zeros", use_bias=False)
+        self._log_scale = tf.keras.layers.Dense(1, kernel_initializer="zeros", use_bias=False)
         self._deep = residual(hidden_dims, embedding_dim + 1, seed=seed)
 
     def call(
@@ -94,27 +85,15 @@ class CandidateTower(tf.keras.Model):
             keep: `[num_candidates]` float32, 0 where what belongs to the article alone is dropped.
 
         Returns:
-            `[num_candidates, embedding_dim + 1]` float32.
+            `[num_candidates, embedding_dim + 1]` float32, of any length.
         """
-        embedding, content = self._encoder(article_index) if encoded is None else encoded
+        embedding, side = self._encoder(article_index, week) if encoded is None else encoded
         bias = tf.gather(self._bias, article_index) * (1.0 if keep is None else keep)
-        bias = bias[:, tf.newaxis] + self._bias_from_content(content)
-        candidate = tf.concat([embedding, bias], axis=1)
-        sides = [embedding]
-        if self._week_encoder.output_dim:
-            sales = self._week_encoder(tf.gather(self._weeks[week], article_index))
-            candidate += self._from_week(sales)
-            sides.append(sales)
+        scaled = embedding * tf.exp(tf.clip_by_value(self._log_scale(side), -2.0, 2.0))
+        candidate = tf.concat([scaled, bias[:, tf.newaxis]], axis=1) + self._move(side)
         if self._deep is not None:
-            candidate += self._deep(tf.concat(sides, axis=1))
-        return tf.math.l2_normalize(candidate, axis=1)
-
-
-def _sample_rows(weeks: np.ndarray, *, seed: int, limit: int = 1_000_000) -> np.ndarray:
-    """Draws rows of all weeks, `[num_rows, num_features]`."""
-    rows = weeks.reshape(weeks.shape[0] * weeks.shape[1], weeks.shape[2])
-    chosen = np.random.default_rng(seed).integers(len(rows), size=min(len(rows), limit))
-    return rows[np.sort(chosen)]
+            candidate += self._deep(tf.concat([embedding, side], axis=1))
+        return candidate
 
 
 class QueryTower(tf.keras.Model):
@@ -175,6 +154,7 @@ class QueryTower(tf.keras.Model):
         )
         self._numbers = NumberEncoder(num_profile_numbers + num_history_numbers, num_bins)
         self._from_numbers = tf.keras.layers.Dense(embedding_dim + 1, kernel_initializer="zeros")
+        self._weigh = tf.keras.layers.Dense(2, kernel_initializer="zeros", use_bias=False)
         self._bias = self.add_weight("bias", [], initializer="ones")
         self._deep = residual(hidden_dims, embedding_dim + 1, seed=seed)
 
@@ -194,10 +174,20 @@ class QueryTower(tf.keras.Model):
         strength = bought.decayed[:, self._base_time_scale]
         return bought, keep_strongest(bought, strength, limit=self._num_articles)
 
+    def weigh(self, side: tf.Tensor) -> tf.Tensor:
+        """Tells how much articles of a history weigh by what they are, `[num_articles, 2]` float32.
+
+        Args:
+            side: `[num_articles, any]` float32; see `EncodedArticles`.
+        """
+        weight: tf.Tensor = self._weigh(side)
+        return weight
+
     def call(
         self,
         bought: BoughtArticles,
         embedding: tf.Tensor,
+        weight: tf.Tensor,
         histories: Histories,
         features: HistoryFeatures,
         now: tf.Tensor,
@@ -208,6 +198,7 @@ class QueryTower(tf.keras.Model):
         Args:
             bought: The strongest articles of each history; see `read`.
             embedding: `[num_pairs, embedding_dim]` float32, of these articles.
+            weight: `[num_pairs, 2]` float32, of these articles; see `weigh`.
             histories: Of the batch, for customer and profile.
             features: Of the same histories.
             now: `[batch]` int64, seconds since 1970.
@@ -216,7 +207,7 @@ class QueryTower(tf.keras.Model):
         Returns:
             `[batch, embedding_dim + 1]` float32.
         """
-        query = self._history(bought, embedding, now)
+        query = self._history(bought, embedding, weight, now)
         known = histories.customer_index < tf.shape(self._id_index)[0]
         row = tf.gather(self._id_index, tf.where(known, histories.customer_index, 0)) * (1 if keep is None else keep)
         query += tf.gather(self._customer_embedding, row)

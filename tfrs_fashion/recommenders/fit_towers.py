@@ -112,6 +112,7 @@ def fit_two_tower(
         _number_rows(articles.num_baskets >= min_baskets),
         articles,
         hash_texts(articles.description.tolist(), num_buckets=num_text_buckets) if num_text_buckets else None,
+        weeks.values,
         embedding_dim=embedding_dim,
         content_scale=content_scale,
         encoding=categorical_encoding,
@@ -134,6 +135,7 @@ def fit_two_tower(
         "hidden_dims": list(hidden_dims),
         "seed": seed,
         "history_length": history_length,
+        "side_dim": int(encoder(tf.zeros([0], tf.int32), tf.constant(0)).side.shape[1]),
     }
     query_tower = make_query_tower(settings, view.lookups)
     history_features = make_history_layer(view.lookups)
@@ -148,8 +150,6 @@ def fit_two_tower(
     candidate_tower = CandidateTower(
         encoder,
         np.where(articles.num_baskets > 0, 0.1 * (log_count - log_count[articles.num_baskets > 0].mean()), 0.0),
-        weeks=weeks.values,
-        num_bins=num_bins,
         embedding_dim=embedding_dim,
         hidden_dims=hidden_dims,
         seed=seed,
@@ -176,10 +176,17 @@ def fit_two_tower(
 
     def recommender(epochs: int = 0, curves: dict[str, list[float]] | None = None) -> TwoTower:
         everything = np.arange(size, dtype=np.int32)
+
+        def read(rows: tf.Tensor) -> tf.Tensor:
+            embedding, side = encoder(rows, tf.constant(0))
+            return tf.concat([embedding, query_tower.weigh(side)], axis=1)
+
+        embedding_and_weight = _in_batches(read, everything, width=embedding_dim + 2)
         return TwoTower(
-            model.query_tower,
+            query_tower,
             history_features,
-            _in_batches(lambda rows: encoder(rows).embedding, everything, width=embedding_dim),
+            embedding_and_weight[:, :embedding_dim],
+            embedding_and_weight[:, embedding_dim:],
             in_store=candidates(articles.in_store),
             never_sold=candidates(articles.never_sold),
             settings=settings,

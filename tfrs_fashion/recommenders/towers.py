@@ -45,6 +45,7 @@ class TwoTower(tf.Module):
         query_tower: Built, with its weights.
         history_features: Computes the features of histories.
         article_embedding: `[num_articles + 2, embedding_dim]` float32, what histories are made of.
+        article_weight: `[num_articles + 2, 2]` float32; see `QueryTower.weigh`.
         in_store: The articles to recommend.
         never_sold: The articles that the catalogue lists and that were never sold.
         settings: What the query tower was made from; see `make_query_tower`.
@@ -60,6 +61,7 @@ class TwoTower(tf.Module):
         query_tower: QueryTower,
         history_features: HistoryFeatureLayer | NoHistoryFeatures,
         article_embedding: np.ndarray,
+        article_weight: np.ndarray,
         *,
         in_store: CandidateSet,
         never_sold: CandidateSet,
@@ -76,6 +78,7 @@ class TwoTower(tf.Module):
         self._query_tower = query_tower
         self._history_features = history_features
         self._article_embedding = tf.Variable(article_embedding, trainable=False, dtype=tf.float32)
+        self._article_weight = tf.Variable(article_weight, trainable=False, dtype=tf.float32)
         self._in_store = in_store
         self._never_sold = never_sold
         self._index: Exact | Scann = Exact(*in_store)
@@ -86,6 +89,7 @@ class TwoTower(tf.Module):
             self._query_tower,
             self._history_features,
             self._article_embedding.numpy(),
+            self._article_weight.numpy(),
             in_store=self._in_store,
             never_sold=self._never_sold,
             settings=self._settings,
@@ -105,17 +109,20 @@ class TwoTower(tf.Module):
         if self.history_length is not None:
             histories = histories.last(self.history_length)
         _bought, strongest = self._query_tower.read(histories, now)
-        embedding = tf.gather(self._article_embedding, strongest.article_index)
-        return self._query_tower(strongest, embedding, histories, self._history_features(histories, now), now)
+        embedding, weight = (
+            tf.gather(values, strongest.article_index) for values in (self._article_embedding, self._article_weight)
+        )
+        return self._query_tower(strongest, embedding, weight, histories, self._history_features(histories, now), now)
 
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
-        """Recommends the k nearest candidates; see `Recommender`. The score is the cosine."""
+        """Recommends the k nearest candidates; see `Recommender`. The score is the inner product."""
         return with_source(*self._index(self.embed(histories, now), k=k, exclude=exclude), self.name)
 
     def save(self, folder: Path) -> None:
         """Writes the query tower's weights and lookups, and the embeddings of articles and candidates."""
         arrays = {f"weight_{number:02d}": weight for number, weight in enumerate(self._query_tower.get_weights())}
         arrays["article_embedding"] = self._article_embedding.numpy()
+        arrays["article_weight"] = self._article_weight.numpy()
         for name in ("in_store", "never_sold"):
             found = getattr(self, f"_{name}")
             arrays |= {f"{name}_embedding": found.embedding, f"{name}_index": found.article_index}
@@ -142,7 +149,14 @@ class TwoTower(tf.Module):
             name: CandidateSet(arrays[f"{name}_embedding"], arrays[f"{name}_index"])
             for name in ("in_store", "never_sold")
         }
-        return cls(query_tower, make_history_layer(lookups), arrays["article_embedding"], **candidates, **stored)
+        return cls(
+            query_tower,
+            make_history_layer(lookups),
+            arrays["article_embedding"],
+            arrays["article_weight"],
+            **candidates,
+            **stored,
+        )
 
 
 def make_history_layer(lookups: HistoryLookups | None) -> HistoryFeatureLayer | NoHistoryFeatures:
@@ -154,13 +168,14 @@ def make_query_tower(settings: dict[str, Any], lookups: HistoryLookups | None) -
     """Makes a query tower whose weights all exist, by embedding an empty history.
 
     Args:
-        settings: `history_length`, and what `QueryTower` takes beside what the lookups tell.
+        settings: `history_length`, `side_dim` (of `EncodedArticles`) and what `QueryTower` takes beside what the lookups
+            tell.
         lookups: Of the history features.
     """
     tower = QueryTower(
         history_sizes=() if lookups is None else categorical_sizes(lookups),
         num_history_numbers=0 if lookups is None else len(number_names(lookups)),
-        **{name: value for name, value in settings.items() if name != "history_length"},
+        **{name: value for name, value in settings.items() if name not in ("history_length", "side_dim")},
     )
     histories = Histories.empty(
         1, num_features=len(settings["profile_sizes"]), num_numbers=settings["num_profile_numbers"]
@@ -168,5 +183,6 @@ def make_query_tower(settings: dict[str, Any], lookups: HistoryLookups | None) -
     now = tf.zeros([1], tf.int64)
     _bought, strongest = tower.read(histories, now)
     features = make_history_layer(lookups)(histories, now)
-    tower(strongest, tf.zeros([0, settings["embedding_dim"]]), histories, features, now)
+    weight = tower.weigh(tf.zeros([0, settings["side_dim"]]))
+    tower(strongest, tf.zeros([0, settings["embedding_dim"]]), weight, histories, features, now)
     return tower
