@@ -45,12 +45,12 @@ def second(text: str) -> int:
 
 
 NOW = second("2020-07-15T12:00")
-# Articles 2 to 6; nothing is known of 0 and 1. Article 6 has no colour.
+# Articles 2 to 7; nothing is known of 0 and 1. Article 6 has no colour; all that article 7 is, is out of vocabulary.
 LOOKUPS = HistoryLookups(
     index={
-        "colour": np.array([0, 0, 3, 2, 3, 2, 0], np.int32),
-        "garment_group": np.array([0, 0, 2, 2, 3, 4, 4], np.int32),
-        "section": np.array([0, 0, 4, 4, 5, 3, 2], np.int32),
+        "colour": np.array([0, 0, 3, 2, 3, 2, 0, 1], np.int32),
+        "garment_group": np.array([0, 0, 2, 2, 3, 4, 4, 1], np.int32),
+        "section": np.array([0, 0, 4, 4, 5, 3, 2, 1], np.int32),
     },
     vocabulary={
         "colour": ["blue", "red"],
@@ -273,8 +273,11 @@ def slow_features(row: list[Event], now: int, lookups: HistoryLookups) -> dict[s
         slots = [channel if 1 <= channel <= MAX_SALES_CHANNEL_ID else MAX_SALES_CHANNEL_ID + 1 for channel in ids]
         channels += [min(slots)] if slots else []
     channel = most_frequent(channels)
-    names = ["", "", *lookups.vocabulary["section"]]
+    names = ["", "rare", *lookups.vocabulary["section"]]
     sections = [names[value("section", event)] for event in row if value("section", event)]
+    # Only values of the vocabulary can be favourites.
+    colours = [value("colour", event) for event in row if season(event.time) == season(now)]
+    garment_groups = [value("garment_group", event) for event in row]
     women, men = (sum(section in part for section in sections) for part in (lookups.women, lookups.men))
     found = {
         "has_history": int(bool(row)),
@@ -297,12 +300,8 @@ def slow_features(row: list[Event], now: int, lookups: HistoryLookups) -> dict[s
         "predicted_kids": mean([section in lookups.kids for section in sections]),
         "section_share_of_others": mean([section not in lookups.section_shares for section in sections]),
         "preferred_sales_channel": {0: 0, MAX_SALES_CHANNEL_ID + 1: 1}.get(channel, channel + 1),
-        "favourite_colour_this_season": most_frequent(
-            [value("colour", event) for event in row if value("colour", event) and season(event.time) == season(now)]
-        ),
-        "favourite_garment_group": most_frequent(
-            [value("garment_group", event) for event in row if value("garment_group", event)]
-        ),
+        "favourite_colour_this_season": most_frequent([colour for colour in colours if colour >= FIRST_INDEX]),
+        "favourite_garment_group": most_frequent([group for group in garment_groups if group >= FIRST_INDEX]),
     }
     return found | {
         f"section_share/{name}": mean([section == name for section in sections]) for name in lookups.section_shares
@@ -310,13 +309,13 @@ def slow_features(row: list[Event], now: int, lookups: HistoryLookups) -> dict[s
 
 
 # Few values of each kind, so that duplicates in a basket, repeats and ties all come up, and the edges of windows do.
-# Article 7 is one that the lookups lack.
+# Article 8 is one that the lookups lack.
 AGES = [0, 1, 30 * SECONDS_A_DAY, 30 * SECONDS_A_DAY + 1, 100 * SECONDS_A_DAY, 320 * SECONDS_A_DAY - 1]
 AGES += [320 * SECONDS_A_DAY, 410 * SECONDS_A_DAY, 410 * SECONDS_A_DAY + 1, 5000 * SECONDS_A_DAY]
 events = st.builds(
     Event,
     time=st.sampled_from([NOW - age for age in AGES]),
-    article_index=st.integers(1, 7),
+    article_index=st.integers(1, 8),
     price=st.sampled_from([NAN, 0.0, 0.5, 20.0, 1e9]),
     quantity=st.sampled_from([1, 2, 1_000_000]),
     discount=st.sampled_from([NAN, 0.0, 0.25, 1.0]),

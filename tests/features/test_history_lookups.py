@@ -1,8 +1,11 @@
 from typing import Any
 
+import ibis
 import numpy as np
+import pandas as pd
 import pytest
 
+from tfrs_fashion.data.split import Split
 from tfrs_fashion.features.articles import ArticleTable
 from tfrs_fashion.features.history_lookups import (
     MAX_ROLE_VALUES,
@@ -10,11 +13,14 @@ from tfrs_fashion.features.history_lookups import (
     MAX_SECTION_SHARES,
     categorical_names,
     categorical_sizes,
+    check_roles,
     make_history_lookups,
     number_names,
 )
+from tfrs_fashion.features.timelines import Timelines
+from tfrs_fashion.features.view import make_view
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
-from tfrs_fashion.schema import FIRST_INDEX, InputError
+from tfrs_fashion.schema import FIRST_INDEX, InputError, Tables
 from tfrs_fashion.sections import RolesConfig
 
 ALWAYS_THERE = (
@@ -47,10 +53,12 @@ def make_table(**columns: list[str]) -> ArticleTable:
         article_id=np.array([f"a{number}" for number in range(num_articles)], dtype=object),
         categorical=categorical,
         vocabulary=vocabulary,
-        price=np.full(size, np.nan, np.float32),
+        numbers={},
+        vectors=np.zeros([size, 0], np.float32),
         description=np.full(size, "", dtype=object),
         num_baskets=np.zeros(size, np.int64),
         in_store=np.zeros(0, np.int32),
+        never_sold=np.zeros(0, np.int32),
     )
 
 
@@ -78,7 +86,12 @@ def test_each_role_reads_its_own_column() -> None:
         "favourite_garment_group",
     )
     assert categorical_sizes(lookups) == (MAX_SALES_CHANNEL_ID + 2, 4, 4)
-    assert number_names(lookups) == (*ALWAYS_THERE, "section_share/Ladies", "section_share/Men")
+    assert number_names(lookups) == (
+        *ALWAYS_THERE,
+        "section_share/Ladies",
+        "section_share/Men",
+        "section_share_of_others",
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +105,7 @@ def test_each_role_reads_its_own_column() -> None:
 )
 def test_guesses_exist_where_sections_are_declared(declared: dict[str, Any], names: tuple[str, ...]) -> None:
     lookups = make_history_lookups(make_table(part=["Ladies", "Men", "Kids"]), RolesConfig(section="part", **declared))
-    assert number_names(lookups)[len(ALWAYS_THERE) : -3] == names
+    assert number_names(lookups)[len(ALWAYS_THERE) : -4] == names
 
 
 def test_small_sections_share_one_column() -> None:
@@ -108,12 +121,12 @@ def test_small_sections_share_one_column() -> None:
 
 def test_a_section_may_be_called_others() -> None:
     lookups = make_history_lookups(make_table(part=["of_others", "other"]), RolesConfig(section="part"))
-    assert len(set(number_names(lookups))) == len(ALWAYS_THERE) + 2
+    assert len(set(number_names(lookups))) == len(ALWAYS_THERE) + 3
 
 
 def test_a_column_without_values_has_no_shares() -> None:
     lookups = make_history_lookups(make_table(part=["", ""]), RolesConfig(section="part", colour="part"))
-    assert number_names(lookups) == ALWAYS_THERE
+    assert number_names(lookups) == (*ALWAYS_THERE, "section_share_of_others")
     assert categorical_sizes(lookups)[-1] == FIRST_INDEX
 
 
@@ -137,16 +150,38 @@ def test_a_role_of_too_many_values() -> None:
         make_history_lookups(make_table(shade=values), RolesConfig(colour="shade"))
 
 
+def test_sections_without_a_column_are_no_guess() -> None:
+    lookups = make_history_lookups(make_table(part=["Men"]), RolesConfig(men=("Men",), kids=("Kids",)))
+    assert number_names(lookups) == ALWAYS_THERE
+
+
+CATALOGUE = ibis.memtable(pd.DataFrame({"part": ["Men", None, "Ladies", "Men"], "number": [1, 2, 1, 1]}))
+
+
 @pytest.mark.parametrize("part", ["women", "men", "kids"])
 def test_declared_sections_that_do_not_exist(part: str) -> None:
     declared: dict[str, Any] = {part: ("Ladieswear",)}
     with pytest.raises(InputError) as caught:
-        make_history_lookups(make_table(part=["Men", "Ladies"]), RolesConfig(section="part", **declared))
+        check_roles(CATALOGUE, RolesConfig(section="part", **declared))
     assert str(caught.value) == (
-        f"features.roles.{part}: 'Ladieswear' should be values of the column `features.roles.section`, but none is; "
-        "`part` has 2: 'Ladies', 'Men'. Spell them as the articles do, or leave the list empty."
+        f"features.roles.{part}: 'Ladieswear' should be values of the column `features.roles.section`, but no article "
+        "has one; `part` has 2: 'Ladies', 'Men'. Spell them as the articles do, or leave the list empty."
     )
-    with pytest.raises(InputError, match=r"but none is; no column is one\. Spell"):
-        make_history_lookups(make_table(part=["Men"]), RolesConfig(**declared))
-    with pytest.raises(InputError, match=r"but none is; `part` has 0: none\. Spell"):
-        make_history_lookups(make_table(part=[""]), RolesConfig(section="part", **declared))
+    with pytest.raises(InputError, match=r"but no article has one; it names none\. Spell"):
+        check_roles(CATALOGUE, RolesConfig(**declared))
+
+
+def test_declared_sections_that_exist() -> None:
+    check_roles(CATALOGUE, RolesConfig())
+    check_roles(CATALOGUE, RolesConfig(section="part", men=("Men", "not yet made"), women=("Ladies",)))
+    check_roles(CATALOGUE, RolesConfig(section="number", kids=("2",)))
+
+
+def test_a_view_with_features_of_histories_checks_the_roles(
+    tables: Tables, timelines: Timelines, splits: dict[str, Split]
+) -> None:
+    roles = RolesConfig(section="section", women=("Ladies' wear",))
+    settings: dict[str, Any] = {"categorical": ("section",), "roles": roles, "in_store_days": 28}
+    with pytest.raises(InputError, match=r"features\.roles\.women: \"Ladies' wear\" should be values of the column"):
+        make_view(tables, timelines, splits["test"], history=True, **settings)
+    assert make_view(tables, timelines, splits["test"], history=False, **settings).lookups is None

@@ -224,7 +224,8 @@ def _known_or_zero(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _describe_sections(count: tf.Tensor, lookups: HistoryLookups) -> dict[str, tf.Tensor]:
     """Which parts of the shop were bought in, from `[batch, sections + 2]` counts of events."""
     count = tf.cast(count, tf.float64)
-    total = tf.reduce_sum(count[:, FIRST_INDEX:], axis=1)
+    # A section that is too rare for the vocabulary is one of the others.
+    total = tf.reduce_sum(count[:, OUT_OF_VOCABULARY_INDEX:], axis=1)
     position = {section: FIRST_INDEX + number for number, section in enumerate(lookups.vocabulary["section"])}
 
     def count_in(sections: tuple[str, ...]) -> tf.Tensor:

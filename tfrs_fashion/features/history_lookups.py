@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ibis
 import numpy as np
 
 from tfrs_fashion.features.articles import ArticleTable
@@ -43,6 +44,34 @@ class HistoryLookups:
         return len(self.vocabulary[role]) + FIRST_INDEX
 
 
+def check_roles(articles: ibis.Table, roles: RolesConfig) -> None:
+    """Checks that there are articles in the sections that are declared to be for women, for men and for children.
+
+    One misspelt would otherwise be a feature that is always 0. The whole catalogue is asked, since at an early cutoff
+    a section may not have been sold yet.
+
+    Args:
+        articles: The whole catalogue; has the column that `roles.section` names.
+        roles: As declared.
+
+    Raises:
+        InputError: No article is in any of the sections declared for one of them, or no column is the section.
+    """
+    declared = {"women": roles.women, "men": roles.men, "kids": roles.kids}
+    declared = {part: values for part, values in declared.items() if values}
+    sections: list[str] = []
+    if declared and roles.section:
+        column = articles[roles.section].cast("string")
+        sections = sorted(articles.filter(column.notnull()).select(section=column).distinct().execute()["section"])
+    for part, values in declared.items():
+        if not set(values) & set(sections):
+            found = f"`{roles.section}` has {len(sections):,}: {_show(sections)}" if roles.section else "it names none"
+            raise InputError(
+                f"features.roles.{part}: {_show(values)} should be values of the column `features.roles.section`, but "
+                f"no article has one; {found}. Spell them as the articles do, or leave the list empty."
+            )
+
+
 def make_history_lookups(table: ArticleTable, roles: RolesConfig) -> HistoryLookups:
     """Makes the lookups of a cutoff.
 
@@ -51,8 +80,7 @@ def make_history_lookups(table: ArticleTable, roles: RolesConfig) -> HistoryLook
         roles: Which of its categorical columns play which part; features of a role that none plays do not exist.
 
     Raises:
-        InputError: A role names a column that is not encoded, or one with too many values; no section is among those
-            declared to be for women, for men or for children.
+        InputError: A role names a column that is not encoded, or one with too many values.
     """
     columns = {"colour": roles.colour, "garment_group": roles.garment_group, "section": roles.section}
     columns = {role: column for role, column in columns.items() if column}
@@ -68,25 +96,23 @@ def make_history_lookups(table: ArticleTable, roles: RolesConfig) -> HistoryLook
                 f"features.roles.{role}: `{column}` has {len(table.vocabulary[column]):,} values, expected at most "
                 f"{MAX_ROLE_VALUES:,}: a favourite among so many says little. Name a broader column."
             )
-    index = {role: table.categorical[column] for role, column in columns.items()}
     vocabulary = {role: table.vocabulary[column] for role, column in columns.items()}
-    sections = vocabulary.get("section", [])
-    declared = {"women": roles.women, "men": roles.men, "kids": roles.kids}
-    for part, values in declared.items():
-        if values and not set(values) & set(sections):
-            found = (
-                f"`{roles.section}` has {len(sections):,}: {_show(sections)}" if roles.section else "no column is one"
-            )
-            raise InputError(
-                f"features.roles.{part}: {_show(values)} should be values of the column `features.roles.section`, but "
-                f"none is; {found}. Spell them as the articles do, or leave the list empty."
-            )
     shares: tuple[str, ...] = ()
-    if "section" in index:
-        num_articles = np.bincount(index["section"], minlength=len(sections) + FIRST_INDEX)[FIRST_INDEX:]
+    if roles.section:
+        sections = vocabulary["section"]
+        num_articles = np.bincount(table.categorical[roles.section], minlength=len(sections) + FIRST_INDEX)[
+            FIRST_INDEX:
+        ]
         largest = np.argsort(-num_articles, kind="stable")[:MAX_SECTION_SHARES]
         shares = tuple(sections[position] for position in largest)
-    return HistoryLookups(index=index, vocabulary=vocabulary, section_shares=shares, **declared)
+    return HistoryLookups(
+        index={role: table.categorical[column] for role, column in columns.items()},
+        vocabulary=vocabulary,
+        section_shares=shares,
+        women=roles.women if roles.section else (),
+        men=roles.men if roles.section else (),
+        kids=roles.kids if roles.section else (),
+    )
 
 
 def _show(values: Sequence[str]) -> str:
@@ -106,7 +132,7 @@ def number_names(lookups: HistoryLookups) -> tuple[str, ...]:
     if lookups.kids:
         names.append("predicted_kids")
     names += [f"section_share/{section}" for section in lookups.section_shares]
-    if "section" in lookups.index and len(lookups.section_shares) < len(lookups.vocabulary["section"]):
+    if "section" in lookups.index:
         names.append("section_share_of_others")
     return tuple(names)
 

@@ -9,7 +9,7 @@ import numpy as np
 from tfrs_fashion.data.split import Split, cutoff_seconds, seconds_since_1970, visible
 from tfrs_fashion.features.article_weeks import ArticleWeeks, make_article_weeks, read_article_weeks
 from tfrs_fashion.features.articles import ArticleTable, make_article_table
-from tfrs_fashion.features.history_lookups import HistoryLookups, make_history_lookups
+from tfrs_fashion.features.history_lookups import HistoryLookups, check_roles, make_history_lookups
 from tfrs_fashion.features.inputs import Profiles, encode_profiles
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.vocabulary import fit_vocabulary
@@ -101,7 +101,7 @@ def make_view(
         in_store_days: An article is in store if it was sold in so many days before the cutoff.
 
     Raises:
-        InputError: The articles lack a column, or a role names one that is not encoded.
+        InputError: The articles lack a column, or a role names one that is not encoded; see `check_roles`.
     """
     roles = roles or RolesConfig()
     transactions = visible(split, tables.transactions)
@@ -120,6 +120,9 @@ def make_view(
     )
     if vectors is not None:
         articles = replace(articles, vectors=vectors[: articles.num_articles + FIRST_INDEX])
+    lookups = make_history_lookups(articles, roles) if history else None
+    if history:
+        check_roles(tables.articles, roles)
     return View(
         split=split,
         tables=replace(tables, transactions=transactions),
@@ -128,6 +131,6 @@ def make_view(
         profile_vocabulary=vocabulary,
         profiles=encode_profiles(cut, vocabulary),
         now=cutoff[: cut.num_customers + FIRST_INDEX],
-        lookups=make_history_lookups(articles, roles) if history else None,
+        lookups=lookups,
         category=roles.category if article_weeks else None,
     )
