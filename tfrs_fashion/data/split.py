@@ -104,7 +104,7 @@ def cutoff_seconds(split: Split, num_customers: int) -> np.ndarray:
     """
     seconds = np.full(num_customers + 2, seconds_since_1970(split.as_of), dtype=np.int64)
     if split.cutoffs is not None:
-        frame = split.cutoffs.select("customer_index", seconds=_.cutoff.epoch_seconds()).execute()
+        frame = split.cutoffs.select("customer_index", seconds=epoch_seconds(_.cutoff)).execute()
         seconds[frame["customer_index"].to_numpy()] = frame["seconds"].to_numpy()
     if split.within is not None:
         seconds = np.minimum(seconds, cutoff_seconds(split.within, num_customers))
@@ -114,6 +114,14 @@ def cutoff_seconds(split: Split, num_customers: int) -> np.ndarray:
 def seconds_since_1970(instant: datetime.datetime) -> int:
     """Rounds down, as event times are, so that an event in the cutoff's own second is never visible."""
     return int((instant - datetime.datetime(1970, 1, 1)).total_seconds() // 1)
+
+
+def epoch_seconds(instants: ibis.Value) -> ibis.Value:
+    """Returns a column of dates or timestamps as whole seconds since 1970, rounded down, whichever the engine.
+
+    DuckDB's own function gives fractions, which a cast rounds to the nearest, and Spark's truncates towards 1970.
+    """
+    return instants.cast("timestamp").truncate("s").epoch_seconds().cast("int64")
 
 
 def _after(transactions: ibis.Table) -> datetime.datetime:
