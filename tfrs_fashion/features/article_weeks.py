@@ -22,6 +22,7 @@ _AGES = (10, 100)
 NUM_CHANNELS = 3
 _WEEK = 7 * 86_400
 _LONGEST = 13
+_ONE_IN = 20  # so many is a bestseller
 
 # Sales are baskets: a basket that held the article counts once, however many pieces or lines. "Visible" means strictly
 # before the week's instant. Shares lie in [0, 1]. A feature is null (NaN in the array) where it is undefined.
@@ -60,17 +61,13 @@ def _season_of(month: ibis.Value) -> ibis.Value:
     return ((month % 12) / 3).floor().cast("int32")
 
 
-def _count(condition: ibis.Value) -> ibis.Value:
-    return condition.cast("int64").sum()
-
-
 def _share(part: ibis.Value, whole: ibis.Value) -> ibis.Value:
     """Null where the whole is 0; DuckDB and Spark do not agree on what division by zero gives."""
-    return part.cast("float64") / whole.nullif(0)
+    return part.cast("float64") / whole.cast("float64").nullif(0.0)
 
 
 def _where_known(key: ibis.Value, value: ibis.Value) -> ibis.Value:
-    return ibis.ifelse(key == "", ibis.null("float64"), value.cast("float64"))
+    return ibis.ifelse(key == "", ibis.null("float64"), value)
 
 
 def _visible(transactions: ibis.Table, *, end: int, oldest: int) -> ibis.Table:
@@ -87,46 +84,39 @@ def _list_ages(customers: ibis.Table) -> ibis.Table:
     )
 
 
+def _is_age_known() -> ibis.Deferred:
+    return _.age_since.isnull() | (_.age_since <= _.second)
+
+
 def _number_baskets(visible: ibis.Table) -> ibis.Table:
     """Adds `position`, of the basket among those with the article of one customer, and whether a line begins its basket.
 
     One instant is one basket, as in a timeline; anonymous customers are told apart by the basket.
     """
-    is_named = visible.customer_index >= FIRST_INDEX
-    one_buyer = {
-        "group_by": [
-            visible.article_index,
-            visible.customer_index,
-            ibis.ifelse(is_named, ibis.null("string"), visible.basket_id),
-        ],
-        "order_by": visible.second,
-    }
+    buyer = ["article_index", "customer_index", "anonymous_basket"]
+    in_time = ibis.window(group_by=buyer, order_by="second")
     return visible.mutate(
-        position=ibis.dense_rank().over(ibis.window(**one_buyer)),
-        is_first_line=(visible.second.lag().over(ibis.window(**one_buyer)) != visible.second).fill_null(True),
-        is_named=is_named,
+        position=ibis.dense_rank().over(in_time),
+        is_first_line=(visible.second.lag().over(in_time) != visible.second).fill_null(True),
     )
 
 
-def _sum_by_week(visible: ibis.Table, ages: ibis.Table) -> ibis.Table:
+def _sum_by_week(visible: ibis.Table, ages: ibis.Table, channels: ibis.Table) -> ibis.Table:
     """Sums by `article_index, week`; a buyer counts, and has an age, at the first basket."""
-    channels = visible.filter(_.sales_channel_id.notnull()).group_by("sales_channel_id").agg(first=_.second.min())
-    # Not the most common ones: which these are could change with rows of the future.
-    order = ibis.window(order_by=[channels.first, channels.sales_channel_id])
-    channels = channels.select("sales_channel_id", channel=ibis.row_number().over(order))
     lines = _number_baskets(visible).left_join(channels, "sales_channel_id").left_join(ages, "customer_index")
-    lines = lines.mutate(is_buyer=_.is_first_line & _.is_named & (_.position == 0), season=_season_of(_.t_dat.month()))
+    is_named_basket = _.is_first_line & (_.customer_index >= FIRST_INDEX)
+    lines = lines.mutate(is_buyer=is_named_basket & (_.position == 0), season=_season_of(_.t_dat.month()))
     lines = lines.mutate(age=ibis.ifelse(_.is_buyer & _is_age_known(), _.age, ibis.null("float64")))
-    sums = {f"season_{number}": _count(_.is_first_line & (_.season == number)) for number in range(len(SEASONS))}
-    sums |= {f"channel_{number}": _count(_.channel == number) for number in range(NUM_CHANNELS)}
+    counts = {f"season_{number}": _.is_first_line & (_.season == number) for number in range(len(SEASONS))}
+    counts |= {f"channel_{number}": _.channel == number for number in range(NUM_CHANNELS)}
     low = 0
     for name, high in AGE_GROUPS.items():
-        sums[name] = _count((_.age >= low) & (_.age < high))
+        counts[name] = (_.age >= low) & (_.age < high)
         low = high
     return lines.group_by(["article_index", "week"]).agg(
-        sales=_count(_.is_first_line),
-        buyers=_count(_.is_buyer),
-        repeat_buyers=_count(_.is_first_line & _.is_named & (_.position == 1)),
+        sales=_.count(where=_.is_first_line),
+        buyers=_.count(where=_.is_buyer),
+        repeat_buyers=_.count(where=is_named_basket & (_.position == 1)),
         age_sum=_.age.sum(),
         num_ages=_.age.count(),
         price_sum=_.price.cast("float64").sum(),
@@ -136,15 +126,18 @@ def _sum_by_week(visible: ibis.Table, ages: ibis.Table) -> ibis.Table:
         num_channels=_.channel.count(),
         first_second=_.second.min(),
         last_second=_.second.max(),
-        **sums,
+        **{name: _.count(where=condition) for name, condition in counts.items()},
     )
 
 
-def _is_age_known() -> ibis.Deferred:
-    return _.age_since.isnull() | (_.age_since <= _.second)
+def _list_channels(visible: ibis.Table) -> ibis.Table:
+    """Numbers the channels by their first sale. The most common ones could be others once the future is known."""
+    channels = visible.filter(_.sales_channel_id.notnull()).group_by("sales_channel_id").agg(first=_.second.min())
+    order = ibis.window(order_by=[channels.first, channels.sales_channel_id])
+    return channels.select("sales_channel_id", channel=ibis.row_number().over(order))
 
 
-def _mean_age(visible: ibis.Table, ages: ibis.Table, weeks: ibis.Table) -> ibis.Table:
+def _add_mean_age(weeks: ibis.Table, visible: ibis.Table, ages: ibis.Table) -> ibis.Table:
     """Adds `mean_age` of the customers with known age who had bought anything before each week's instant."""
     known = visible.inner_join(ages, "customer_index").filter(_is_age_known())
     customers = known.group_by("customer_index").agg(week=_.week.max(), age=_.age.max())
@@ -162,8 +155,13 @@ def _add_up(grid: ibis.Table, sums: ibis.Table) -> ibis.Table:
     joined = grid.left_join(sums, ["article_index", "week"]).drop("article_index_right", "week_right")
     order = {"group_by": "article_index", "order_by": ibis.desc("week")}
     so_far = ibis.cumulative_window(**order)
-    added = {name: joined[name].sum().over(so_far).fill_null(0) for name in names if not name.endswith("_second")}
-    sales = joined.sales.fill_null(0)
+    # In float64, which holds these counts exactly: DuckDB would add integers up in 128 bits.
+    added = {
+        name: joined[name].cast("float64").sum().over(so_far).fill_null(0.0)
+        for name in names
+        if not name.endswith("_second")
+    }
+    sales = joined.sales.cast("float64").fill_null(0.0)
     return joined.mutate(
         **added,
         first_second=joined.first_second.min().over(so_far),
@@ -172,6 +170,22 @@ def _add_up(grid: ibis.Table, sums: ibis.Table) -> ibis.Table:
         sales_4w=sales.sum().over(ibis.window(preceding=3, following=0, **order)),
         sales_13w=sales.sum().over(ibis.window(preceding=_LONGEST - 1, following=0, **order)),
     )
+
+
+def _sum_categories(grid: ibis.Table) -> ibis.Table:
+    """Sums by `week, category`, and the sales in the season that make a bestseller there."""
+    keys = ["week", "category"]
+    sums = grid.group_by(keys).agg(
+        category_4w=_.sales_4w.sum(), category_price=_share(_.price_sum.sum(), _.num_prices.sum())
+    )
+    sold = grid.filter(_.in_season > 0).select(*keys, best_from="in_season")
+    of_category = ibis.window(group_by=keys)
+    sold = sold.mutate(
+        place=ibis.row_number().over(ibis.window(group_by=keys, order_by=ibis.desc("best_from"))),
+        last_place=((sold.count().over(of_category) - 1) / _ONE_IN).floor(),
+    )
+    best = sold.filter(_.place == _.last_place).select(*keys, "best_from")
+    return sums.left_join(best, keys).drop("week_right", "category_right")
 
 
 def make_article_weeks(
@@ -211,40 +225,52 @@ def make_article_weeks(
     end = seconds_since_1970(as_of)
     # All that is older than any window reaches goes into one last week.
     oldest = num_weeks + _LONGEST - 1
-    visible = _visible(transactions, end=end, oldest=oldest)
-    ages = _list_ages(customers)
-    sums = _sum_by_week(visible, ages)
-
     seasons = [(days_before(as_of, 7 * week).month % 12) // 3 for week in range(oldest + 1)]
     weeks = ibis.range(oldest + 1).unnest().name("week").as_table().mutate(week=_.week.cast("int32"))
     weeks = weeks.mutate(instant=end - _.week.cast("int64") * _WEEK, season=ibis.literal(seasons)[weeks.week])
+
+    def see(**columns: ibis.Value | str) -> ibis.Table:
+        # Each use reads its own few columns: DuckDB would keep a shared selection of all columns in memory.
+        return _visible(transactions.select("t_dat", **columns), end=end, oldest=oldest)
+
+    ages = _list_ages(customers)
+    lines = see(
+        article_index=_.article_index,
+        customer_index=_.customer_index,
+        anonymous_basket=ibis.ifelse(_.customer_index >= FIRST_INDEX, ibis.null("string"), _.basket_id),
+        price=_.price,
+        discount=_.discount,
+        sales_channel_id=_.sales_channel_id,
+    )
+    sums = _sum_by_week(lines, ages, _list_channels(see(sales_channel_id=_.sales_channel_id)))
+    weeks = _add_mean_age(weeks, see(customer_index=_.customer_index), ages)
     listed = articles.select(
         "article_index",
         known_second=epoch_seconds(_.known_from),
         category=(_[category].cast("string") if category else ibis.null("string")).fill_null(""),
         product=(_.product_code if "product_code" in articles.columns else ibis.null("string")).fill_null(""),
     )
-    grid = _add_up(listed.cross_join(_mean_age(visible, ages, weeks)), sums)
+    grid = _add_up(listed.cross_join(weeks), sums)
     grid = grid.filter((_.week < num_weeks) & (_.known_second.isnull() | (_.known_second < _.instant)))
-    in_season = ibis.cases(*((_.season == number, _[f"season_{number}"]) for number in range(len(SEASONS))))
-    grid = grid.mutate(in_season=in_season)
-    products = grid.group_by(["week", "product"]).agg(product_4w=_.sales_4w.sum(), product_13w=_.sales_13w.sum())
-    categories = grid.group_by(["week", "category"]).agg(
-        category_4w=_.sales_4w.sum(),
-        category_price=_share(_.price_sum.sum(), _.num_prices.sum()),
-        num_in_season=_count(_.in_season > 0),
+    grid = grid.select(
+        "article_index",
+        "week",
+        "category",
+        "product",
+        "price_sum",
+        "num_prices",
+        in_season=ibis.cases(*((_.season == number, _[f"season_{number}"]) for number in range(len(SEASONS)))),
+        **{name: value.cast("float32") for name, value in _own_features().items()},
     )
-    best_first = ibis.window(group_by=["week", "category"], order_by=ibis.desc("in_season"))
-    grid = grid.mutate(place=ibis.rank().over(best_first))
+    products = grid.group_by(["week", "product"]).agg(product_4w=_.sales_4w.sum(), product_13w=_.sales_13w.sum())
     grid = grid.left_join(products, ["week", "product"]).drop("week_right", "product_right")
-    grid = grid.left_join(categories, ["week", "category"]).drop("week_right", "category_right")
-    return grid.select("article_index", "week", **{name: _features()[name].cast("float32") for name in FEATURES})
+    grid = grid.left_join(_sum_categories(grid), ["week", "category"]).drop("week_right", "category_right")
+    grid = grid.mutate(**{name: value.cast("float32") for name, value in _compared_features().items()})
+    return grid.select("article_index", "week", *FEATURES)
 
 
-def _features() -> dict[str, ibis.Deferred]:
-    """Each of `FEATURES`, from the visible sums."""
-    sold = _.last_second.notnull()
-    price = _share(_.price_sum, _.num_prices)
+def _own_features() -> dict[str, ibis.Deferred]:
+    """Those of `FEATURES` that rest on the visible sums of the article itself."""
     return {
         "sales_1w": _.sales_1w,
         "sales_4w": _.sales_4w,
@@ -252,19 +278,25 @@ def _features() -> dict[str, ibis.Deferred]:
         "trend": ((_.sales_1w + 1.0) / (_.sales_4w / 4.0 + 1.0)).ln(),
         "days_on_sale": (_.instant - _.first_second) / 86_400.0,
         "days_since_sold": (_.instant - _.last_second) / 86_400.0,
-        "mean_price": price,
-        "price_to_category": _where_known(_.category, _share(price, _.category_price)),
+        "mean_price": _share(_.price_sum, _.num_prices),
         "discount_rate": _share(_.discount_sum, _.num_discounts),
         "buyers": _.buyers,
         "repurchase_rate": _share(_.repeat_buyers, _.buyers),
         **{f"season_share_{name}": _share(_[f"season_{number}"], _.sales) for number, name in enumerate(SEASONS)},
-        "seasonal_bestseller": (sold & (_.in_season > 0) & (_.place * 20 < _.num_in_season)).cast("int8"),
         "age_preference": _share(_.age_sum, _.num_ages) - _.mean_age,
         **{name: _share(_[name], _.num_ages) for name in AGE_GROUPS},
         **{
             f"channel_share_{number + 1}": _share(_[f"channel_{number}"], _.num_channels)
             for number in range(NUM_CHANNELS)
         },
+    }
+
+
+def _compared_features() -> dict[str, ibis.Deferred]:
+    """The others, which compare the article with its product code and category."""
+    return {
+        "price_to_category": _where_known(_.category, _share(_.mean_price, _.category_price)),
+        "seasonal_bestseller": ((_.in_season > 0) & (_.in_season >= _.best_from)).fill_null(False).cast("int8"),
         "product_sales_4w": _where_known(_.product, _.product_4w - _.sales_4w),
         "product_sales_13w": _where_known(_.product, _.product_13w - _.sales_13w),
         "category_sales_4w": _where_known(_.category, _.category_4w),
