@@ -203,9 +203,27 @@ class DataConfig(Section):
             raise ValueError(f"`data.path` is empty: the source `{self.source}` needs a folder of raw files")
         if self.source == "retail":
             needed = ("file", "customer_id", "article_id", "t_dat")
+            self._check_derived()
             lacking = [f"`data.transactions.{name}`" for name in needed if not getattr(self.transactions, name)]
             if lacking:
                 raise ValueError(f"missing key(s) {', '.join(lacking)}")
         if self.transactions.ordinal and self.transactions.date_format:
             raise ValueError("`data.transactions` has both `ordinal` and `date_format`")
         return self
+
+    def _check_derived(self) -> None:
+        """Derived rows have the id of the transactions, and are known from the first of them on."""
+        for name, rows in (("articles", self.articles), ("customers", self.customers)):
+            key = f"{name.removesuffix('s')}_id"
+            own, mapped = getattr(rows, key), getattr(self.transactions, key)
+            if rows.file:
+                continue
+            if own not in {"", mapped}:
+                raise ValueError(
+                    f"`data.{name}.{key}` is `{own}`, but without a file {name} are derived from the transactions, "
+                    f"where it is `{mapped}`"
+                )
+            if rows.known_from:
+                raise ValueError(
+                    f"`data.{name}.known_from` needs a file: derived {name} are known from their first line"
+                )

@@ -14,14 +14,20 @@ from tfrs_fashion.schema import InputError, RowCount
 
 # Whole numbers beyond this are not exact in floating point, so an id would not be itself.
 _LARGEST_EXACT = 2**53
+# White space of any script at either end.
+_EDGES = r"^[\s\v\pZ]+|[\s\v\pZ]+$"
+# A time of day with its offset from UTC.
+_OFFSET = r":\d.*(Z|[+-]\d\d(:?\d\d)?)$"
 # The last second of the year 9999.
 _LAST_SECOND = 253_402_300_799
+_YEARS = (ibis.timestamp("0001-01-01 00:00:00"), ibis.timestamp("9999-12-31 23:59:59"))
 _SECONDS = {"days": 86_400, "seconds": 1}
 
-Kind = Literal["id", "text", "number", "whole", "instant"]
+Kind = Literal["id", "text", "words", "number", "whole", "instant"]
 _MEANING = {
     "id": "an id",
     "text": "text",
+    "words": "text",
     "number": "a finite number",
     "whole": "a whole number",
     "instant": "a time",
@@ -51,7 +57,7 @@ class Wanted:
         name: Its name in the result.
         raw: Its name in the file.
         key: Where the pipeline file says so, e.g. `data.transactions.price`.
-        kind: What it becomes.
+        kind: What it becomes; `text` is a category, `words` are for reading.
         required: Whether a missing value is refused.
         digits: Of ids: shorter ones of digits alone get leading zeros; 0 for none.
         date_format: Of times written as text; ISO 8601 where empty.
@@ -75,8 +81,13 @@ class _Converted:
     notes: tuple[tuple[str, ibis.Value], ...] = ()
 
 
+def _is_padded(column: ibis.Value) -> ibis.Value:
+    return column.re_search(_EDGES)
+
+
 def _text_of(column: ibis.Value) -> ibis.Value:
-    return column.strip().nullif("")
+    """Trims; the rows in need of it are found first, since trimming each of them takes ten times as long."""
+    return ibis.ifelse(_is_padded(column), column.re_replace(_EDGES, ""), column).nullif("")
 
 
 def _as_text(column: ibis.Value, wanted: Wanted, *, is_typed: bool) -> _Converted:
@@ -86,20 +97,17 @@ def _as_text(column: ibis.Value, wanted: Wanted, *, is_typed: bool) -> _Converte
     unread: ibis.Value = ibis.literal(False)
     if dtype.is_string():
         text = _text_of(column)
-        notes.append(("trimmed", column.strip() != column))
-        if wanted.kind == "id" and not is_typed:
+        notes.append(("trimmed", _is_padded(column)))
+        if wanted.kind != "words" and not is_typed:
             is_float = text.re_search(r"^-?[0-9]+\.0+$")
             notes.append(("a whole number written with .0, read without", is_float))
             text = ibis.ifelse(is_float, text.re_replace(r"\.0+$", ""), text)
     elif dtype.is_floating() or (dtype.is_decimal() and dtype.scale != 0):
-        number = column.cast("float64")
-        known = number.notnull() & ~number.isnan()
-        whole = known & (number == number.floor()) & (number.abs() < _LARGEST_EXACT)
-        text = ibis.ifelse(
-            whole, number.try_cast("int64").cast("string"), ibis.ifelse(known, number.cast("string"), None)
-        )
+        number = _as_number(column).value
+        whole = _exact(number)
+        text = ibis.coalesce(whole.cast("string"), number.cast("string"))
         if wanted.kind == "id":
-            unread = known & ~whole
+            unread = number.notnull() & whole.isnull()
     else:
         text = column.cast("string")
     if wanted.digits:
@@ -111,14 +119,12 @@ def _as_text(column: ibis.Value, wanted: Wanted, *, is_typed: bool) -> _Converte
 
 def _as_number(column: ibis.Value) -> _Converted:
     """NaN is how files write a missing number; an infinite one is refused."""
-    if not column.type().is_string():
-        value = column.cast("float64")
-        number = ibis.ifelse(value.isnan(), ibis.null("float64"), value)
-        return _Converted(number, number.isinf())
-    text = _text_of(column)
-    value = text.try_cast("float64")
-    number = ibis.ifelse(value.isnan(), ibis.null("float64"), value)
-    return _Converted(number, text.notnull() & (value.isnull() | value.isinf()))
+    is_text = column.type().is_string()
+    value = column.try_cast("float64") if is_text else column.cast("float64")
+    unread = value.isinf()
+    if is_text:
+        unread |= value.isnull() & _text_of(column).notnull()
+    return _Converted(ibis.ifelse(value.isnan(), ibis.null("float64"), value), unread)
 
 
 def _as_whole(column: ibis.Value) -> _Converted:
@@ -126,33 +132,45 @@ def _as_whole(column: ibis.Value) -> _Converted:
         value = column.try_cast("int64")
         return _Converted(value, column.notnull() & value.isnull())
     number = _as_number(column)
-    # Whole numbers written as such keep every digit; "2.0" is one as well.
-    direct = _text_of(column).try_cast("int64") if column.type().is_string() else ibis.null("int64")
-    is_whole = (number.value == number.value.floor()) & (number.value.abs() < _LARGEST_EXACT)
-    whole = ibis.ifelse(is_whole, number.value.try_cast("int64"), direct)
+    whole = _exact(number.value)
+    if column.type().is_string():
+        # Written without a fraction it keeps every digit. (DuckDB would round "1.5" as well.)
+        text = _text_of(column)
+        whole = ibis.ifelse(text.re_search(r"^[+-]?[0-9]+$"), text.try_cast("int64"), whole)
     return _Converted(whole, number.unread | (number.value.notnull() & whole.isnull()))
+
+
+def _exact(number: ibis.Value) -> ibis.Value:
+    """Returns whole numbers as such, and null for the others."""
+    # `floor` would make an integer at once, and fail on those out of range.
+    is_whole = (number % 1 == 0) & (number.abs() < _LARGEST_EXACT)
+    return ibis.ifelse(is_whole, number.try_cast("int64"), ibis.null("int64"))
 
 
 def _as_instant(column: ibis.Value, wanted: Wanted, where: str) -> _Converted:
     dtype = column.type()
     if wanted.ordinal:
         whole = _as_whole(column)
-        seconds = whole.value * _SECONDS[wanted.ordinal]
         inside = whole.value.between(0, _LAST_SECOND // _SECONDS[wanted.ordinal])
-        value = make_timestamp(ibis.ifelse(inside, seconds * 1_000_000, None))
-        return _Converted(value, whole.unread | (whole.value.notnull() & ~inside))
-    if dtype.is_timestamp() and dtype.timezone is not None:
-        return _Converted(timezone("UTC", column), ibis.literal(False))
+        microseconds = ibis.ifelse(inside, whole.value, ibis.null("int64")) * (_SECONDS[wanted.ordinal] * 1_000_000)
+        return _Converted(make_timestamp(microseconds), whole.unread | (whole.value.notnull() & ~inside))
     if dtype.is_timestamp() or dtype.is_date():
-        return _Converted(column.cast("timestamp(6)"), ibis.literal(False))
+        has_zone = dtype.is_timestamp() and dtype.timezone is not None
+        value = timezone("UTC", column) if has_zone else column.cast("timestamp(6)")
+        return _Converted(value, ~value.between(*_YEARS))
     if not dtype.is_string() and not wanted.date_format:
         raise InputError(
             f"{where}: column `{wanted.raw}` has type {dtype}, expected a time. Set `date_format` "
             f'(e.g. "%Y%m%d") or, for transactions, `ordinal` ("days" or "seconds" since 1970) beside `{wanted.key}`.'
         )
     text = _text_of(column if dtype.is_string() else column.cast("string"))
-    value = try_strptime(text, wanted.date_format) if wanted.date_format else text.try_cast("timestamp(6)")
-    return _Converted(value, text.notnull() & value.isnull())
+    if wanted.date_format:
+        value = try_strptime(text, wanted.date_format)
+    else:
+        # A plain cast would read the clock and leave out the offset from UTC.
+        zoned = timezone("UTC", text.try_cast("timestamp('UTC', 6)"))
+        value = ibis.ifelse(text.re_search(_OFFSET), zoned, text.try_cast("timestamp(6)"))
+    return _Converted(value, text.notnull() & (value.isnull() | ~value.between(*_YEARS)))
 
 
 def _converted(raw: RawFile, wanted: Wanted) -> _Converted:
@@ -167,7 +185,7 @@ def _converted(raw: RawFile, wanted: Wanted) -> _Converted:
             f"(`{wanted.key}`). Convert the column in the file."
         )
     match wanted.kind:
-        case "id" | "text":
+        case "id" | "text" | "words":
             return _as_text(column, wanted, is_typed=raw.is_typed)
         case "number":
             return _as_number(column)
@@ -191,6 +209,7 @@ def _check_names(raw: RawFile, wanted: Sequence[Wanted]) -> None:
 _FIX = {
     "id": "Write ids as text or whole numbers.",
     "text": "Write text.",
+    "words": "Write text.",
     "number": "Write numbers with a point, without separators; name what means a missing one in `data.missing_values`.",
     "whole": "Write whole numbers; name what means a missing one in `data.missing_values`.",
     "instant": "Set `date_format` beside it, or write YYYY-MM-DD.",

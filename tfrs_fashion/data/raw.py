@@ -7,6 +7,7 @@ DuckDB reads them; no row is held in Python. Of CSV every column is text, so tha
 import csv
 import glob
 import gzip
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,21 +91,23 @@ def _read_header(path: Path) -> tuple[list[str], str]:
     """Returns the names in the first record of a CSV file, and what separates them."""
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     try:
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-            # Python decodes ahead of what it returns; the rest of the file is DuckDB's to judge.
-            first = file.readline()
-            while first.count('"') % 2 and (more := file.readline()):
-                first += more
+        with opened(path, "rb") as file:
+            record = file.readline()
+            while record.count(b'"') % 2 and (more := file.readline()):
+                record += more
+        first = record.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason}). Save it as UTF-8.") from error
+        raise InputError(f"{path}: line 1 is not UTF-8. Save the file as UTF-8.") from error
     except (OSError, EOFError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from error
     if not first.strip():
         raise InputError(f"{path}: the file is empty. Expected a line of column names.")
     signs = "\t" if ".tsv" in path.name.lower() else ",;\t|"
-    records = {sign: next(csv.reader([first], delimiter=sign)) for sign in signs}
+    records = {sign: next(csv.reader(io.StringIO(first, newline=""), delimiter=sign)) for sign in signs}
     sign = max(signs, key=lambda sign: len(records[sign]))
     names = records[sign]
+    if any(line in name for name in names for line in "\r\n"):
+        raise InputError(f"{path}: a column name holds a line break. Name the columns in one line.")
     if "" in names:
         raise InputError(
             f"{path}: column {names.index('') + 1} of {len(names)} has no name. Name it in the first line."

@@ -9,7 +9,7 @@ from typing import Literal
 import ibis
 from ibis import _
 
-from tfrs_fashion.data.conversions import Wanted, convert
+from tfrs_fashion.data.conversions import Kind, Wanted, convert
 from tfrs_fashion.data.raw import keep, read_raw
 from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig
 from tfrs_fashion.schema import RowCount, check_unique
@@ -44,15 +44,15 @@ class Rows:
         """`article_id` or `customer_id`."""
         return f"{self.table.removesuffix('s')}_id"
 
-    def _parts(self) -> dict[str, tuple[Sequence[str], Literal["text", "number"]]]:
+    def _parts(self) -> dict[str, tuple[Sequence[str], Kind]]:
         """Columns that are made of others, which are numbered `name/0`, `name/1` and so on."""
         config = self.config
-        parts: dict[str, tuple[Sequence[str], Literal["text", "number"]]] = {
+        parts: dict[str, tuple[Sequence[str], Kind]] = {
             **{f"derived.{name}": (columns, "text") for name, columns in config.derived.items()},
             **{f"bands.{name}": (tuple(band), "number") for name, band in config.bands.items()},
         }
         if isinstance(config, ArticlesConfig):
-            parts["description"] = (config.description, "text")
+            parts["description"] = (config.description, "words")
         return parts
 
     def wanted(self) -> list[Wanted]:
@@ -61,8 +61,7 @@ class Rows:
         found = []
         for name in (*_TEXTS, *_NUMBERS, *_INSTANTS):
             if raw := getattr(config, name, ""):
-                kind: Literal["instant", "number", "text"]
-                kind = "instant" if name in _INSTANTS else "number" if name in _NUMBERS else "text"
+                kind: Kind = "instant" if name in _INSTANTS else "number" if name in _NUMBERS else "text"
                 found.append(Wanted(name, raw, f"{section}.{name}", kind, date_format=config.date_format))
         found += [Wanted(name, raw, f"{section}.features.{name}", "text") for name, raw in config.features.items()]
         found += [Wanted(name, raw, f"{section}.numbers.{name}", "number") for name, raw in config.numbers.items()]

@@ -1,0 +1,188 @@
+import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tfrs_fashion.data.conversions import Wanted, convert
+from tfrs_fashion.data.raw import read_raw
+from tfrs_fashion.schema import InputError
+
+NAN = float("nan")
+TIME = datetime.datetime(2024, 3, 1, 9, 30)
+
+
+def converted(path: Path, wanted: Wanted) -> tuple[list[Any], dict[str, int]]:
+    table, counts = convert(read_raw(ibis.duckdb.connect(), path), [wanted], table="transactions")
+    assert {count.table for count in counts} <= {"transactions"}
+    return table[wanted.name].to_pyarrow().to_pylist(), {count.rule: count.rows for count in counts}
+
+
+def from_csv(tmp_path: Path, cells: list[str], kind: Any, **rest: Any) -> tuple[list[Any], dict[str, int]]:
+    (tmp_path / "a.csv").write_text("\n".join(["x,n", *(f"{cell},1" for cell in cells)]) + "\n", encoding="utf-8")
+    return converted(tmp_path / "a.csv", Wanted("x", "x", "data.t.x", kind, **rest))
+
+
+def from_parquet(tmp_path: Path, values: Any, kind: Any, **rest: Any) -> tuple[list[Any], dict[str, int]]:
+    pq.write_table(pa.table({"x": values}), tmp_path / "a.parquet")
+    return converted(tmp_path / "a.parquet", Wanted("x", "x", "data.t.x", kind, **rest))
+
+
+def test_ids_keep_their_zeros_and_lose_spaces_and_fractions(tmp_path: Path) -> None:
+    cells = ["007", " 8 ", "\u00a09\u3000", "17850.0", "12.50", "1.5.0", "", "  ", "85123A", "-1.00"]
+    values, counts = from_csv(tmp_path, cells, "id")
+    assert values == ["007", "8", "9", "17850", "12.50", "1.5.0", None, None, "85123A", "-1"]
+    # The blank cell was trimmed as well; the empty one is no text at all.
+    assert counts == {"`x`: trimmed": 3, "`x`: a whole number written with .0, read without": 2}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (pa.array([17850.0, None, NAN, -0.0, 2.0**52]), ["17850", None, None, "0", "4503599627370496"]),
+        (pa.array([2**63, 1], pa.uint64()), ["9223372036854775808", "1"]),
+        (pa.array([Decimal(12345678901234567890123), None], pa.decimal128(38, 0)), ["12345678901234567890123", None]),
+        (pa.array([Decimal("7.00")], pa.decimal128(10, 2)), ["7"]),
+        (pa.array(["007", " a", "1.0"]), ["007", "a", "1.0"]),
+        (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
+        (pa.array([None, None], pa.null()), [None, None]),
+        (pa.array([True, False]), ["true", "false"]),
+    ],
+)
+def test_ids_from_parquet(tmp_path: Path, values: Any, expected: list[str | None]) -> None:
+    assert from_parquet(tmp_path, values, "id")[0] == expected
+
+
+def test_categories_may_be_fractions_but_ids_may_not(tmp_path: Path) -> None:
+    assert from_parquet(tmp_path, pa.array([36.0, 36.5]), "text")[0] == ["36", "36.5"]
+    assert from_csv(tmp_path, ["36.0", "36.5"], "text")[0] == ["36", "36.5"]
+    assert from_csv(tmp_path, ["version 2.0", "2.0"], "words")[0] == ["version 2.0", "2.0"]
+    with pytest.raises(InputError, match=r"2 row\(s\) where `x` cannot be read as an id, e\.g\. 36\.5, 1e\+17\. Write"):
+        from_parquet(tmp_path, pa.array([36.0, 36.5, 1e17]), "id")
+
+
+def test_lost_leading_zeros_are_put_back(tmp_path: Path) -> None:
+    values, counts = from_csv(tmp_path, ["108775015", "0108775044", "A1", "12345678901"], "id", digits=10)
+    assert values == ["0108775015", "0108775044", "A1", "12345678901"]
+    assert counts == {"`x`: leading zeros put back, to 10 digits": 1}
+    assert from_parquet(tmp_path, pa.array([108775015]), "id", digits=10)[0] == ["0108775015"]
+
+
+def test_numbers(tmp_path: Path) -> None:
+    assert from_csv(tmp_path, ["1.5", " 2 ", "", "nan", "-3e2", "+.5"], "number")[0] == [1.5, 2, None, None, -300, 0.5]
+    assert from_parquet(tmp_path, pa.array([1.5, None, NAN]), "number")[0] == [1.5, None, None]
+    assert from_parquet(tmp_path, pa.array([Decimal("1.99")], pa.decimal128(5, 2)), "number")[0] == [1.99]
+
+
+def test_whole_numbers(tmp_path: Path) -> None:
+    largest = 2**63 - 1
+    cells = ["1", " -2", "3.0", "", str(largest), "+4"]
+    assert from_csv(tmp_path, cells, "whole")[0] == [1, -2, 3, None, largest, 4]
+    assert from_parquet(tmp_path, pa.array([1.0, None, -2.0]), "whole")[0] == [1, None, -2]
+    assert from_parquet(tmp_path, pa.array([largest, 5]), "whole")[0] == [largest, 5]
+
+
+def test_times(tmp_path: Path) -> None:
+    day = datetime.datetime(2024, 3, 1)
+    cells = ["2024-03-01", "2024-03-01 09:30:00", " 2024-03-01T09:30 ", "", "2024-03-01T10:30:00+01:00"]
+    assert from_csv(tmp_path, cells, "instant")[0] == [day, TIME, TIME, None, TIME]
+    assert from_csv(tmp_path, ["01.03.2024 09:30"], "instant", date_format="%d.%m.%Y %H:%M")[0] == [TIME]
+    assert from_parquet(tmp_path, pa.array([20240301, None]), "instant", date_format="%Y%m%d")[0] == [day, None]
+    for unit in ("s", "ms", "us", "ns"):
+        assert from_parquet(tmp_path, pa.array([TIME], pa.timestamp(unit)), "instant")[0] == [TIME]
+    assert from_parquet(tmp_path, pa.array([day.date()]), "instant")[0] == [day]
+
+
+def test_times_with_a_zone_are_read_as_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    moment = pa.array([TIME.replace(tzinfo=datetime.UTC)], pa.timestamp("us", tz="Europe/Berlin"))
+    assert from_parquet(tmp_path, moment, "instant")[0] == [TIME]
+
+
+def test_an_ordinal_is_days_or_seconds_since_1970(tmp_path: Path) -> None:
+    first = datetime.datetime(1970, 1, 1)
+    assert from_csv(tmp_path, ["0", "2.0", ""], "instant", ordinal="days")[0] == [
+        first,
+        first + datetime.timedelta(days=2),
+        None,
+    ]
+    assert from_parquet(tmp_path, pa.array([61]), "instant", ordinal="seconds")[0] == [
+        first + datetime.timedelta(seconds=61)
+    ]
+    for bad in ("-1", "1.5", "x", str(2**62)):
+        with pytest.raises(InputError, match=r"1 row\(s\) where `x` cannot be read as a time"):
+            from_csv(tmp_path, ["1", bad], "instant", ordinal="days")
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad", "meaning", "fix"),
+    [
+        ("number", ["1,5", "NA"], "a finite number", "Write numbers with a point"),
+        ("number", ["inf", "-Infinity"], "a finite number", "Write numbers with a point"),
+        ("whole", ["1.5", "two"], "a whole number", "Write whole numbers"),
+        ("whole", ["1e30", "9223372036854775808"], "a whole number", "Write whole numbers"),
+        ("instant", ["01.03.2024", "yesterday"], "a time", "Set `date_format` beside it"),
+        ("instant", ["infinity", "294000-01-01"], "a time", "Set `date_format` beside it"),
+    ],
+)
+def test_what_does_not_parse_is_refused_and_never_null(
+    tmp_path: Path, kind: str, bad: list[str], meaning: str, fix: str
+) -> None:
+    good = "2024-03-01" if kind == "instant" else "1"
+    with pytest.raises(InputError) as caught:
+        from_csv(tmp_path, [f'"{bad[0]}"', good, "", f'"{bad[1]}"'], kind)
+    start = f"{tmp_path / 'a.csv'}: 2 row(s) where `x` cannot be read as {meaning}, e.g. {bad[0]!r}, {bad[1]!r}. {fix}"
+    assert str(caught.value).startswith(start)
+    assert str(caught.value).endswith('(data.t.x = "x")')
+
+
+def test_infinite_numbers_in_parquet_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"1 row\(s\) where `x` cannot be read as a finite number, e\.g\. inf\."):
+        from_parquet(tmp_path, pa.array([1.0, float("inf")]), "number")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "words"),
+    [
+        (pa.array([[1]]), "text", r"type array<int64>, expected text"),
+        (pa.array([b"x"]), "id", r"type binary, expected an id"),
+        (pa.array([True]), "number", r"type boolean, expected a finite number"),
+        (pa.array([TIME]), "whole", r"type timestamp\(6\), expected a whole number"),
+        (pa.array([1]), "instant", r"type int64, expected a time\. Set `date_format` \(e\.g\. \"%Y%m%d\"\) or"),
+    ],
+)
+def test_a_type_that_cannot_be_meant_is_refused(tmp_path: Path, values: Any, kind: str, words: str) -> None:
+    with pytest.raises(InputError, match=rf"a\.parquet: column `x` has {words}"):
+        from_parquet(tmp_path, values, kind)
+
+
+def test_missing_values_of_a_required_column_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        from_csv(tmp_path, ["a", "", "  "], "id", required=True)
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.csv'}: 2 row(s) where `x` is missing, e.g. None, '  '. Every row needs one. (data.t.x = \"x\")"
+    )
+
+
+def test_at_most_five_samples_are_shown(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"9 row.*e\.g\. 'v0', 'v1', 'v2', 'v3', 'v4'\. Write"):
+        from_csv(tmp_path, [f"v{number}" for number in range(9)], "number")
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [("UnitPrise", ' Did you mean "UnitPrice"?'), ("UNITPRICE", ' Did you mean "UnitPrice"?'), ("zzz", "")],
+)
+def test_a_column_that_the_file_lacks_names_the_nearest_one(tmp_path: Path, asked: str, hint: str) -> None:
+    (tmp_path / "a.csv").write_text("UnitPrice,Quantity\n1,2\n")
+    raw = read_raw(ibis.duckdb.connect(), tmp_path / "a.csv")
+    with pytest.raises(InputError) as caught:
+        convert(raw, [Wanted("price", asked, "data.transactions.price", "number")], table="transactions")
+    assert str(caught.value) == (
+        f'{tmp_path / "a.csv"}: no column for data.transactions.price = "{asked}".{hint} '
+        "The file has `UnitPrice`, `Quantity`."
+    )
