@@ -101,6 +101,18 @@ def test_weights_that_are_none(tmp_path: Path, content: bytes) -> None:
         load_backbone(Backbone(tmp_path / "weights.h5", image_size=32))
 
 
+def test_weights_that_are_no_numbers(random_weights: Path, tmp_path: Path) -> None:
+    network = tf.keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg", alpha=0.35
+    )
+    network.get_layer("Conv1").kernel.assign(np.full([3, 3, 3, 16], np.nan))
+    network.save_weights(tmp_path / "weights.h5")
+    with pytest.raises(
+        InputError, match=r"weights\.h5: 1 of 260 weights hold NaN or infinity, e\.g\. Conv1/kernel:0\. Exp"
+    ):
+        load_backbone(Backbone(tmp_path / "weights.h5", image_size=32, alpha=0.35))
+
+
 def test_weights_of_another_suffix(tmp_path: Path) -> None:
     (tmp_path / "weights.ckpt").write_bytes(b"")
     with pytest.raises(InputError, match=r"weights\.ckpt: the name of a weights file ends in \.h5"):

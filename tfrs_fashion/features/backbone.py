@@ -121,7 +121,7 @@ def load_backbone(backbone: Backbone) -> tf.keras.Model:
         the last layer's features averaged over the image.
 
     Raises:
-        InputError: The weights file is missing, cannot be read or belongs to another network.
+        InputError: The weights file is missing, cannot be read, belongs to another network or holds NaN.
     """
     network, model = _build(backbone)
     remedy = (
@@ -136,6 +136,13 @@ def load_backbone(backbone: Backbone) -> tf.keras.Model:
     except Exception as error:  # HDF5 and Keras raise half a dozen kinds, none of them shared.
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{backbone.weights}: these weights cannot be loaded ({reason}). {remedy}") from error
+    # The network itself may hide them: a rectifier makes 0 of NaN.
+    bad = [weight.name for weight in network.weights if not np.isfinite(weight.numpy()).all()]
+    if bad:
+        raise InputError(
+            f"{backbone.weights}: {len(bad):,} of {len(network.weights):,} weights hold NaN or infinity, e.g. "
+            f"{', '.join(bad[:5])}. {remedy}"
+        )
     return model
 
 
