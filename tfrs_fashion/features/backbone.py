@@ -121,7 +121,7 @@ def load_backbone(backbone: Backbone) -> tf.keras.Model:
         the last layer's features averaged over the image.
 
     Raises:
-        InputError: The weights file is missing, cannot be read or belongs to another network.
+        InputError: The weights file is missing, cannot be read, belongs to another network or holds NaN.
     """
     network, model = _build(backbone)
     remedy = (
@@ -136,19 +136,23 @@ def load_backbone(backbone: Backbone) -> tf.keras.Model:
     except Exception as error:  # HDF5 and Keras raise half a dozen kinds, none of them shared.
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{backbone.weights}: these weights cannot be loaded ({reason}). {remedy}") from error
+    # The network itself may hide them: a rectifier makes 0 of NaN.
+    bad = [weight.name for weight in network.weights if not np.isfinite(weight.numpy()).all()]
+    if bad:
+        raise InputError(
+            f"{backbone.weights}: {len(bad):,} of {len(network.weights):,} weights hold NaN or infinity, e.g. "
+            f"{', '.join(bad[:5])}. {remedy}"
+        )
     return model
 
 
 def _save_weights(network: tf.keras.Model, path: Path) -> None:
     partial = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         network.save_weights(str(partial))
         partial.replace(path)
     except OSError as error:
-        raise RunError(
-            f"{path}: the weights cannot be written ({error}). Free some space, or choose a place."
-        ) from error
+        raise RunError(f"{path}: the weights cannot be written ({error}). Free some space and fit again.") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -206,8 +210,10 @@ def _make_step(
     heads = [tf.keras.layers.Dense(number) for number in num_classes]
     classifier = tf.keras.Model(model.input, [head(model.output) for head in heads])
     optimizer = tf.keras.optimizers.Adam(schedule)
+    # Making its variables here saves a second trace of the step, and there is nothing in it for AutoGraph to convert.
+    optimizer.build(classifier.trainable_variables)
 
-    @tf.function
+    @tf.function(autograph=False)
     def learn(images: tf.Tensor, flipped: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         images = tf.where(flipped[:, tf.newaxis, tf.newaxis, tf.newaxis], images[:, :, ::-1], images)
         with tf.GradientTape() as tape:
@@ -257,11 +263,15 @@ def fit_backbone(
         What was learned from.
 
     Raises:
-        InputError: The folder, the network or a feature will not do, or no image can be used.
+        InputError: A folder, the network or a feature will not do, or no image can be used.
         RunError: The loss is not finite, or the weights cannot be written.
     """
     check_root(root)
     _check_suffix(backbone.weights)
+    try:
+        backbone.weights.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{backbone.weights}: cannot write here ({error.strerror}). Choose another place.") from error
     lengths = {name: len(values) for name, values in labels.items()}
     if set(lengths.values()) != {len(paths)}:
         raise InputError(f"`labels` has lengths {lengths}; expected a feature or more, each of {len(paths):,} values.")

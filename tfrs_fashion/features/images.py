@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tfrs_fashion.features.backbone import Backbone, load_backbone
-from tfrs_fashion.features.embedding_cache import EmbeddingCache, Embeddings, check_finite, digest_files
+from tfrs_fashion.features.embedding_cache import EmbeddingCache, Embeddings, check_finite, digest_bytes
 from tfrs_fashion.features.image_files import (
     ImageFile,
     Limits,
@@ -63,7 +63,8 @@ def embed_images(
     check_root(root)
     limits = limits or Limits()
     model = load_backbone(backbone)
-    weights = digest_files([backbone.weights], root=backbone.weights)
+    # Of their values: a file of the same ones, saved again, holds other names.
+    weights = digest_bytes(*(weight.tobytes() for weight in model.get_weights()))
     identity = (
         f"image {_PIPELINE_VERSION} {backbone.network} alpha={backbone.alpha} size={backbone.image_size} "
         f"weights={weights}"
