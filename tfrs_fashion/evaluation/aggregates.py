@@ -32,7 +32,8 @@ class Basis:
         articles: As indexed.
         customers: As indexed.
         baskets: One row a basket: `customer_index`, `t_dat`, `basket`, `lines`.
-        purchases: One row an article in a basket of a known customer: `customer_index`, `article_index`, `t_dat`, `lines`.
+        pairs: One row a known customer and an article: `customer_index`, `article_index`, `t_dat` of the first purchase, its
+            `lines`, and the `times` that the customer bought it.
         sales: One row a sold article: `article_index`, `lines`, `first`.
     """
 
@@ -40,7 +41,7 @@ class Basis:
     articles: ibis.Table
     customers: ibis.Table
     baskets: ibis.Table
-    purchases: ibis.Table
+    pairs: ibis.Table
     sales: ibis.Table
 
     @cached_property
@@ -85,6 +86,23 @@ class Basis:
         """The period of an instant: its day, or the Monday of its week."""
         return column.cast("timestamp").truncate("W" if self.period == "week" else "D")
 
+    @cached_property
+    def periods(self) -> tuple[pd.DatetimeIndex, np.ndarray]:
+        """All periods from the first to the last purchase, and which of them these cut short."""
+        first, last = self.days
+        if self.period == "day":
+            days = pd.date_range(first, last, freq="D", name="period")
+            return days, np.zeros(len(days), dtype=bool)
+        weeks = pd.date_range(first - pd.Timedelta(days=first.weekday()), last, freq="7D", name="period")
+        return weeks, np.asarray((weeks < first) | (weeks + pd.Timedelta(days=6) > last))
+
+    @property
+    def partial_words(self) -> str:
+        """Says which periods are not whole; empty where all are."""
+        periods, is_partial = self.periods
+        cut = [f"{day.date()} on" for day in periods[is_partial]]
+        return f"Weeks that the data cut short ({', '.join(cut)}) are hollow points." if cut else ""
+
     @property
     def named_baskets(self) -> ibis.Table:
         """The baskets of customers who are told apart."""
@@ -105,10 +123,13 @@ def count_basis(tables: Tables) -> Iterator[Basis]:
     baskets = lines.group_by("customer_index", "t_dat", basket=_.basket_id.hash()).agg(lines=_.count().cast("int32"))
     named = lines.filter(_.customer_index != OUT_OF_VOCABULARY_INDEX)
     purchases = named.group_by("customer_index", "article_index", "t_dat").agg(lines=_.count().cast("int32"))
+    pairs = purchases.group_by("customer_index", "article_index").agg(
+        lines=_.lines.argmin(_.t_dat), times=_.count().cast("int32"), t_dat=_.t_dat.min()
+    )
     sales = lines.group_by("article_index").agg(lines=_.count(), first=_.t_dat.min())
     connection, made = lines.get_backend(), []
     try:
-        for table in (baskets, purchases, sales):
+        for table in (baskets, pairs, sales):
             made.append(connection.create_table(ibis.util.gen_name("explored"), table, temp=True))
         yield Basis(lines, tables.articles, tables.customers, *made)
     finally:
@@ -123,11 +144,15 @@ def _is_missing(column: ibis.Value) -> ibis.Value:
     return column.isnull() | (column == "") if column.type().is_string() else column.isnull()
 
 
-def describe_features(table: ibis.Table) -> pd.DataFrame:
+def describe_features(table: ibis.Table, *, is_exact: bool = True) -> pd.DataFrame:
     """Describes each column of a table but its keys.
 
+    Args:
+        table: Any of the tables.
+        is_exact: Whether to count distinct values one by one; estimated, within some percent, otherwise.
+
     Returns:
-        `column`, `type`, `rows`, `missing` (null, NaN or empty), `distinct` values (approximate), `low` and `high` (of numbers and
+        `column`, `type`, `rows`, `missing` (null, NaN or empty), `distinct` values, `low` and `high` (of numbers and
         dates), `common` (the value of most rows, of strings) and `common_rows`.
     """
     columns = [name for name in table.columns if name not in _KEYS]
@@ -135,7 +160,7 @@ def describe_features(table: ibis.Table) -> pd.DataFrame:
     for number, name in enumerate(columns):
         column, known = table[name], ~_is_missing(table[name])
         measures[f"missing_{number}"] = _is_missing(column).sum()
-        measures[f"distinct_{number}"] = column.approx_nunique(where=known)
+        measures[f"distinct_{number}"] = column.nunique(where=known) if is_exact else column.approx_nunique(where=known)
         if column.type().is_numeric() or column.type().is_temporal():
             measures[f"low_{number}"] = column.min(where=known)
             measures[f"high_{number}"] = column.max(where=known)
@@ -196,12 +221,20 @@ def count_channels(basis: Basis) -> pd.DataFrame:
 
 def count_ages(basis: Basis, group: str = "") -> pd.DataFrame:
     """Counts `lines` by the buyer's `age` in whole years, and by a feature of articles, `group`, where one is named."""
-    ages = basis.customers.filter(~_is_missing(basis.customers.age)).select("customer_index", age=_.age.floor().cast("int64"))
+    ages = basis.customers.filter(~_is_missing(basis.customers.age)).select(
+        "customer_index", age=_.age.floor().cast("int64")
+    )
     lines = basis.transactions.select("customer_index", "article_index").join(ages, "customer_index")
     if not group:
         return lines.group_by("age").agg(lines=_.count()).order_by("age").execute()
     labels = basis.articles.select("article_index", group=_label(basis.articles, group))
-    return lines.join(labels, "article_index").group_by("group", "age").agg(lines=_.count()).order_by(["group", "age"]).execute()
+    return (
+        lines.join(labels, "article_index")
+        .group_by("group", "age")
+        .agg(lines=_.count())
+        .order_by(["group", "age"])
+        .execute()
+    )
 
 
 def count_periods(basis: Basis) -> pd.DataFrame:
@@ -219,21 +252,16 @@ def count_periods(basis: Basis) -> pd.DataFrame:
 
     named = basis.named_baskets
     weeks = named.select("customer_index", period=basis.period_of(named.t_dat)).distinct()
-    firsts = basis.purchases.group_by("customer_index", "article_index").agg(
-        t_dat=_.t_dat.min(), lines=_.lines.argmin(_.t_dat)
-    )
     first_seen = named.group_by("customer_index").agg(t_dat=_.t_dat.min())
     parts = [
         count(basis.baskets, "t_dat", lines=_.lines.sum(), baskets=_.count()),
         count(basis.sales, "first", new_articles=_.count()),
         count(named, "t_dat", named_lines=_.lines.sum()),
-        count(firsts, "t_dat", first_lines=_.lines.sum()),
+        count(basis.pairs, "t_dat", first_lines=_.lines.sum()),
         weeks.group_by("period").agg(buyers=_.count()).execute().set_index("period"),
         count(first_seen, "t_dat", new_customers=_.count()),
     ]
-    start, end = parts[0].index.min(), parts[0].index.max()
-    whole = pd.date_range(start, end, freq="7D" if basis.period == "week" else "D", name="period")
-    return pd.concat(parts, axis=1).reindex(whole).fillna(0).astype("int64")
+    return pd.concat(parts, axis=1).reindex(basis.periods[0]).fillna(0).astype("int64")
 
 
 def _distribution(values: ibis.Table, column: str) -> pd.DataFrame:
@@ -265,8 +293,7 @@ def count_gaps(basis: Basis) -> pd.DataFrame:
 
 def count_repeating_customers(basis: Basis) -> int:
     """Counts customers who bought an article again in a later basket."""
-    pairs = basis.purchases.group_by("customer_index", "article_index").agg(times=_.count())
-    return int(pairs.filter(_.times > 1).customer_index.nunique().execute())
+    return int(basis.pairs.filter(_.times > 1).customer_index.nunique().execute())
 
 
 def count_prices(basis: Basis, *, upper: float) -> pd.DataFrame:
@@ -289,8 +316,9 @@ def count_long_tail(basis: Basis) -> pd.DataFrame:
     Returns:
         Up to `NUM_CURVE_POINTS` points, from none to all: `articles` and `lines` so far.
     """
-    order = ibis.window(order_by=[_.lines.desc(), _.article_index])
-    ranked = basis.sales.mutate(place=ibis.row_number().over(order) + 1, so_far=_.lines.sum().over(ibis.cumulative_window(order_by=[_.lines.desc(), _.article_index])))
+    order_by = [_.lines.desc(), _.article_index]
+    order = ibis.window(order_by=order_by)
+    ranked = basis.sales.mutate(place=ibis.row_number().over(order) + 1, so_far=_.lines.cumsum(order_by=order_by))
     step = max(1, int(np.ceil(basis.totals["sold_articles"] / NUM_CURVE_POINTS)))
     # The last place has its point too.
     kept = ranked.filter((_.place % step == 0) | (_.place == int(basis.totals["sold_articles"])))
