@@ -149,7 +149,7 @@ def make_repeats(basis: Basis, counted: pd.DataFrame) -> Figure | LeftOut:
     # A share of the few lines of a period that is not whole says nothing.
     shown = {words: np.asarray(values)[~is_partial] for words, values in series.items()}
     draw_series(
-        axes, shown, periods=periods[~is_partial], is_partial=np.zeros(0, dtype=bool), unit="share", is_share=True
+        axes, shown, periods=periods[~is_partial], is_partial=is_partial[~is_partial], unit="share", is_share=True
     )
     total, customers = int(lines.sum()), int(basis.totals["buyers"])
     repeating = aggregates.count_repeating_customers(basis)
@@ -165,7 +165,7 @@ def make_repeats(basis: Basis, counted: pd.DataFrame) -> Figure | LeftOut:
         if basis.totals["anonymous_lines"]
         else f"{total:,} lines of {customers:,} customers.",
         f"A buyer was seen before if an earlier {basis.period} has a purchase of theirs.",
-        basis.partial_words,
+        f"{basis.period.capitalize()}s that the data cut short are left out." if is_partial.any() else "",
     )
     data = {
         "period": basis.period,
