@@ -261,15 +261,16 @@ def draw_series(
     """
     whole = np.flatnonzero(~is_partial)
     highest = upper or max(float(np.nanmax(values)) for values in series.values()) or 1.0
-    every = max(1, len(periods) // 12)
+    every = 1 if len(periods) <= 31 else len(periods) // 12
     # Hundreds of periods would run into one band.
     thin: dict[str, Any] = {"linewidth": 1.0} if len(periods) > 150 else {}
     for number, (name, values) in enumerate(series.items()):
         style = LINE_STYLES[number % len(LINE_STYLES)] | thin
         shown = np.asarray(values, dtype=float)
-        # Markers of several series do not lie on each other.
+        # Markers tell several series apart, and do not lie on each other; one line of many periods is clearer without.
         marks = (number * every // len(series), every)
-        axes.plot(periods[whole], shown[whole], label=name, markersize=4, markevery=marks, **style)
+        size = 4 if len(series) > 1 or len(periods) <= 31 else 0
+        axes.plot(periods[whole], shown[whole], label=name, markersize=size, markevery=marks, **style)
         hollow = {"color": style["color"], "marker": style["marker"], "markerfacecolor": "white", "linestyle": ""}
         axes.plot(periods[is_partial], shown[is_partial], markersize=4.5, **hollow)
         cut = shown > highest

@@ -131,7 +131,7 @@ def write_exploration(
     garment_group: str = "",
     colour: str = "",
     notes: Sequence[str] = (),
-) -> Path:
+) -> None:
     """Writes `exploration.html`, `figures/*.png` and `figures.json`, the numbers behind the figures.
 
     Rows are counted on the tables' own connection, with some temporary tables that are dropped at the end. What the tables
@@ -147,9 +147,6 @@ def write_exploration(
         garment_group: Column of the kind of garment, broader than the category.
         colour: Column of the colour.
         notes: What a reader has to know, one sentence each.
-
-    Returns:
-        The path of `exploration.html`.
 
     Raises:
         InputError: A role names a column that articles do not have.
@@ -212,4 +209,3 @@ def write_exploration(
     }
     write_json(folder / "figures.json", document)
     write_text(folder / "exploration.html", html)
-    return folder / "exploration.html"

@@ -82,8 +82,8 @@ def _make_starts(
         upper=upper if cut.any() else None,
     )
     sentences = (
-        f"{format_share(values.iloc[:start].sum() / total)} of the {total:,} {what} are seen first in the first "
-        f"{f'{start} {basis.period}s' if start > 1 else basis.period}; later a median {basis.period} brings "
+        f"{format_share(values.iloc[:start].sum() / total)} of the {total:,} {what} appear within the first "
+        f"{f'{start} {basis.period}s' if start > 1 else basis.period}; after that a median {basis.period} brings "
         f"{format_amount(later.median())}.",
     )
     caption = join_sentences(
@@ -91,7 +91,7 @@ def _make_starts(
         if column == "new_articles"
         else f"{total:,} {what} in {int(counted['named_lines'].sum()):,} lines of transactions, each at the first.",
         "Nothing before the data begin is known, so what looks new at first need not be.",
-        f"{int(cut.sum())} of {len(periods)} {basis.period}s rise above the figure, to at most {int(values.max()):,} (arrows)."
+        f"Above the figure (arrows): {int(cut.sum())} of {len(periods)} {basis.period}s, the highest with {int(values.max()):,}."
         if cut.any()
         else "",
         basis.partial_words,
@@ -181,7 +181,17 @@ def make_repeats(basis: Basis, counted: pd.DataFrame) -> Figure | LeftOut:
 
 
 def _make_distribution(
-    counted: pd.DataFrame, *, name: str, heading: str, title: str, x: str, one: str, many: str, only: str, says: str
+    counted: pd.DataFrame,
+    *,
+    name: str,
+    heading: str,
+    title: str,
+    x: str,
+    noun: str,
+    one: str,
+    many: str,
+    only: str,
+    says: str,
 ) -> Figure | LeftOut:
     """Draws how often each whole number was counted.
 
@@ -191,6 +201,7 @@ def _make_distribution(
         heading: In the contents.
         title: What it shows.
         x: What the horizontal axis counts.
+        noun: What the numbers count, in the singular.
         one: What was counted, in the singular.
         many: And in the plural.
         only: What to say where all values are alike; `{value}` stands for it.
@@ -213,8 +224,9 @@ def _make_distribution(
     draw_histogram(axes, low.tolist(), high.tolist(), (steps / total).tolist(), x=x, y=many)
     if left_out == 0 and width > 1:
         axes.set_xlim(right=upper + width)
+    median = weighted_quantile(values, rows, 0.5)
     numbers = {
-        "median": format_amount(weighted_quantile(values, rows, 0.5)),
+        "median": f"{median:,.0f} {noun}{'s' * (median != 1)}",
         "mean": f"{float((values * rows).sum() / total):,.1f}",
         "lowest": f"{lowest:,}",
         "share": format_share(rows[0] / total),
@@ -231,7 +243,7 @@ def _make_distribution(
         "width": width,
         "rows": steps.tolist(),
         "left_out": left_out,
-        "median": weighted_quantile(values, rows, 0.5),
+        "median": median,
         "mean": float((values * rows).sum() / total),
     }
     return Figure(name, heading, title, (says.format(**numbers),), caption, total, data, axes)
@@ -245,10 +257,11 @@ def make_basket_sizes(basis: Basis) -> Figure | LeftOut:
         heading="Basket sizes",
         title="Share of baskets by their number of lines",
         x="lines in the basket",
+        noun="line",
         one="basket",
         many="baskets",
         only="every basket has the same number of lines: {value}.",
-        says="Baskets have {median} lines at the median and {mean} on average; {share} of baskets have {lowest}.",
+        says="Baskets have {median} at the median and {mean} on average; {share} of baskets have {lowest}.",
     )
 
 
@@ -260,6 +273,7 @@ def make_quantities(basis: Basis) -> Figure | LeftOut:
         heading="Quantities",
         title="Share of lines by their quantity",
         x="units in the line",
+        noun="unit",
         one="line",
         many="lines",
         only="every line has the same quantity, {value}, or the source gives none.",
@@ -275,10 +289,11 @@ def make_activity(basis: Basis) -> Figure | LeftOut:
         heading="Activity of customers",
         title="Share of customers by their number of baskets",
         x="baskets of the customer",
+        noun="basket",
         one="customer",
         many="customers",
         only="every customer has the same number of baskets: {value}.",
-        says="Customers have {median} baskets at the median and {mean} on average; {share} of them have {lowest}.",
+        says="Customers have {median} at the median and {mean} on average; {share} of them have {lowest}.",
     )
 
 
@@ -290,11 +305,16 @@ def make_gaps(basis: Basis) -> Figure | LeftOut:
         heading="Days between purchases",
         title="Share of intervals between a customer's purchases by their length",
         x="days from one day with a purchase to the next",
-        one="interval between purchases",
-        many="intervals between purchases",
+        noun="day",
+        one="interval",
+        many="intervals",
         only="all intervals between purchases have the same length in days: {value}.",
-        says="Half of the time a customer who comes back does so within {median} days; the mean is {mean} days.",
+        says="Half of the time a customer who comes back does so within {median}; the mean is {mean} days.",
     )
+
+
+def _write_price(price: float) -> str:
+    return f"{price:,.2f}" if price >= 10 else f"{price:.3g}"
 
 
 def make_prices(basis: Basis) -> Figure | LeftOut:
@@ -314,16 +334,18 @@ def make_prices(basis: Basis) -> Figure | LeftOut:
     x = "price per unit, in the source's currency"
     steps = list_columns(counted)
     draw_histogram(axes, steps["low"], steps["high"], (counted["rows"] / priced).tolist(), x=x, y="lines")
-    axes.axvline(median, color="#111111", linestyle="--", linewidth=1.2, label=f"median {median:.3g}")
+    axes.axvline(median, color="#111111", linestyle="--", linewidth=1.2, label=f"median {_write_price(median)}")
     axes.legend(loc="upper right")
     left_out, free = priced - int(counted["rows"].sum()), int(totals["free_lines"])
-    sentences = (f"Half of the lines cost {median:.3g} a unit or less, 99% at most {percentile:.3g}.",)
+    sentences = (
+        f"Half of the lines cost {_write_price(median)} a unit or less, 99% at most {_write_price(percentile)}.",
+    )
     missing = int(totals["lines"]) - priced
     caption = join_sentences(
         f"{priced:,} lines of transactions with a price.",
         f"{is_or_are(missing, 'line')} without one." if missing else "",
         f"{is_or_are(free, 'line')} free." if free else "",
-        f"{is_or_are(left_out, 'line')} left out: above {upper:.3g}, the 99th percentile; the highest price is {highest:.4g}."
+        f"{is_or_are(left_out, 'line')} left out: above {_write_price(upper)}, the 99th percentile; the highest is {_write_price(highest)}."
         if left_out
         else "",
     )
@@ -352,8 +374,10 @@ def make_long_tail(basis: Basis) -> Figure | LeftOut:
         y_unit="share of lines",
     )
     said = [share for share in (0.01, 0.2) if share in marked] or list(marked)[:1]
-    shares = [f"the top {format_share(share)} of articles make {format_share(marked[share])}" for share in said]
-    sentences = (f"{', and '.join(shares)} of sales.".capitalize(),)
+    shares = [
+        f"the top {format_share(share)} of articles make {format_share(marked[share])} of sales" for share in said
+    ]
+    sentences = (f"{', '.join(shares)}.".capitalize(),)
     catalogue = int(basis.articles.count().execute())
     caption = join_sentences(
         f"{lines:,} lines of {articles:,} articles sold.",
