@@ -104,6 +104,14 @@ def prepare(
 
 
 @app.command()
+def explore(
+    pipeline: Pipeline, set_: Set = None, run_dir: RunDir = None, force: Force = False, debug: Debug = False
+) -> None:
+    """Look at the tables: features, missing values, assortment, purchases, customers; write exploration.html."""
+    _do(pipeline, set_, run_dir, force, debug, lambda run: run.explore(force=force))
+
+
+@app.command()
 def train(
     pipeline: Pipeline, set_: Set = None, run_dir: RunDir = None, force: Force = False, debug: Debug = False
 ) -> None:

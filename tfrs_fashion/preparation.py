@@ -140,21 +140,23 @@ class Preparation:
         """What was dropped, changed or missing, by rule."""
         return (*self.tables.counts, *self._vectors[1])
 
-    def prepare(self, *, force: bool = False) -> None:
-        """Writes `tables/`, `timelines/` and, where images or sentences are wanted, `vectors/`."""
-
+    def _write_tables(self, *, force: bool = False) -> None:
         def write_checked(folder: Path) -> None:
             tables = load_source(self._connection, self.config.data, seed=self.config.seed)
             check_tables(tables)
             write_tables(index_tables(tables), folder)
-            # A split that cannot be made is told now, not after an hour of training.
-            make_splits(read_tables(self._connection, folder).transactions, **self._split_settings)
-
-        def write_dataset(folder: Path) -> None:
-            features = self.config.features
-            write_timelines(self.tables, folder, profile=features.profile, profile_numbers=features.profile_numbers)
 
         self._stage(self.folder / "tables", self._prepared, write_checked, force=force)
+
+    def prepare(self, *, force: bool = False) -> None:
+        """Writes `tables/`, `timelines/` and, where images or sentences are wanted, `vectors/`."""
+        self._write_tables(force=force)
+
+        def write_dataset(folder: Path) -> None:
+            # A split that cannot be made is told now, not after an hour of training.
+            make_splits(self.tables.transactions, **self._split_settings)
+            features = self.config.features
+            write_timelines(self.tables, folder, profile=features.profile, profile_numbers=features.profile_numbers)
 
         def write_vectors(folder: Path) -> None:
             features = self.config.features

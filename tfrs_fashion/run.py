@@ -1,4 +1,4 @@
-"""The stages of a run, in order: prepare → train → export → evaluate → release → recommend.
+"""The stages of a run, in order: prepare → train → export → evaluate → release → recommend; explore needs tables alone.
 
 Each does the stages before it, skips what is up to date, and writes whole outputs only. Models are chosen with train →
 validation, refitted on everything before the test cutoff, evaluated once, and refitted on all data for release.
@@ -14,6 +14,7 @@ import numpy as np
 from ibis import _
 
 from tfrs_fashion.data.customers import read_customers
+from tfrs_fashion.evaluation.exploration import write_exploration
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import fit_recommender, load_recommender, make_validator
@@ -38,6 +39,19 @@ from tfrs_fashion.stage import (
 @dataclass
 class Run(Preparation):
     """One pipeline in one run folder."""
+
+    # explore
+
+    def explore(self, *, force: bool = False) -> None:
+        """Writes `exploration/`, a look at the tables; it needs neither timelines nor a split."""
+        self._write_tables()
+        roles = self.config.features.roles.model_dump(
+            include={"section_group", "section", "category", "garment_group", "colour"}
+        )
+        folder, title = self.folder / "exploration", self.config.name
+        write = partial(write_exploration, tables=self.tables, title=title, **roles)
+        self._stage(folder, fingerprint("explore", self._prepared, title, roles), write, force=force)
+        self.messages.append(f"exploration: {folder / 'exploration.html'}")
 
     # train
 

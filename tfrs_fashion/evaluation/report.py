@@ -3,17 +3,14 @@
 `metrics.json` is for programs, `report.html` for people: one file with no script and nothing to download.
 """
 
-import datetime
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 import rich.box
@@ -21,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tfrs_fashion.evaluation.compare import Comparison, bootstrap_interval
+from tfrs_fashion.evaluation.document import render, to_json_types, write_json, write_text
 from tfrs_fashion.evaluation.metrics import (
     CUSTOMER_METRICS,
     ArticleStatistics,
@@ -168,21 +166,6 @@ def evaluate_recommender(
     return figures
 
 
-def _plain(value: Any) -> Any:
-    """The same value in JSON's types: NaN becomes null, dates become ISO strings."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(found) for name, found in value.items()}
-    if isinstance(value, (list, tuple, set, np.ndarray)):
-        return [_plain(found) for found in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, (datetime.date, datetime.datetime)):
-        return value.isoformat()
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
-
-
 def _format(metric: str, figure: Mapping[str, float | None] | None) -> tuple[str, str]:
     """A figure and its interval in words; the interval is empty where it has no width."""
     if figure is None or figure["value"] is None:
@@ -255,14 +238,8 @@ def _render(document: dict[str, Any], comparisons: Sequence[Comparison], curves:
             lists.append(metric)
     headline = "map@12" if "map@12" in names else next((metric for metric in names if metric.startswith("map@")), "")
     used = {found["name"] for found in parsed.values() if found is not None}
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("report.html").render(
+    return render(
+        "report.html",
         document=document,
         accuracy=_table(recommenders, accuracy),
         lists=_table(recommenders, lists),
@@ -273,13 +250,6 @@ def _render(document: dict[str, Any], comparisons: Sequence[Comparison], curves:
         curves=curves,
         meanings={name: meaning for name, meaning in MEANINGS.items() if name in used},
     )
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def write_report(
@@ -311,7 +281,7 @@ def write_report(
         The paths of `metrics.json` and of `report.html`.
     """
     rows = [asdict(row if isinstance(row, RowCount) else RowCount(*row)) for row in counts]
-    document = _plain(
+    document = to_json_types(
         {
             "split": split,
             "customers": int(customers),
@@ -324,8 +294,8 @@ def write_report(
     html = _render(document, comparisons, _curves(training_curves or {}))
     folder.mkdir(parents=True, exist_ok=True)
     metrics_path, html_path = folder / "metrics.json", folder / "report.html"
-    _write_text(metrics_path, json.dumps(document, indent=2, allow_nan=False) + "\n")
-    _write_text(html_path, html)
+    write_json(metrics_path, document)
+    write_text(html_path, html)
     return metrics_path, html_path
 
 

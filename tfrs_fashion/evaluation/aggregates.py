@@ -1,0 +1,327 @@
+"""What `explore` counts: small tables made by the database, never its rows.
+
+Two scans make what most of them share, the baskets and the purchases of each customer; they live on the tables' own
+connection as long as the block that asked for them.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import ibis
+import numpy as np
+import pandas as pd
+from ibis import _
+
+from tfrs_fashion.schema import OUT_OF_VOCABULARY_INDEX, Tables
+
+# From so many days on, time is counted by week.
+WEEKLY_DAYS = 35
+NUM_PRICE_BINS = 40
+NUM_CURVE_POINTS = 1000
+_KEYS = ("customer_id", "article_id", "basket_id", "customer_index", "article_index")
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Tables, and what is counted once for many figures.
+
+    Attributes:
+        transactions: As indexed.
+        articles: As indexed.
+        customers: As indexed.
+        baskets: One row a basket: `customer_index`, `t_dat`, `basket`, `lines`.
+        pairs: One row a known customer and an article: `customer_index`, `article_index`, `t_dat` of the first purchase, its
+            `lines`, and the `times` that the customer bought it.
+        sales: One row a sold article: `article_index`, `lines`, `first`.
+    """
+
+    transactions: ibis.Table
+    articles: ibis.Table
+    customers: ibis.Table
+    baskets: ibis.Table
+    pairs: ibis.Table
+    sales: ibis.Table
+
+    @cached_property
+    def totals(self) -> dict[str, float]:
+        """Sums over all lines, in one row; `value` and the price quantiles are NaN where no price is known."""
+        lines = self.transactions
+        row = lines.agg(
+            lines=_.count(),
+            anonymous_lines=(_.customer_index == OUT_OF_VOCABULARY_INDEX).sum(),
+            units=_.quantity.sum(),
+            value=(_.price * _.quantity).sum(),
+            priced_lines=_.price.count(),
+            free_lines=(_.price == 0).sum(),
+            price_median=_.price.quantile(0.5),
+            price_p99=_.price.quantile(0.99),
+            price_max=_.price.max(),
+            stores=_.store_id.nunique(),
+        ).execute()
+        baskets = self.baskets.agg(
+            baskets=_.count(),
+            buyers=_.customer_index.nunique(where=_.customer_index != OUT_OF_VOCABULARY_INDEX),
+        ).execute()
+        return {**row.iloc[0], **baskets.iloc[0], "sold_articles": int(self.sales.count().execute())}
+
+    @cached_property
+    def days(self) -> tuple[pd.Timestamp, pd.Timestamp]:
+        """The first and the last day with a purchase."""
+        row = self.baskets.agg(first=_.t_dat.min(), last=_.t_dat.max()).execute().iloc[0]
+        return pd.Timestamp(row["first"]).normalize(), pd.Timestamp(row["last"]).normalize()
+
+    @property
+    def num_days(self) -> int:
+        """Days from the first to the last purchase, both counted."""
+        return (self.days[1] - self.days[0]).days + 1
+
+    @property
+    def period(self) -> str:
+        """`week` or `day`: what figures over time count by."""
+        return "week" if self.num_days >= WEEKLY_DAYS else "day"
+
+    def period_of(self, column: ibis.Value) -> ibis.Value:
+        """The period of an instant: its day, or the Monday of its week."""
+        return column.cast("timestamp").truncate("W" if self.period == "week" else "D")
+
+    @cached_property
+    def periods(self) -> tuple[pd.DatetimeIndex, np.ndarray]:
+        """All periods from the first to the last purchase, and which of them these cut short."""
+        first, last = self.days
+        if self.period == "day":
+            days = pd.date_range(first, last, freq="D", name="period")
+            return days, np.zeros(len(days), dtype=bool)
+        weeks = pd.date_range(first - pd.Timedelta(days=first.weekday()), last, freq="7D", name="period")
+        return weeks, np.asarray((weeks < first) | (weeks + pd.Timedelta(days=6) > last))
+
+    @property
+    def partial_words(self) -> str:
+        """Says which periods are not whole; empty where all are."""
+        periods, is_partial = self.periods
+        cut = [f"{day.date()} on" for day in periods[is_partial]]
+        return f"Weeks that the data cut short ({', '.join(cut)}) are hollow points." if cut else ""
+
+    @property
+    def named_baskets(self) -> ibis.Table:
+        """The baskets of customers who are told apart."""
+        return self.baskets.filter(_.customer_index != OUT_OF_VOCABULARY_INDEX)
+
+
+@contextlib.contextmanager
+def count_basis(tables: Tables) -> Iterator[Basis]:
+    """Counts what figures share, and drops it when the block ends.
+
+    Args:
+        tables: Indexed tables, on a DuckDB connection.
+    """
+    lines = tables.transactions.mutate(
+        t_dat=_.t_dat.cast("timestamp"), price=_.price.cast("float64"), quantity=_.quantity.cast("int64")
+    )
+    # A basket's lines have one instant and one customer; the hash tells baskets of that instant apart, and is narrow.
+    baskets = lines.group_by("customer_index", "t_dat", basket=_.basket_id.hash()).agg(lines=_.count().cast("int32"))
+    named = lines.filter(_.customer_index != OUT_OF_VOCABULARY_INDEX)
+    purchases = named.group_by("customer_index", "article_index", "t_dat").agg(lines=_.count().cast("int32"))
+    pairs = purchases.group_by("customer_index", "article_index").agg(
+        lines=_.lines.argmin(_.t_dat), times=_.count().cast("int32"), t_dat=_.t_dat.min()
+    )
+    sales = lines.group_by("article_index").agg(lines=_.count(), first=_.t_dat.min())
+    connection, made = lines.get_backend(), []
+    try:
+        for table in (baskets, pairs, sales):
+            made.append(connection.create_table(ibis.util.gen_name("explored"), table, temp=True))
+        yield Basis(lines, tables.articles, tables.customers, *made)
+    finally:
+        for table in made:
+            # What Ibis 12 writes to drop a table, DuckDB 2 cannot read.
+            connection.raw_sql(f"DROP TABLE {table.get_name()}")
+
+
+def _is_missing(column: ibis.Value) -> ibis.Value:
+    if column.type().is_floating():
+        return column.isnull() | column.isnan()
+    return column.isnull() | (column == "") if column.type().is_string() else column.isnull()
+
+
+def describe_features(table: ibis.Table, *, is_exact: bool = True) -> pd.DataFrame:
+    """Describes each column of a table but its keys.
+
+    Args:
+        table: Any of the tables.
+        is_exact: Whether to count distinct values one by one; estimated, within some percent, otherwise.
+
+    Returns:
+        `column`, `type`, `rows`, `missing` (null, NaN or empty), `distinct` values, `low` and `high` (of numbers and
+        dates), `common` (the value of most rows, of strings) and `common_rows`.
+    """
+    columns = [name for name in table.columns if name not in _KEYS]
+    measures: dict[str, ibis.Value] = {"rows": table.count()}
+    for number, name in enumerate(columns):
+        column, known = table[name], ~_is_missing(table[name])
+        measures[f"missing_{number}"] = _is_missing(column).sum()
+        measures[f"distinct_{number}"] = column.nunique(where=known) if is_exact else column.approx_nunique(where=known)
+        if column.type().is_numeric() or column.type().is_temporal():
+            measures[f"low_{number}"] = column.min(where=known)
+            measures[f"high_{number}"] = column.max(where=known)
+    found = table.agg(**measures).execute().iloc[0]
+    described = []
+    for number, name in enumerate(columns):
+        row = {
+            "column": name,
+            "type": str(table[name].type()),
+            "rows": int(found["rows"]),
+            "missing": int(found[f"missing_{number}"] or 0),
+            "distinct": int(found[f"distinct_{number}"]),
+            "low": found.get(f"low_{number}"),
+            "high": found.get(f"high_{number}"),
+            "common": None,
+            "common_rows": 0,
+        }
+        if table[name].type().is_string() and row["missing"] < row["rows"]:
+            counted = table.filter(~_is_missing(table[name])).group_by(value=table[name]).agg(rows=_.count())
+            common = counted.order_by([_.rows.desc(), _.value]).limit(1).execute().iloc[0]
+            row |= {"common": str(common["value"]), "common_rows": int(common["rows"])}
+        described.append(row)
+    return pd.DataFrame(described)
+
+
+def _label(table: ibis.Table, name: str) -> ibis.Value:
+    """A feature's values in words; what is missing is called so."""
+    label = table[name].cast("string")
+    return ibis.ifelse(_is_missing(table[name]) | (label == ""), "(missing)", label)
+
+
+def count_assortment(basis: Basis, **roles: str) -> pd.DataFrame:
+    """Counts the catalogue and its sales by some features of articles.
+
+    Args:
+        basis: See `count_basis`.
+        **roles: Columns of articles, by the name that the result gives them.
+
+    Returns:
+        The roles, `articles` (of the catalogue), `sold` (articles with a line) and `lines`; most lines first.
+    """
+    articles = basis.articles
+    labelled = articles.select("article_index", **{role: _label(articles, name) for role, name in roles.items()})
+    sold = labelled.left_join(basis.sales, "article_index")
+    counted = sold.group_by(*roles).agg(
+        articles=_.count(), sold=_.lines.count(), lines=_.lines.sum().fill_null(0).cast("int64")
+    )
+    return counted.order_by([_.lines.desc(), _.articles.desc(), *roles]).execute()
+
+
+def count_channels(basis: Basis) -> pd.DataFrame:
+    """Counts `lines`, `units` and `value` by `channel` (null where unknown) and `period`."""
+    counted = basis.transactions.group_by(channel=_.sales_channel_id, period=basis.period_of(_.t_dat)).agg(
+        lines=_.count(), units=_.quantity.sum(), value=(_.price * _.quantity).sum()
+    )
+    return counted.order_by(["channel", "period"]).execute()
+
+
+def count_ages(basis: Basis, group: str = "") -> pd.DataFrame:
+    """Counts `lines` by the buyer's `age` in whole years, and by a feature of articles, `group`, where one is named."""
+    ages = basis.customers.filter(~_is_missing(basis.customers.age)).select(
+        "customer_index", age=_.age.floor().cast("int64")
+    )
+    lines = basis.transactions.select("customer_index", "article_index").join(ages, "customer_index")
+    if not group:
+        return lines.group_by("age").agg(lines=_.count()).order_by("age").execute()
+    labels = basis.articles.select("article_index", group=_label(basis.articles, group))
+    return (
+        lines.join(labels, "article_index")
+        .group_by("group", "age")
+        .agg(lines=_.count())
+        .order_by(["group", "age"])
+        .execute()
+    )
+
+
+def count_periods(basis: Basis) -> pd.DataFrame:
+    """Counts by day or week, one row each, without gaps.
+
+    Returns:
+        Indexed by period: `lines`, `baskets`, and `new_articles` (first sold then); of customers who are told apart
+        `named_lines`, `first_lines` (the article was not in an earlier basket of the customer), `buyers`, and `new_customers`
+        (first seen then).
+    """
+
+    def count(table: ibis.Table, column: str, **measures: ibis.Deferred) -> pd.DataFrame:
+        found = table.group_by(period=basis.period_of(table[column])).agg(**measures).execute()
+        return found.set_index("period")
+
+    named = basis.named_baskets
+    weeks = named.select("customer_index", period=basis.period_of(named.t_dat)).distinct()
+    first_seen = named.group_by("customer_index").agg(t_dat=_.t_dat.min())
+    parts = [
+        count(basis.baskets, "t_dat", lines=_.lines.sum(), baskets=_.count()),
+        count(basis.sales, "first", new_articles=_.count()),
+        count(named, "t_dat", named_lines=_.lines.sum()),
+        count(basis.pairs, "t_dat", first_lines=_.lines.sum()),
+        weeks.group_by("period").agg(buyers=_.count()).execute().set_index("period"),
+        count(first_seen, "t_dat", new_customers=_.count()),
+    ]
+    return pd.concat(parts, axis=1).reindex(basis.periods[0]).fillna(0).astype("int64")
+
+
+def _distribution(values: ibis.Table, column: str) -> pd.DataFrame:
+    return values.group_by(value=values[column].cast("int64")).agg(rows=_.count()).order_by("value").execute()
+
+
+def count_basket_sizes(basis: Basis) -> pd.DataFrame:
+    """Counts baskets (`rows`) by their lines (`value`)."""
+    return _distribution(basis.baskets, "lines")
+
+
+def count_quantities(basis: Basis) -> pd.DataFrame:
+    """Counts lines (`rows`) by their quantity (`value`)."""
+    return _distribution(basis.transactions, "quantity")
+
+
+def count_activity(basis: Basis) -> pd.DataFrame:
+    """Counts customers with a purchase (`rows`) by their baskets (`value`)."""
+    return _distribution(basis.named_baskets.group_by("customer_index").agg(baskets=_.count()), "baskets")
+
+
+def count_gaps(basis: Basis) -> pd.DataFrame:
+    """Counts pairs of consecutive days on which a customer bought (`rows`) by the days between them (`value`)."""
+    days = basis.named_baskets.select("customer_index", day=_.t_dat.truncate("D")).distinct()
+    before = days.day.lag().over(ibis.window(group_by="customer_index", order_by="day"))
+    gaps = days.mutate(before=before).filter(_.before.notnull())
+    return _distribution(gaps.mutate(gap=_.day.delta(_.before, unit="day")), "gap")
+
+
+def count_repeating_customers(basis: Basis) -> int:
+    """Counts customers who bought an article again in a later basket."""
+    return int(basis.pairs.filter(_.times > 1).customer_index.nunique().execute())
+
+
+def count_prices(basis: Basis, *, upper: float) -> pd.DataFrame:
+    """Counts lines by price in equal steps from 0 to `upper`.
+
+    Returns:
+        `low`, `high` and `rows` of each step; the last one holds `upper` itself.
+    """
+    width = upper / NUM_PRICE_BINS
+    step = ibis.least((_.price / width).floor().cast("int64"), NUM_PRICE_BINS - 1)
+    counted = basis.transactions.filter(_.price <= upper).group_by(step=step).agg(rows=_.count()).execute()
+    rows = counted.set_index("step")["rows"].reindex(range(NUM_PRICE_BINS), fill_value=0).to_numpy()
+    edges = np.linspace(0, upper, NUM_PRICE_BINS + 1)
+    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "rows": rows})
+
+
+def count_long_tail(basis: Basis) -> pd.DataFrame:
+    """Accumulates the lines of sold articles, the best-selling first.
+
+    Returns:
+        Up to `NUM_CURVE_POINTS` points, from none to all: `articles` and `lines` so far.
+    """
+    order_by = [_.lines.desc(), _.article_index]
+    order = ibis.window(order_by=order_by)
+    ranked = basis.sales.mutate(place=ibis.row_number().over(order) + 1, so_far=_.lines.cumsum(order_by=order_by))
+    step = max(1, int(np.ceil(basis.totals["sold_articles"] / NUM_CURVE_POINTS)))
+    # The last place has its point too.
+    kept = ranked.filter((_.place % step == 0) | (_.place == int(basis.totals["sold_articles"])))
+    points = kept.select(articles=_.place, lines=_.so_far).order_by("articles").execute()
+    start = pd.DataFrame({"articles": [0], "lines": [0]})
+    return pd.concat([start, points.astype("int64")], ignore_index=True)
