@@ -79,7 +79,9 @@ class Preparation:
                 self.tables,
                 self._timelines,
                 self.splits[split],
-                **features.model_dump(include={"categorical", "numbers", "min_articles", "history", "article_weeks"}),
+                **features.model_dump(
+                    include={"categorical", "numbers", "min_articles", "history", "article_weeks", "week_days"}
+                ),
                 roles=features.roles,
                 vectors=self._vectors[0],
                 in_store_days=self.config.split.in_store_days,

@@ -75,6 +75,7 @@ class FeaturesConfig(Section):
         images: Images of articles.
         history: Whether the towers read the features of histories (docs/history_features.md).
         article_weeks: Whether they read what was known of each article by week (docs/article_weeks.md).
+        week_days: Days of such a week; fewer where the data are too short for weeks.
         roles: Which columns of articles play which part.
     """
 
@@ -88,6 +89,7 @@ class FeaturesConfig(Section):
     images: ImagesConfig = ImagesConfig()
     history: bool = True
     article_weeks: bool = True
+    week_days: int = Field(default=7, ge=1)
     roles: RolesConfig = RolesConfig()
 
 

@@ -20,7 +20,7 @@ SEASONS = ("winter", "spring", "summer", "autumn")
 AGE_GROUPS = {"age_share_under_25": 25, "age_share_25_34": 35, "age_share_35_49": 50, "age_share_50_up": 200}
 _AGES = (10, 100)
 NUM_CHANNELS = 3
-_WEEK = 7 * 86_400
+_DAY = 86_400
 _LONGEST = 13
 _ONE_IN = 20  # so many is a bestseller
 
@@ -70,10 +70,10 @@ def _where_known(key: ibis.Value, value: ibis.Value) -> ibis.Value:
     return ibis.ifelse(key == "", ibis.null("float64"), value)
 
 
-def _visible(transactions: ibis.Table, *, end: int, oldest: int) -> ibis.Table:
+def _visible(transactions: ibis.Table, *, end: int, oldest: int, seconds: int) -> ibis.Table:
     """Adds `second` and `week`, the earliest instant of the weeks that see the row: one at an instant is not seen there."""
     rows = transactions.mutate(second=epoch_seconds(_.t_dat)).filter(_.second < end)
-    return rows.mutate(week=ibis.least(((end - 1 - _.second) / _WEEK).floor().cast("int32"), oldest))
+    return rows.mutate(week=ibis.least(((end - 1 - _.second) / seconds).floor().cast("int32"), oldest))
 
 
 def _list_ages(customers: ibis.Table) -> ibis.Table:
@@ -195,6 +195,7 @@ def make_article_weeks(
     *,
     as_of: datetime.datetime,
     num_weeks: int,
+    week_days: int = 7,
     category: str | None = None,
 ) -> ibis.Table:
     """Computes the features of each article at the start of each week, as one expression for DuckDB and Spark.
@@ -204,7 +205,8 @@ def make_article_weeks(
         transactions: Indexed transactions; those at or after `as_of` are ignored.
         customers: Indexed customers; `age` is used where there is one, from `known_from` on.
         as_of: The instant of week 0, in whole seconds.
-        num_weeks: Instants, the last one `7 * (num_weeks - 1)` days before `as_of`. Older sales count, too.
+        num_weeks: Instants, the last one `num_weeks - 1` weeks before `as_of`. Older sales count, too.
+        week_days: Days of a week; fewer where the data are too short for weeks, and every feature in weeks shrinks with it.
         category: The column of `articles` within which prices and bestsellers are compared.
 
     Returns:
@@ -225,13 +227,15 @@ def make_article_weeks(
     end = seconds_since_1970(as_of)
     # All that is older than any window reaches goes into one last week.
     oldest = num_weeks + _LONGEST - 1
-    seasons = [(days_before(as_of, 7 * week).month % 12) // 3 for week in range(oldest + 1)]
+    seasons = [(days_before(as_of, week_days * week).month % 12) // 3 for week in range(oldest + 1)]
     weeks = ibis.range(oldest + 1).unnest().name("week").as_table().mutate(week=_.week.cast("int32"))
-    weeks = weeks.mutate(instant=end - _.week.cast("int64") * _WEEK, season=ibis.literal(seasons)[weeks.week])
+    weeks = weeks.mutate(
+        instant=end - _.week.cast("int64") * (week_days * _DAY), season=ibis.literal(seasons)[weeks.week]
+    )
 
     def see(**columns: ibis.Value | str) -> ibis.Table:
         # Each use reads its own few columns: DuckDB would keep a shared selection of all columns in memory.
-        return _visible(transactions.select("t_dat", **columns), end=end, oldest=oldest)
+        return _visible(transactions.select("t_dat", **columns), end=end, oldest=oldest, seconds=week_days * _DAY)
 
     ages = _list_ages(customers)
     lines = see(
@@ -313,11 +317,13 @@ class ArticleWeeks:
             week, which stands for the time before the oldest instant.
         names: Of the features.
         as_of_seconds: The instant of week 0, seconds since 1970.
+        week_days: Days of a week.
     """
 
     values: np.ndarray
     names: tuple[str, ...]
     as_of_seconds: int
+    week_days: int = 7
 
     @property
     def num_weeks(self) -> int:
@@ -333,12 +339,12 @@ class ArticleWeeks:
         Returns:
             int32 of the same shape: 0 from the cutoff on, `num_weeks` for what lies before the oldest instant.
         """
-        week = -((np.asarray(seconds, dtype=np.int64) - self.as_of_seconds) // _WEEK)
+        week = -((np.asarray(seconds, dtype=np.int64) - self.as_of_seconds) // (self.week_days * _DAY))
         return np.clip(week, 0, self.num_weeks).astype(np.int32)
 
 
 def read_article_weeks(
-    table: ibis.Table, *, as_of: datetime.datetime, num_articles: int, num_weeks: int
+    table: ibis.Table, *, as_of: datetime.datetime, num_articles: int, num_weeks: int, week_days: int = 7
 ) -> ArticleWeeks:
     """Runs the expression of `make_article_weeks` and fills a dense array.
 
@@ -347,6 +353,7 @@ def read_article_weeks(
         as_of: The instant of week 0.
         num_articles: Articles to keep; indices beyond them are left out.
         num_weeks: Instants to keep, the most recent ones.
+        week_days: Days of a week, as given to `make_article_weeks`.
     """
     names = tuple(FEATURES)
     values = np.full((num_weeks + 1, num_articles + FIRST_INDEX, len(names)), np.nan, dtype=np.float32)
@@ -355,4 +362,4 @@ def read_article_weeks(
     week, article = rows["week"].to_numpy(), rows["article_index"].to_numpy()
     for number, name in enumerate(names):
         values[week, article, number] = rows[name].to_numpy()
-    return ArticleWeeks(values, names, seconds_since_1970(as_of))
+    return ArticleWeeks(values, names, seconds_since_1970(as_of), week_days)

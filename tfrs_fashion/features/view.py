@@ -33,6 +33,7 @@ class View:
         now: `[num_customers + 2]` int64 seconds, each customer's cutoff.
         lookups: Of the features of histories; None where these are left out.
         category: The column of articles within which weekly features compare; None where these are left out.
+        week_days: Days of a week.
     """
 
     split: Split
@@ -44,6 +45,7 @@ class View:
     now: np.ndarray
     lookups: HistoryLookups | None
     category: str | None
+    week_days: int = 7
 
     @property
     def transactions(self) -> ibis.Table:
@@ -59,16 +61,19 @@ class View:
         num_articles = self.articles.num_articles
         if self.category is None:
             nothing = np.zeros((num_weeks + 1, num_articles + FIRST_INDEX, 0), np.float32)
-            return ArticleWeeks(nothing, (), seconds_since_1970(self.split.as_of))
+            return ArticleWeeks(nothing, (), seconds_since_1970(self.split.as_of), self.week_days)
         table = make_article_weeks(
             self.tables.articles,
             self.tables.transactions,
             self.tables.customers,
             as_of=self.split.as_of,
             num_weeks=num_weeks,
+            week_days=self.week_days,
             category=self.category or None,
         )
-        return read_article_weeks(table, as_of=self.split.as_of, num_articles=num_articles, num_weeks=num_weeks)
+        return read_article_weeks(
+            table, as_of=self.split.as_of, num_articles=num_articles, num_weeks=num_weeks, week_days=self.week_days
+        )
 
 
 def make_view(
@@ -82,6 +87,7 @@ def make_view(
     roles: RolesConfig | None = None,
     history: bool = True,
     article_weeks: bool = True,
+    week_days: int = 7,
     vectors: np.ndarray | None = None,
     in_store_days: int,
 ) -> View:
@@ -97,6 +103,7 @@ def make_view(
         roles: Which of these columns play which part.
         history: Whether features of histories will be wanted.
         article_weeks: Whether weekly features of articles will be wanted.
+        week_days: Days of a week.
         vectors: `[num_articles + 2, any]` float32 of all articles; see `features.vectors`.
         in_store_days: An article is in store if it was sold in so many days before the cutoff.
 
@@ -133,4 +140,5 @@ def make_view(
         now=cutoff[: cut.num_customers + FIRST_INDEX],
         lookups=lookups,
         category=roles.category if article_weeks else None,
+        week_days=week_days,
     )

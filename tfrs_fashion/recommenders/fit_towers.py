@@ -105,7 +105,7 @@ def fit_two_tower(
     table = HistoryTable(timelines, view.profiles)
     since = as_of - target_days * SECONDS_A_DAY
     baskets = make_training_baskets(timelines, since=since, history_length=history_length)
-    weeks = view.read_weeks(-(-target_days // 7) + 1)
+    weeks = view.read_weeks(-(-target_days // view.week_days) + 1)
     week = weeks.week_of(baskets.time)
     dataset = make_training_dataset(table, baskets, week=week, batch_size=batch_size, seed=seed)
     encoder = ArticleEncoder(
