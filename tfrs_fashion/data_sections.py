@@ -177,12 +177,13 @@ class DataConfig(Section):
         transactions: Columns of the transactions.
         articles: Columns of the articles.
         customers: Columns of the customers.
-        num_customers: Size of generated tables (`simulator` only).
-        num_articles: Size of generated tables (`simulator` only).
+        num_customers: Size of generated tables (`simulator` and `hm_scale` only).
+        num_articles: Size of generated tables (`simulator` and `hm_scale` only).
         num_days: Days of generated transactions (`simulator` only).
+        num_transactions: Size of generated tables (`hm_scale` only).
     """
 
-    source: Literal["complete_journey", "hm", "retail", "simulator"]
+    source: Literal["complete_journey", "hm", "hm_scale", "retail", "simulator"]
     path: str = ""
     missing_values: tuple[str, ...] = ()
     transactions: TransactionsConfig = TransactionsConfig()
@@ -191,6 +192,7 @@ class DataConfig(Section):
     num_customers: int = Field(default=300, ge=1)
     num_articles: int = Field(default=200, ge=1)
     num_days: int = Field(default=120, ge=1)
+    num_transactions: int = Field(default=10_000, ge=1)
 
     @model_validator(mode="after")
     def _check_source(self) -> "DataConfig":

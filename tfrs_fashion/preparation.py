@@ -109,7 +109,7 @@ class Preparation:
     @cached_property
     def _prepared(self) -> str:
         data = self.config.data
-        seed = self.config.seed if data.source == "simulator" else None
+        seed = self.config.seed if data.source in ("simulator", "hm_scale") else None
         features = self.config.features
         kept = (features.profile, features.profile_numbers)
         parts = (data.model_dump(), kept, self._split_settings, seed, files_fingerprint(source_files(data)))
@@ -144,7 +144,7 @@ class Preparation:
 
     def _write_tables(self, *, force: bool = False) -> None:
         def write_checked(folder: Path) -> None:
-            tables = load_source(self._connection, self.config.data, seed=self.config.seed)
+            tables = load_source(self._connection, self.config.data, seed=self.config.seed, console=self.console)
             check_tables(tables)
             write_tables(index_tables(tables), folder)
 

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import ibis
+from rich.console import Console
 
 from tfrs_fashion.data import complete_journey, hm, retail, simulator
+from tfrs_fashion.data.hm_scale import write_hm_scale
 from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig, DataConfig, TransactionsConfig
 from tfrs_fashion.schema import Tables
 
@@ -26,7 +28,7 @@ def source_files(config: DataConfig) -> list[Path]:
     match config.source:
         case "complete_journey":
             return complete_journey.source_files(config.path)
-        case "simulator":
+        case "simulator" | "hm_scale":
             return []
         case "hm" | "retail":
             transactions, articles, customers = _mapping(config)
@@ -35,13 +37,16 @@ def source_files(config: DataConfig) -> list[Path]:
             )
 
 
-def load_source(connection: ibis.BaseBackend, config: DataConfig, *, seed: int) -> Tables:
+def load_source(
+    connection: ibis.BaseBackend, config: DataConfig, *, seed: int, console: Console | None = None
+) -> Tables:
     """Loads the tables of a source.
 
     Args:
         connection: A DuckDB backend of Ibis, to which the tables belong.
         config: Which source, and how its columns are called.
         seed: Of generated tables.
+        console: Where the progress of generating them is shown.
 
     Raises:
         InputError: A file cannot be read or is not what the source expects.
@@ -52,6 +57,13 @@ def load_source(connection: ibis.BaseBackend, config: DataConfig, *, seed: int) 
         case "simulator":
             sizes = config.model_dump(include={"num_customers", "num_articles", "num_days"})
             return simulator.load_tables(connection, **sizes, seed=seed)
+        case "hm_scale":
+            sizes = config.model_dump(include={"num_customers", "num_articles", "num_transactions"})
+            # Files of these sizes and this seed are equal whenever they are written, so they are written once.
+            folder = Path(config.path or "data/hm_scale") / "-".join(str(size) for size in (*sizes.values(), seed))
+            if not folder.is_dir():
+                write_hm_scale(folder, **sizes, seed=seed, console=console)
+            return load_source(connection, DataConfig(source="hm", path=str(folder)), seed=seed)
         case "hm" | "retail":
             transactions, articles, customers = _mapping(config)
             return retail.load_tables(
