@@ -21,6 +21,9 @@ FIRST_INDEX = 2
 # The one id of all customers who are not told apart: their baskets count for articles, and they have no history.
 ANONYMOUS_CUSTOMER = "<anonymous>"
 
+# Characters of a description that are read; descriptions of articles have a few hundred.
+MAX_DESCRIPTION = 10_000
+
 Kind = Literal["string", "timestamp", "float", "int"]
 
 

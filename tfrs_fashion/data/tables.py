@@ -10,6 +10,7 @@ from ibis import _
 from tfrs_fashion.schema import (
     ANONYMOUS_CUSTOMER,
     FIRST_INDEX,
+    MAX_DESCRIPTION,
     OUT_OF_VOCABULARY_INDEX,
     InputError,
     RowCount,
@@ -71,11 +72,13 @@ def index_tables(tables: Tables) -> Tables:
     ).drop("customer_id_right")
     transactions = transactions.inner_join(articles.select("article_id", "article_index"), "article_id")
     anonymous = int(transactions.filter(_.customer_index == OUT_OF_VOCABULARY_INDEX).count().execute())
+    long = int(articles.filter(_.description.length() > MAX_DESCRIPTION).count().execute())
     found = (
         ("transactions", "moved to the first instant of their basket", moved),
         ("transactions", "of anonymous customers: they count for articles and belong to no history", anonymous),
         ("customers", "added: bought, but without a row; empty profile", new_customers),
         ("articles", "added: sold, but without a row; no features", new_articles),
+        ("articles", f"with a description of more than {MAX_DESCRIPTION:,} characters, whose rest is not read", long),
     )
     counts = tuple(RowCount(table=table, rule=rule, rows=rows) for table, rule, rows in found if rows)
     return Tables(

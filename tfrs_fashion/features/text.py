@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from tfrs_fashion.schema import MAX_DESCRIPTION
+
 _BATCH = 8192
 
 
@@ -27,7 +29,8 @@ class HashedWords:
 def hash_words(texts: Sequence[str], *, num_buckets: int) -> tf.RaggedTensor:
     """Splits texts into lower-case words and hashes each word and each pair of neighbours.
 
-    Letters, marks and digits of any script make words; everything else separates them.
+    Letters, marks and digits of any script make words; everything else separates them. What follows the first
+    `MAX_DESCRIPTION` characters is not read.
 
     Args:
         texts: `[num_texts]`; empty ones give no words.
@@ -36,7 +39,8 @@ def hash_words(texts: Sequence[str], *, num_buckets: int) -> tf.RaggedTensor:
     Returns:
         `[num_texts, (words and pairs)]` ragged int64 in `[0, num_buckets)`.
     """
-    lowered = tf.strings.lower(tf.constant(list(texts), tf.string), encoding="utf-8")
+    # Cut before TensorFlow sees them: a text of a megabyte has a hundred thousand words.
+    lowered = tf.strings.lower(tf.constant([text[:MAX_DESCRIPTION] for text in texts], tf.string), encoding="utf-8")
     words = tf.strings.split(tf.strings.strip(tf.strings.regex_replace(lowered, r"[^\p{L}\p{M}\p{N}]+", " ")))
     pairs = tf.strings.join([words[:, :-1], words[:, 1:]], separator=" ")
     return tf.ragged.map_flat_values(tf.strings.to_hash_bucket_fast, tf.concat([words, pairs], axis=1), num_buckets)
