@@ -216,3 +216,19 @@ def test_a_wrong_type_is_named_with_its_file(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_tables(ibis.duckdb.connect(), path=tmp_path)
     assert str(caught.value).startswith(f"{path}: column `quantity` has type string, expected int.")
+
+
+def test_demographics_that_nobody_gave_are_missing(tmp_path: Path) -> None:
+    # A column without a value has no type in Parquet.
+    empty = DEMOGRAPHICS.assign(income=None, kids_count=None)
+    write_raw(
+        tmp_path,
+        demographics=empty,
+        transactions=pd.DataFrame(LINES)
+        .assign(coupon_match_disc=None)
+        .astype({"transaction_timestamp": "datetime64[us]"}),
+    )
+    tables = load_tables(ibis.duckdb.connect(), path=tmp_path)
+    check_tables(tables)
+    assert tables.customers.income.to_pyarrow().to_pylist() == [None]
+    assert tables.customers.age_band.to_pyarrow().to_pylist() == ["65+"]

@@ -155,7 +155,10 @@ def test_a_truncated_parquet_is_named(tmp_path: Path) -> None:
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.csv") == f"{tmp_path / 'a.csv'}: no such file."
     nowhere = tmp_path / "nowhere" / "a.csv"
-    assert refusal(nowhere) == f"{nowhere}: no such file. Neither is there a folder {nowhere.parent}: set `data.path`."
+    assert refusal(nowhere) == (
+        f"{nowhere}: no such file. Neither is there a folder {nowhere.parent}: set `data.path`, "
+        "e.g. --set data.path=FOLDER."
+    )
     assert refusal(tmp_path / "*.csv").startswith(f"{tmp_path / '*.csv'}: no file matches.")
     assert refusal(tmp_path).startswith(f"{tmp_path}: the folder holds no file.")
     (tmp_path / "a.csv").touch()

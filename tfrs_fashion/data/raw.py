@@ -66,7 +66,8 @@ def find_files(path: Path) -> list[Path]:
         if not parts:
             raise InputError(f"{path}: no file matches. {expected}")
     else:
-        near = "" if path.parent.is_dir() else f" Neither is there a folder {path.parent}: set `data.path`."
+        near = f" Neither is there a folder {path.parent}: set `data.path`, e.g. --set data.path=FOLDER."
+        near = "" if path.parent.is_dir() else near
         raise InputError(f"{path}: no such file.{near}")
     kinds = {_kind_of(part): part for part in reversed(parts)}
     if None in kinds:
