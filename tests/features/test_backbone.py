@@ -113,12 +113,6 @@ def test_weights_that_are_no_numbers(random_weights: Path, tmp_path: Path) -> No
         load_backbone(Backbone(tmp_path / "weights.h5", image_size=32, alpha=0.35))
 
 
-def test_weights_of_another_suffix(tmp_path: Path) -> None:
-    (tmp_path / "weights.ckpt").write_bytes(b"")
-    with pytest.raises(InputError, match=r"weights\.ckpt: the name of a weights file ends in \.h5"):
-        load_backbone(Backbone(tmp_path / "weights.ckpt", image_size=32))
-
-
 @dataclass
 class Gallery:
     """Images on disk, and what they show."""
@@ -185,7 +179,7 @@ def test_the_same_seed_gives_the_same_weights(gallery: Gallery, tmp_path: Path) 
     for name in ("first", "again"):
         tf.random.normal([3])  # Whatever was drawn before does not matter.
         backbone = Backbone(tmp_path / f"{name}.h5", image_size=64, alpha=0.35)
-        fitted.append(fit(gallery, backbone.weights, rows=slice(40), epochs=2, seed=3))
+        fitted.append(fit(gallery, backbone.weights, rows=slice(40), seed=3))
         weights.append(load_backbone(backbone).get_weights())
     assert fitted[0] == fitted[1]
     assert all(np.array_equal(first, again) for first, again in zip(*weights, strict=True))
@@ -261,9 +255,10 @@ def replace_root(gallery: Gallery, root: Path) -> Gallery:
     return Gallery(root, gallery.paths, gallery.colour, gallery.shape)
 
 
-def test_a_loss_that_is_no_number(gallery: Gallery, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"mobilenet_v2: the loss of epoch \d is nan. Lower `learning_rate`"):
-        fit(gallery, tmp_path / "weights.h5", rows=slice(32), epochs=3, learning_rate=1e30)
+def test_a_loss_that_is_no_number(gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "_make_step", lambda *_parts: lambda *_batch: tf.constant(math.nan))
+    with pytest.raises(RunError, match=r"mobilenet_v2: the loss of epoch 1 is nan. Lower `learning_rate`"):
+        fit(gallery, tmp_path / "weights.h5", rows=slice(32), epochs=3)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -71,8 +71,7 @@ def _scale_for_efficientnet(images: tf.Tensor) -> tf.Tensor:
     return mean + (images - mean) / tf.sqrt(tf.constant(_IMAGENET_DEVIATION))
 
 
-def _build(backbone: Backbone) -> tuple[tf.keras.Model, tf.keras.Model]:
-    """Builds the network with random weights; alone, and behind its own scaling of pixels in [0, 255]."""
+def _check_backbone(backbone: Backbone) -> None:
     if backbone.network not in get_args(Network):
         raise InputError(f"Unknown network `{backbone.network}`; expected one of {', '.join(get_args(Network))}.")
     if backbone.image_size < _SMALLEST_IMAGE:
@@ -83,6 +82,13 @@ def _build(backbone: Backbone) -> tuple[tf.keras.Model, tf.keras.Model]:
         raise InputError(
             f"`alpha` is {backbone.alpha} with {backbone.network}; expected a number above 0 with a MobileNet, else 1."
         )
+    # Keras takes a file of any other name for a TensorFlow checkpoint.
+    if backbone.weights.suffix != ".h5":
+        raise InputError(f"{backbone.weights}: the name of a weights file ends in .h5. Rename it, or choose another.")
+
+
+def _build(backbone: Backbone) -> tuple[tf.keras.Model, tf.keras.Model]:
+    """Builds the network with random weights; alone, and behind its own scaling of pixels in [0, 255]."""
     shape = (backbone.image_size, backbone.image_size, 3)
     applications = tf.keras.applications
     build: Callable[..., tf.keras.Model]
@@ -104,12 +110,6 @@ def _build(backbone: Backbone) -> tuple[tf.keras.Model, tf.keras.Model]:
     return network, tf.keras.Model(images, network(scale(images)), name=backbone.network)
 
 
-def _check_suffix(weights: Path) -> None:
-    # Keras takes a file of any other name for a TensorFlow checkpoint.
-    if weights.suffix != ".h5":
-        raise InputError(f"{weights}: the name of a weights file ends in .h5. Rename it, or choose another.")
-
-
 def load_backbone(backbone: Backbone) -> tf.keras.Model:
     """Loads a backbone.
 
@@ -123,14 +123,14 @@ def load_backbone(backbone: Backbone) -> tf.keras.Model:
     Raises:
         InputError: The weights file is missing, cannot be read, belongs to another network or holds NaN.
     """
-    network, model = _build(backbone)
+    _check_backbone(backbone)
     remedy = (
         f"Expected the weights of {backbone.network} without its top (alpha {backbone.alpha}) in an .h5 file: train "
         "them with `fit_backbone`, or save Keras's own once on a machine with network; docs/images.md shows both."
     )
     if not backbone.weights.is_file():
         raise InputError(f"{backbone.weights}: no such weights file. {remedy}")
-    _check_suffix(backbone.weights)
+    network, model = _build(backbone)
     try:
         network.load_weights(str(backbone.weights))
     except Exception as error:  # HDF5 and Keras raise half a dozen kinds, none of them shared.
@@ -267,7 +267,7 @@ def fit_backbone(
         RunError: The loss is not finite, or the weights cannot be written.
     """
     check_root(root)
-    _check_suffix(backbone.weights)
+    _check_backbone(backbone)
     try:
         backbone.weights.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -276,8 +276,6 @@ def fit_backbone(
     if set(lengths.values()) != {len(paths)}:
         raise InputError(f"`labels` has lengths {lengths}; expected a feature or more, each of {len(paths):,} values.")
     limits = limits or Limits()
-    tf.keras.utils.set_random_seed(seed)
-    network, model = _build(backbone)
     status = _find_usable(paths, root=root, limits=limits, image_size=backbone.image_size)
     counts = count_statuses(status)
     usable = status == "ok"
@@ -288,6 +286,8 @@ def fit_backbone(
     rows = np.flatnonzero(usable & (targets >= 0).any(axis=1))
     batch_size = min(batch_size, len(rows))
     steps = len(rows) // batch_size
+    tf.keras.utils.set_random_seed(seed)
+    network, model = _build(backbone)
     schedule = tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps * epochs)
     learn = _make_step(network, model, [len(values) for values in classes.values()], schedule)
 

@@ -217,12 +217,17 @@ def _shrink_power(file: ImageFile, image_size: int) -> int:
     return max(power for power in range(4) if power == 0 or min(file.width, file.height) >> power >= image_size)
 
 
-def _decode(content: tf.Tensor, shrink_power: tf.Tensor, image_size: int) -> tf.Tensor:
+# One graph for all datasets: each epoch of training makes a new one.
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int32)],
+    autograph=False,
+)
+def _decode(content: tf.Tensor, shrink_power: tf.Tensor, image_size: tf.Tensor) -> tf.Tensor:
     decoders = [partial(tf.io.decode_image, content, channels=3, expand_animations=False)]
     decoders += [partial(tf.io.decode_jpeg, content, channels=3, ratio=ratio) for ratio in (2, 4, 8)]
     image = tf.ensure_shape(tf.switch_case(shrink_power, decoders), [None, None, 3])
     # Means of areas: unlike interpolation they see every pixel, and they need no copy of a large image in float32.
-    return tf.image.resize(image[tf.newaxis], [image_size, image_size], method="area")[0]
+    return tf.image.resize(image[tf.newaxis], tf.stack([image_size, image_size]), method="area")[0]
 
 
 def decode_images(
@@ -253,9 +258,12 @@ def decode_images(
 
     signature = (tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32))
     dataset = tf.data.Dataset.from_generator(contents, output_signature=signature)
-    dataset = dataset.map(
-        lambda position, content, power: (position, _decode(content, power, image_size)), num_parallel_calls=_PARALLEL
-    )
+
+    def decode(position: tf.Tensor, content: tf.Tensor, power: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = _decode(content, power, tf.constant(image_size))
+        return position, tf.ensure_shape(image, [image_size, image_size, 3])
+
+    dataset = dataset.map(decode, num_parallel_calls=_PARALLEL)
     for position, images in dataset.ignore_errors().batch(batch_size).prefetch(1):
         yield position.numpy(), images
     if failures:
