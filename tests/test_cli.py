@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 from tfrs_fashion.cli import app
 from tfrs_fashion.stage import only_one
 
-VERBS = ("run", "prepare", "train", "export", "evaluate", "release", "recommend")
+VERBS = ("run", "prepare", "explore", "train", "export", "evaluate", "release", "recommend")
 # So small that a verb takes a second or two.
 SMALL = {
     "data.num_customers": "30",

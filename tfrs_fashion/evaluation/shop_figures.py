@@ -359,8 +359,8 @@ def _bottom_categories(parts: dict[str, pd.DataFrame], sums: pd.Series, category
         )
     rare = sum(int((part["lines"] <= 10).sum()) for part in parts.values())
     all_sold = sum(len(part) for part in parts.values())
-    counted_by = f", counted within each {name_column(group)}," if group else ""
-    sentences = (f"Of {all_sold:,} categories{counted_by} {rare:,} sold at most ten times.",)
+    counted_by = f", counted within each {name_column(group)}" if group else ""
+    sentences = (f"Of {all_sold:,} categories{counted_by}, {rare:,} sold at most ten times.",)
     caption = join_sentences(
         f"{total:,} lines of transactions; shares are of the lines of each panel. Categories without a sale are not shown.",
         f"Left out: groups with no more than {few} categories." if len(panels) < len(parts) else "",
