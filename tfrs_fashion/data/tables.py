@@ -7,6 +7,7 @@ from pathlib import Path
 import ibis
 from ibis import _
 
+from tfrs_fashion.data.raw import keep
 from tfrs_fashion.schema import (
     ANONYMOUS_CUSTOMER,
     FIRST_INDEX,
@@ -20,14 +21,24 @@ from tfrs_fashion.schema import (
 _NAMES = ("customers", "articles", "transactions")
 
 
+def _compute(table: ibis.Table) -> ibis.Table:
+    """Computes a table once, where several others are made from it."""
+    backend = table.get_backend()
+    # Ibis's own cache cannot drop its tables from DuckDB 2.
+    return keep(backend, table) if backend.name == "duckdb" else table.cache()
+
+
 def _complete(table: ibis.Table, transactions: ibis.Table, key: str) -> tuple[ibis.Table, int]:
     """Appends a row, empty but for its id and `known_from`, for each id that only the transactions know."""
     if "known_from" not in table.columns:
         table = table.mutate(known_from=ibis.null("timestamp"))
     table = table.mutate(known_from=_.known_from.cast("timestamp"))
-    unknown = transactions.group_by(key).agg(known_from=_.t_dat.min().cast("timestamp")).anti_join(table, key)
-    made = {key, "known_from"}
-    empty = unknown.mutate(**{name: ibis.null(dtype) for name, dtype in table.schema().items() if name not in made})
+    lines = transactions.anti_join(table, key)
+    unknown = _compute(lines.group_by(key).agg(known_from=_.t_dat.min()))
+    empty = unknown.mutate(
+        known_from=_.known_from.cast(table.schema()["known_from"]),
+        **{name: ibis.null(dtype) for name, dtype in table.schema().items() if name not in {key, "known_from"}},
+    )
     return table.union(empty.select(*table.columns)), int(unknown.count().execute())
 
 
@@ -36,7 +47,20 @@ def _indexed(table: ibis.Table, *, key: str, index: str) -> ibis.Table:
     if index in table.columns:
         raise InputError(f"the table of `{key}` has a column `{index}`, which is made here. Rename it in the source.")
     order = [table.known_from.notnull().cast("int8"), table.known_from, table[key]]
-    return table.mutate(**{index: (ibis.row_number().over(ibis.window(order_by=order)) + FIRST_INDEX).cast("int32")})
+    number = (ibis.row_number().over(ibis.window(order_by=order)) + FIRST_INDEX).cast("int32")
+    return _compute(table.mutate(**{index: number}))
+
+
+def _start_together(transactions: ibis.Table) -> tuple[ibis.Table, int]:
+    """Gives the lines of a basket the time of its first one; few baskets, if any, last longer than an instant."""
+    baskets = transactions.group_by(["customer_id", "basket_id"]).agg(start=_.t_dat.min(), end=_.t_dat.max())
+    long = _compute(baskets.filter(_.start < _.end).drop("end"))
+    if not int(long.count().execute()):
+        return transactions, 0
+    joined = transactions.left_join(long, ["customer_id", "basket_id"])
+    moved = int(joined.filter(_.t_dat > _.start).count().execute())
+    together = joined.mutate(t_dat=_.start.fill_null(_.t_dat))
+    return together.select(*transactions.columns), moved
 
 
 def index_tables(tables: Tables) -> Tables:
@@ -57,11 +81,9 @@ def index_tables(tables: Tables) -> Tables:
     Raises:
         InputError: A table has a column with a name that is made here.
     """
-    starts = tables.transactions.group_by(["customer_id", "basket_id"]).agg(start=_.t_dat.min())
-    transactions = tables.transactions.inner_join(starts, ["customer_id", "basket_id"])
-    moved = int(transactions.filter(_.t_dat != _.start).count().execute())
-    transactions = transactions.mutate(t_dat=_.start).drop("start")
+    transactions, moved = _start_together(tables.transactions)
     named = transactions.filter(_.customer_id != ANONYMOUS_CUSTOMER)
+    anonymous = int(transactions.filter(_.customer_id == ANONYMOUS_CUSTOMER).count().execute())
     customers, new_customers = _complete(tables.customers, named, "customer_id")
     articles, new_articles = _complete(tables.articles, transactions, "article_id")
     customers = _indexed(customers, key="customer_id", index="customer_index")
@@ -71,7 +93,9 @@ def index_tables(tables: Tables) -> Tables:
         customer_index=_.customer_index.fill_null(OUT_OF_VOCABULARY_INDEX).cast("int32")
     ).drop("customer_id_right")
     transactions = transactions.inner_join(articles.select("article_id", "article_index"), "article_id")
-    anonymous = int(transactions.filter(_.customer_index == OUT_OF_VOCABULARY_INDEX).count().execute())
+    order = ["customer_index", "t_dat", "basket_id", "article_index"]
+    # Lines that agree in all of these are ordered by what else they have, so that equal input gives equal files.
+    order += [name for name in transactions.columns if name not in {*order, "customer_id", "article_id"}]
     long = int(articles.filter(_.description.length() > MAX_DESCRIPTION).count().execute())
     found = (
         ("transactions", "moved to the first instant of their basket", moved),
@@ -84,7 +108,7 @@ def index_tables(tables: Tables) -> Tables:
     return Tables(
         customers=customers.order_by("customer_index"),
         articles=articles.order_by("article_index"),
-        transactions=transactions.order_by(["customer_index", "t_dat", "basket_id", "article_index"]),
+        transactions=transactions.order_by(order),
         counts=tables.counts + counts,
     )
 

@@ -21,6 +21,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from ibis import _
 
+from tfrs_fashion.data.split import epoch_seconds
 from tfrs_fashion.features.records import Column, write_records
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RunError, Tables
 
@@ -179,7 +180,7 @@ def _read_events(transactions: ibis.Table, *, first: int, last: int) -> pa.Table
     """Reads the events of the customers with an index from `first` to `last`, in one order whatever the engine does."""
     events = transactions.filter(_.customer_index.between(first, last)).select(
         "customer_index",
-        time=_.t_dat.epoch_seconds().cast("int64"),
+        time=epoch_seconds(_.t_dat),
         article_index=_.article_index.cast("int64"),
         quantity=_.quantity.cast("int64"),
         price=_.price.cast("float32"),
@@ -224,7 +225,7 @@ def write_timelines(
     columns |= {
         name: tables.customers[name].cast("float64").fill_null(float("nan")).cast("float32") for name in profile_numbers
     }
-    known_from = tables.customers.known_from.epoch_seconds().cast("int64").fill_null(ALWAYS)
+    known_from = epoch_seconds(tables.customers.known_from).fill_null(ALWAYS)
     customers = (
         tables.customers.select(
             "customer_id", customer_index=_.customer_index.cast("int64"), known_from=known_from, **columns
