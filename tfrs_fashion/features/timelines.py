@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from ibis import _
 
+from tfrs_fashion.data.split import epoch_seconds
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RunError, Tables
 
 _EVENTS: dict[str, Any] = {
@@ -191,7 +192,7 @@ def write_timelines(
     columns |= {
         name: tables.customers[name].cast("float64").fill_null(float("nan")).cast("float32") for name in profile_numbers
     }
-    known_from = tables.customers.known_from.epoch_seconds().cast("int64").fill_null(ALWAYS)
+    known_from = epoch_seconds(tables.customers.known_from).fill_null(ALWAYS)
     customers = (
         tables.customers.select("customer_id", "customer_index", known_from=known_from, **columns)
         .order_by("customer_index")
@@ -209,7 +210,7 @@ def write_timelines(
                 "customer_index",
                 "article_index",
                 "quantity",
-                time=_.t_dat.epoch_seconds(),
+                time=epoch_seconds(_.t_dat),
                 price=_.price.cast("float32"),
                 discount=_.discount.cast("float32"),
                 sales_channel_id=_.sales_channel_id.fill_null(0),
