@@ -290,7 +290,7 @@ class Run(Preparation):
         self._stage(folder, wanted, write, force=force)
         unknown = len(set(asked) - set(known))
         if unknown:
-            self.messages.append(f"{unknown:,} of {len(asked):,} customers are unknown: answered by popularity")
+            self.messages.append(f"{unknown:,} of {len(asked):,} customers are unknown: answered without a history")
         self.messages += [f"recommendations: {folder / f'recommendations.{kind}'}" for kind in ("parquet", "csv")]
 
     def everything(self) -> None:

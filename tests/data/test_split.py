@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfrs_fashion.data.split import Split, cutoff_seconds, make_splits, targets, visible
+from tfrs_fashion.data.split import Kind, Split, cutoff_seconds, make_splits, targets, visible
 from tfrs_fashion.data.tables import index_tables
 from tfrs_fashion.features.timelines import read_timelines, write_timelines
-from tfrs_fashion.schema import FIRST_INDEX, InputError, Tables
+from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, InputError, Tables
 
 # Ten rows of four customers (2 to 5); the row number is in the first column. Purchases at midnight lie exactly at
 # the cutoffs of windows, customer 3 buys in the last second, customer 5 only once.
@@ -197,13 +197,13 @@ def test_cutoff_seconds_by_customer() -> None:
     assert cutoff_seconds(split, 4).tolist() == expected
 
 
-def make_tables(purchases: list[tuple[str, str, str]]) -> Tables:
-    """Indexed tables of (customer, article, time), each purchase a basket of its own."""
+def make_tables(purchases: list[tuple[str, str, str]], *, listed: list[str] | None = None) -> Tables:
+    """Indexed tables of (customer, article, time), each purchase a basket of its own; all customers have rows, or some."""
     lines = pd.DataFrame(purchases, columns=["customer_id", "article_id", "t_dat"])
     lines["t_dat"] = pd.to_datetime(lines["t_dat"], format="ISO8601").astype("datetime64[us]")
     lines = lines.assign(price=1.0, quantity=1, discount=0.0, sales_channel_id=1, store_id="s")
     lines["basket_id"] = [str(number) for number in range(len(lines))]
-    customers = pd.DataFrame({"customer_id": sorted(set(lines["customer_id"]))})
+    customers = pd.DataFrame({"customer_id": sorted(set(lines["customer_id"])) if listed is None else listed})
     articles = pd.DataFrame({"article_id": sorted(set(lines["article_id"])), "description": "x"})
     return index_tables(Tables(ibis.memtable(customers), ibis.memtable(articles), ibis.memtable(lines)))
 
@@ -275,6 +275,58 @@ def test_two_baskets_near_one_second_never_leak(tmp_path: Path, times: tuple[str
     by_table, by_timeline = seen_by_table_and_by_timeline(tables, split, tmp_path)
     assert by_table == {"a": ["o", "n", "m", "p"]}
     assert "q" not in by_timeline["a"]
+
+
+# The ten rows, and three of customers who are not told apart: before, at and after the cutoffs.
+ANONYMOUS_ROWS = [
+    *ROWS,
+    (10, OUT_OF_VOCABULARY_INDEX, 2, "2024-01-05 10:00:00"),
+    (11, OUT_OF_VOCABULARY_INDEX, 3, "2024-01-09 10:00:00"),
+    (12, OUT_OF_VOCABULARY_INDEX, 4, "2024-01-10 10:00:00"),
+]
+
+
+@pytest.mark.parametrize("kind", ["window", "last_basket", "share", "leave_one_out"])
+def test_anonymous_customers_are_never_judged_and_change_nobodys_cutoff(kind: Kind) -> None:
+    plain, more = make_transactions(ROWS), make_transactions(ANONYMOUS_ROWS)
+    for name in ("validation", "test", "release"):
+        split, other = (
+            make_splits(rows, kind=kind, test_days=2, validation_days=2)[name] for rows in (plain, more)
+        )
+        assert target_pairs(other, more) == target_pairs(split, plain)
+        # A customer without a cutoff of their own has the last instant of all rows, which anonymous ones move.
+        own = cutoff_seconds(split, 4) < cutoff_seconds(split, 4)[0] if kind != "window" else slice(None)
+        assert cutoff_seconds(other, 4)[own].tolist() == cutoff_seconds(split, 4)[own].tolist()
+        assert [row for row in visible_rows(other, more) if row < 10] == visible_rows(split, plain)
+
+
+def test_anonymous_purchases_before_the_cutoff_are_visible() -> None:
+    transactions = make_transactions(ANONYMOUS_ROWS)
+    splits = make_splits(transactions, test_days=2, validation_days=2)
+    assert [row for row in visible_rows(splits["test"], transactions) if row >= 10] == [10]
+    assert [row for row in visible_rows(splits["release"], transactions) if row >= 10] == [10, 11, 12]
+    # With cutoffs by customer there is none for them: they are visible as long as everyone's rows are.
+    by_customer = make_splits(transactions, kind="last_basket")["test"]
+    assert [row for row in visible_rows(by_customer, transactions) if row >= 10] == [10, 11, 12]
+
+
+def test_anonymous_customers_alone_leave_nobody_to_judge() -> None:
+    rows = [(number, OUT_OF_VOCABULARY_INDEX, 2, f"2024-01-{number + 1:02d}") for number in range(9)]
+    with pytest.raises(InputError, match=r"split: the test window .* and 0 purchase\(s\) in it"):
+        make_splits(make_transactions(rows), kind="window", test_days=2)
+    with pytest.raises(InputError, match=r"split: none of 0 customer\(s\) has two baskets"):
+        make_splits(make_transactions(rows), kind="last_basket")
+
+
+def test_a_first_purchase_in_the_last_half_second_is_known_to_both(tmp_path: Path) -> None:
+    # c has no row of their own: known from 23:59:59.700, which no rounding may move to the cutoff.
+    purchases = [("a", "p", "2024-01-01"), ("a", "q", "2024-01-05"), ("c", "p", "2024-01-04 23:59:59.700")]
+    tables = make_tables(purchases, listed=["a"])
+    split = make_splits(tables.transactions, test_days=1, validation_days=1)["test"]
+    assert split.as_of == at("2024-01-05")
+    by_table, by_timeline = seen_by_table_and_by_timeline(tables, split, tmp_path)
+    assert by_table == {"a": ["p"], "c": ["p"]}
+    assert by_timeline == by_table
 
 
 def test_purchases_with_a_date_alone_are_at_its_midnight() -> None:

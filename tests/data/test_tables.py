@@ -6,7 +6,15 @@ import pandas as pd
 import pytest
 
 from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
-from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount, Tables, check_tables
+from tfrs_fashion.schema import (
+    ANONYMOUS_CUSTOMER,
+    FIRST_INDEX,
+    OUT_OF_VOCABULARY_INDEX,
+    InputError,
+    RowCount,
+    Tables,
+    check_tables,
+)
 
 
 def day(number: int, hour: int = 0) -> datetime.datetime:
@@ -44,18 +52,92 @@ def indexed() -> Tables:
     return index_tables(make_tables())
 
 
-def test_indices_follow_the_first_purchase_then_the_id_and_never_bought_come_last(indexed: Tables) -> None:
-    # ä on day 1; a and b at once on day 2; 日本 on day 3; y and z never.
+def indices(table: ibis.Table, key: str) -> dict[str, int]:
+    frame = table.execute()
+    return dict(zip(frame[key], frame[f"{key.removesuffix('_id')}_index"], strict=True))
+
+
+def test_rows_of_the_source_come_first_by_id_then_those_made_from_transactions(indexed: Tables) -> None:
+    # a, b, y, z and ä have rows, in the order of their bytes; 日本 is known from the first purchase on.
     customers = indexed.customers.execute()
-    assert customers["customer_id"].tolist() == ["ä", "a", "b", "日本", "y", "z"]
+    assert customers["customer_id"].tolist() == ["a", "b", "y", "z", "ä", "日本"]
     assert customers["customer_index"].tolist() == list(range(FIRST_INDEX, FIRST_INDEX + 6))
     assert customers["customer_index"].dtype == "int32"
-    # 09 on day 1; 01 and 05 in one basket on day 2; 07 on day 3; 02 and 08 never.
+    assert customers["known_from"].isna().tolist() == [True] * 5 + [False]
+    assert customers["known_from"][5] == pd.Timestamp(day(3))
+    # 07 alone has no row.
     articles = indexed.articles.execute()
-    assert articles["article_id"].tolist() == ["09", "01", "05", "07", "02", "08"]
+    assert articles["article_id"].tolist() == ["01", "02", "05", "08", "09", "07"]
     assert articles["article_index"].tolist() == list(range(FIRST_INDEX, FIRST_INDEX + 6))
-    assert articles["first_sold"].isna().tolist() == [False, False, False, False, True, True]
-    assert articles["first_sold"][0] == pd.Timestamp(day(1))
+    assert articles["known_from"].isna().tolist() == [True] * 5 + [False]
+    assert articles["known_from"][5] == pd.Timestamp(day(3))
+
+
+def test_rows_made_from_transactions_are_known_from_their_first_one_ties_by_id() -> None:
+    # Without a row: q and p first bought on day 2, at one instant, and o on day 1; r is listed from day 1, noon.
+    lines = pd.DataFrame(
+        [("q", "7", day(2)), ("p", "7", day(2)), ("o", "8", day(1)), ("p", "9", day(3)), ("r", "7", day(2))],
+        columns=["customer_id", "article_id", "t_dat"],
+    )
+    lines = lines.assign(price=1.0, quantity=1, discount=0.0, sales_channel_id=1, store_id="s")
+    lines["basket_id"] = [str(number) for number in range(len(lines))]
+    lines["t_dat"] = lines["t_dat"].astype("datetime64[us]")
+    customers = pd.DataFrame({"customer_id": ["r", "s"], "known_from": pd.Series([day(1, 12), None])})
+    articles = pd.DataFrame({"article_id": ["8"], "description": ["x"]})
+    found = index_tables(Tables(*(ibis.memtable(frame) for frame in (customers, articles, lines))))
+    # s always; o on day 1 at midnight, r at noon, p and q on day 2.
+    assert indices(found.customers, "customer_id") == {"s": 2, "o": 3, "r": 4, "p": 5, "q": 6}
+    known = found.customers.execute().set_index("customer_id")["known_from"]
+    assert known["r"] == pd.Timestamp(day(1, 12))
+    assert known[["o", "p", "q"]].tolist() == [pd.Timestamp(day(number)) for number in (1, 2, 2)]
+    assert indices(found.articles, "article_id") == {"8": 2, "7": 3, "9": 4}
+
+
+@pytest.mark.parametrize("cutoff", [day(2), day(2, 10), day(2, 11), day(3), day(4)])
+def test_what_is_known_before_an_instant_are_the_indices_below_some_bound(
+    indexed: Tables, cutoff: datetime.datetime
+) -> None:
+    for table, index in ((indexed.customers, "customer_index"), (indexed.articles, "article_index")):
+        frame = table.execute()
+        known = frame["known_from"].isna() | (frame["known_from"] < cutoff)
+        assert (frame.loc[known, index] < frame.loc[~known, index].min()).all() or known.all()
+    before = indexed.transactions.filter(ibis._.t_dat < ibis.literal(cutoff)).execute()
+    known = indexed.articles.filter(ibis._.known_from.isnull() | (ibis._.known_from < ibis.literal(cutoff))).execute()
+    assert set(before["article_id"]) <= set(known["article_id"])
+
+
+def make_tables_with_anonymous() -> Tables:
+    """Of the purchases, three more on day 2 by customers who are not told apart, two of them in one basket."""
+    tables = make_tables()
+    named = tables.transactions.execute()
+    more = named.iloc[:3].assign(
+        customer_id=ANONYMOUS_CUSTOMER, article_id=["05", "09", "33"], basket_id=["x", "x", "y"], t_dat=day(2, 5)
+    )
+    lines = pd.concat([named, more.astype({"t_dat": "datetime64[us]"})])
+    return Tables(tables.customers, tables.articles, ibis.memtable(lines), counts=tables.counts)
+
+
+def test_anonymous_customers_have_no_row_and_the_index_of_what_is_out_of_vocabulary(indexed: Tables) -> None:
+    found = index_tables(make_tables_with_anonymous())
+    pd.testing.assert_frame_equal(found.customers.execute(), indexed.customers.execute())
+    lines = found.transactions.execute()
+    anonymous = lines[lines["customer_id"] == ANONYMOUS_CUSTOMER]
+    assert anonymous["customer_index"].tolist() == [OUT_OF_VOCABULARY_INDEX] * 3
+    assert sorted(anonymous["article_id"]) == ["05", "09", "33"]
+    assert (lines.loc[lines["customer_id"] != ANONYMOUS_CUSTOMER, "customer_index"] >= FIRST_INDEX).all()
+    assert lines["customer_index"].dtype == "int32"
+    # What they bought is known like anything else: 33 from day 2 on, before 07.
+    assert indices(found.articles, "article_id") == {"01": 2, "02": 3, "05": 4, "08": 5, "09": 6, "33": 7, "07": 8}
+    counted = {count.rule: count.rows for count in found.counts}
+    (rows,) = [rows for rule, rows in counted.items() if "anonymous" in rule]
+    assert rows == 3
+
+
+def test_a_column_that_is_made_here_is_refused() -> None:
+    tables = make_tables()
+    named = tables.articles.mutate(article_index=ibis.literal(7))
+    with pytest.raises(InputError, match="the table of `article_id` has a column `article_index`, which is made here"):
+        index_tables(Tables(tables.customers, named, tables.transactions))
 
 
 def test_unknown_ids_get_an_empty_row(indexed: Tables) -> None:
@@ -116,15 +198,12 @@ def test_a_later_purchase_changes_no_index_before_it(indexed: Tables) -> None:
     before = index_tables(
         Tables(tables.customers, tables.articles, tables.transactions.filter(ibis._.t_dat < ibis.literal(cutoff)))
     )
-    for table, key, index in (
-        ("customers", "customer_id", "customer_index"),
-        ("articles", "article_id", "article_index"),
-    ):
-        early = getattr(before, table).execute()
-        first = early.columns[[name.startswith("first_") for name in early.columns]][0]
-        early = early[early[first].notna()].set_index(key)[index]
-        late = getattr(indexed, table).execute().set_index(key)[index]
-        assert late[early.index].tolist() == early.tolist()
+    for name, key in (("customers", "customer_id"), ("articles", "article_id")):
+        early, late = (indices(getattr(found, name), key) for found in (before, indexed))
+        # The five rows of the source, each; day 3 brings a sixth.
+        assert len(early) == 5
+        assert {value: late[value] for value in early} == early
+        assert len(late) == 6
 
 
 def test_what_is_written_is_read_back(indexed: Tables, tmp_path: Path) -> None:

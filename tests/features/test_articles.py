@@ -1,20 +1,12 @@
 import datetime
-from dataclasses import replace
+from typing import Any
 
 import ibis
 import numpy as np
 import pandas as pd
 import pytest
 
-from tfrs_fashion.features.articles import (
-    ArticleTable,
-    content_embedding,
-    in_store,
-    make_article_table,
-    make_content_values,
-    sales_by_article,
-)
-from tfrs_fashion.features.text import hash_words
+from tfrs_fashion.features.articles import ArticleTable, content_embedding, make_article_table, sales_by_article
 from tfrs_fashion.schema import FIRST_INDEX, InputError
 
 AS_OF = datetime.datetime(2024, 2, 1)
@@ -31,32 +23,49 @@ ROWS = [
     (6, "f", 4, 2.0, 10),
     (2, "f", 4, None, 10),
 ]
-# Article 5 has an empty colour, article 6 none; article 7 is sold only later, article 8 never.
+# Article 5 has an empty colour, article 6 none; article 7 was never sold, article 8 is known from the cutoff on.
 ARTICLES = pd.DataFrame(
     {
         "article_id": ["p", "q", "r", "s", "t", "u", "v"],
         "article_index": np.arange(FIRST_INDEX, FIRST_INDEX + 7, dtype=np.int32),
-        "description": ["red hat", None, "hat", "", "red red", "later", "never"],
+        "description": ["red hat", None, "hat", "", "red red", "never", "later"],
         "colour": ["red", "blue", "red", "", None, "violet", "red"],
         "size": [1, 2, 1, 1, 1, 1, 1],
+        "list_price": [10.0, None, 30.0, 0.0, 5.5, 7.0, 9.0],
+        "known_from": pd.Series([None] * 6 + [AS_OF]).astype("datetime64[us]"),
     }
 )
 
 
 def make_transactions(rows: list[tuple[int, str, int, float | None, int]]) -> ibis.Table:
     frame = pd.DataFrame(rows, columns=["article_index", "basket_id", "customer_index", "price", "day"])
+    frame = frame.astype({"article_index": "int32", "customer_index": "int32", "basket_id": str, "price": float})
     moments = [datetime.datetime(2024, 1, day) for day in frame.pop("day")]
     table = ibis.memtable(frame.assign(t_dat=pd.Series(moments).astype("datetime64[us]")))
     return table.mutate(price=table.price.nullif(float("nan")))
 
 
-def make_table(*, days: int = 7, rows: list[tuple[int, str, int, float | None, int]] = ROWS) -> ArticleTable:
+def make_articles(**columns: object) -> ibis.Table:
+    table = ibis.memtable(ARTICLES.assign(**columns))
+    return table.mutate(list_price=table.list_price.nullif(float("nan")))
+
+
+def make_table(
+    *,
+    days: int = 7,
+    rows: list[tuple[int, str, int, float | None, int]] = ROWS,
+    articles: ibis.Table | None = None,
+    as_of: datetime.datetime = AS_OF,
+    categorical: tuple[str, ...] = ("colour", "size"),
+    **settings: Any,
+) -> ArticleTable:
     return make_article_table(
-        ibis.memtable(ARTICLES),
+        make_articles() if articles is None else articles,
         make_transactions(rows),
-        as_of=AS_OF,
-        categorical=("colour", "size"),
+        as_of=as_of,
+        categorical=categorical,
         in_store_days=days,
+        **settings,
     )
 
 
@@ -75,24 +84,78 @@ def test_a_basket_id_is_a_customers_own() -> None:
     assert found["num_baskets"].tolist() == [2]
 
 
-def test_rows_follow_the_index_and_end_with_the_last_article_sold() -> None:
+def test_anonymous_customers_count_for_baskets_and_are_no_buyers() -> None:
+    # Two anonymous baskets and one of customer 2, of article 2; article 3 sold to anonymous customers alone.
+    rows = [(2, "a", 1, 1.0, 1), (2, "b", 1, 3.0, 2), (2, "c", 2, 5.0, 3), (3, "a", 1, 1.0, 1)]
+    found = sales_by_article(make_transactions(rows))
+    assert found["num_baskets"].tolist() == [3, 1]
+    assert found["num_buyers"].tolist() == [1, 0]
+    assert found["mean_price"].tolist() == [3.0, 1.0]
+    table = make_table(rows=rows, days=31)
+    assert table.num_baskets.tolist() == [0, 0, 3, 1, 0, 0, 0, 0]
+    assert table.in_store.tolist() == [2, 3]
+    assert table.never_sold.tolist() == [4, 5, 6, 7]
+
+
+def test_rows_are_the_articles_known_before_the_cutoff_sold_or_not() -> None:
     table = make_table()
-    assert table.num_articles == 5
-    assert table.article_id.tolist() == ["p", "q", "r", "s", "t"]
-    assert table.num_baskets.tolist() == [0, 0, 3, 2, 2, 1, 1]
-    nan = np.nan
-    assert table.price.tolist() == pytest.approx([nan, nan, 20.0, nan, 6.0, 1.0, 2.0], nan_ok=True)
-    assert table.price.dtype == np.float32
-    assert table.description.tolist() == ["", "", "red hat", "", "hat", "", "red red"]
+    assert table.num_articles == 6
+    assert table.article_id.tolist() == ["p", "q", "r", "s", "t", "u"]
+    assert table.num_baskets.tolist() == [0, 0, 3, 2, 2, 1, 1, 0]
+    assert table.description.tolist() == ["", "", "red hat", "", "hat", "", "red red", "never"]
+    assert table.vectors.shape == (8, 0)
+    # One microsecond later article 8 is known.
+    assert make_table(as_of=AS_OF + datetime.timedelta(microseconds=1)).num_articles == 7
 
 
 def test_categories_are_encoded_from_the_articles_sold() -> None:
-    table = make_table()
-    # "violet" belongs to an article that nobody has bought yet: it is not known.
+    table = make_table(min_articles=1)
+    # "violet" belongs to an article that nobody has bought yet: it is not known. "" and null are missing.
     assert table.vocabulary == {"colour": ["blue", "red"], "size": ["1", "2"]}
-    assert table.categorical["colour"].tolist() == [0, 0, 3, 2, 3, 0, 0]
-    assert table.categorical["size"].tolist() == [0, 0, 2, 3, 2, 2, 2]
+    assert table.categorical["colour"].tolist() == [0, 0, 3, 2, 3, 0, 0, 1]
+    assert table.categorical["size"].tolist() == [0, 0, 2, 3, 2, 2, 2, 2]
     assert table.categorical["colour"].dtype == np.int32
+    assert table.category_sizes == [4, 4]
+    assert table.category_matrix().tolist() == [
+        [0, 0], [0, 0], [3, 2], [2, 3], [3, 2], [0, 2], [0, 2], [1, 2],
+    ]  # fmt: skip
+
+
+def test_values_that_too_few_articles_sold_share_are_out_of_vocabulary() -> None:
+    # Of the articles sold, two are red and one is blue; four have size 1 and one size 2. Article 7 was never sold, so
+    # its "blue" makes blue no more frequent.
+    colour = ["red", "blue", "red", "", None, "blue", "blue"]
+    table = make_table(articles=make_articles(colour=colour))
+    assert table.vocabulary == {"colour": ["red"], "size": ["1"]}
+    assert table.categorical["colour"].tolist() == [0, 0, 2, 1, 2, 0, 0, 1]
+    assert table.categorical["size"].tolist() == [0, 0, 2, 1, 2, 2, 2, 2]
+    assert make_table(min_articles=3).vocabulary == {"colour": [], "size": ["1"]}
+    assert make_table(min_articles=5).vocabulary == {"colour": [], "size": []}
+
+
+def test_numbers_are_kept_as_they_are_and_missing_ones_are_no_numbers() -> None:
+    table = make_table(numbers=("list_price", "size"))
+    nan = np.nan
+    expected = [[nan, nan, 10.0, nan, 30.0, 0.0, 5.5, 7.0], [nan, nan, 1, 2, 1, 1, 1, 1]]
+    np.testing.assert_array_equal(table.number_matrix().T, expected)
+    assert table.numbers["size"].dtype == np.float32
+    empty = make_table(numbers=("list_price",), articles=make_articles().mutate(list_price=ibis.null("float64")))
+    assert np.isnan(empty.numbers["list_price"]).all()
+    untyped = make_table(numbers=("list_price",), articles=make_articles().mutate(list_price=ibis.null()))
+    assert np.isnan(untyped.numbers["list_price"]).all()
+
+
+def test_without_columns_matrices_have_no_columns() -> None:
+    table = make_table(categorical=())
+    assert table.category_matrix().shape == table.number_matrix().shape == (8, 0)
+    assert table.category_sizes == []
+
+
+def test_before_anything_is_known_there_are_no_articles() -> None:
+    table = make_table(articles=make_articles(known_from=AS_OF), rows=[], numbers=("list_price",))
+    assert table.num_articles == 0
+    assert table.in_store.tolist() == table.never_sold.tolist() == []
+    assert table.category_matrix().tolist() == [[0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -113,76 +176,64 @@ def test_in_store_is_sold_in_the_last_days(days: int, expected: list[int]) -> No
     assert found.dtype == np.int32
 
 
-def test_in_store_goes_by_the_instant() -> None:
-    sales = pd.DataFrame({"article_index": [3, 2], "last_sold": [AS_OF - pd.Timedelta(days=1, seconds=1)] * 2})
-    assert in_store(sales, as_of=AS_OF, days=1).tolist() == []
-    assert in_store(sales, as_of=AS_OF - datetime.timedelta(seconds=1), days=1).tolist() == [2, 3]
+@pytest.mark.parametrize(("before", "expected"), [(0, [2]), (1, [2, 3])])
+def test_in_store_goes_by_the_instant(before: int, expected: list[int]) -> None:
+    # A day before the cutoff to the second, and a second earlier.
+    rows = make_transactions([(2, "a", 2, 1.0, 31), (3, "b", 2, 1.0, 31)])
+    rows = rows.mutate(t_dat=ibis.ifelse(rows.article_index == 3, rows.t_dat - ibis.interval(seconds=1), rows.t_dat))
+    as_of = AS_OF - datetime.timedelta(seconds=before)
+    found = make_article_table(make_articles(), rows, as_of=as_of, categorical=(), in_store_days=1)
+    assert found.in_store.tolist() == expected
 
 
-def test_a_missing_column_is_named_beside_those_found() -> None:
-    with pytest.raises(InputError) as caught:
-        make_article_table(
-            ibis.memtable(ARTICLES),
-            make_transactions(ROWS),
-            as_of=AS_OF,
-            categorical=("colour", "section"),
-            in_store_days=7,
+def dates(*values: datetime.datetime | None) -> pd.Series:
+    return pd.Series(values).astype("datetime64[us]")
+
+
+BEFORE, FOREVER = AS_OF - datetime.timedelta(days=1), datetime.datetime(9999, 12, 31)
+
+
+def test_the_catalogue_says_what_is_in_store_and_elsewhere_the_last_sales_do() -> None:
+    # Article 2 has no dates and was sold too long ago; 3 is available since yesterday; 4 from the cutoff on, although
+    # it was sold; 5 was available until yesterday; 6 is, until the cutoff; 7 is, and was never sold.
+    table = make_table(
+        articles=make_articles(
+            available_from=dates(None, BEFORE, AS_OF, None, None, BEFORE, BEFORE),
+            available_to=dates(None, None, FOREVER, BEFORE, AS_OF, FOREVER, None),
         )
-    assert str(caught.value).startswith("features.categorical: the articles table has no column(s) `section`; found `")
+    )
+    assert table.in_store.tolist() == [3, 6, 7]
+    assert table.never_sold.tolist() == [7]
+    assert table.in_store.dtype == table.never_sold.dtype == np.int32
+    # 22 days reach the sale of article 2; the others go by their dates.
+    later = make_articles(
+        available_from=dates(None, BEFORE, AS_OF, None, None, AS_OF, BEFORE),
+        available_to=dates(None, None, FOREVER, BEFORE, AS_OF, FOREVER, None),
+    )
+    assert make_table(articles=later, days=22).in_store.tolist() == [2, 3, 6]
+    assert make_table(articles=later).never_sold.tolist() == []
 
 
-# Of the table above, "colour" has 2 + FIRST_INDEX entries and "size" as many, so prices begin at 8.
-COLOUR, SIZE, PRICE = 0, 4, 8
+def test_an_article_never_sold_is_new_unless_the_catalogue_denies_it() -> None:
+    assert make_table().never_sold.tolist() == [7]
+    assert make_table(rows=[]).never_sold.tolist() == [2, 3, 4, 5, 6, 7]
+    assert make_table(rows=[]).in_store.tolist() == []
+    gone = make_articles(available_to=dates(*[None] * 5, BEFORE, None))
+    assert make_table(articles=gone).never_sold.tolist() == []
 
 
-def test_content_is_categories_price_bin_and_words() -> None:
-    # Prices 20, 6, 1 and 2: two bins part at their median 4.
-    num_bins, num_buckets = 2, 64
-    content = make_content_values(make_table(), num_text_buckets=num_buckets, num_price_bins=num_bins)
-    words = PRICE + num_bins
-    texts = hash_words(["red hat", "hat", "red red"], num_buckets=num_buckets).to_list()
-    expected = [
-        [],
-        [],
-        [COLOUR + 3, SIZE + 2, PRICE + 1, *(words + value for value in texts[0])],
-        [COLOUR + 2, SIZE + 3],
-        [COLOUR + 3, SIZE + 2, PRICE + 1, *(words + value for value in texts[1])],
-        [SIZE + 2, PRICE + 0],
-        [SIZE + 2, PRICE + 0, *(words + value for value in texts[2])],
-    ]
-    found = np.split(content.values, content.row_splits[1:-1])
-    assert [row.tolist() for row in found] == expected
-    assert content.row_splits[0] == 0
-    assert len(content.row_splits) == len(expected) + 1
-    assert content.size == words + num_buckets
-    assert content.values.dtype == np.int32
+@pytest.mark.parametrize("setting", ["categorical", "numbers"])
+def test_a_missing_column_is_named_beside_those_found(setting: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make_table(**{setting: ("size", "section")})
+    assert str(caught.value).startswith(
+        f"features.{setting}: the articles table has no column(s) `section`; found `article_id`"
+    )
 
 
-def test_content_without_words() -> None:
-    content = make_content_values(make_table(), num_text_buckets=0, num_price_bins=2)
-    assert content.size == PRICE + 2
-    assert np.diff(content.row_splits).tolist() == [0, 0, 3, 2, 3, 2, 2]
-
-
-def test_prices_fall_into_bins_of_equal_counts_and_keep_their_order() -> None:
-    table = make_table(rows=[(index, "a", 2, float(index), 1) for index in range(2, 9)])
-    content = make_content_values(replace(table, categorical={}, vocabulary={}), num_text_buckets=0, num_price_bins=7)
-    assert content.values.tolist() == list(range(7))
-
-
-def test_articles_of_one_price_share_a_bin() -> None:
-    table = make_table(rows=[(index, "a", 2, 3.0, 1) for index in range(2, 9)])
-    content = make_content_values(replace(table, categorical={}, vocabulary={}), num_text_buckets=0)
-    assert len(set(content.values.tolist())) == 1
-    assert content.size == 20
-
-
-def test_articles_without_any_content_have_empty_rows() -> None:
-    table = make_table(rows=[(2, "a", 2, None, 1), (3, "a", 2, None, 1)])
-    content = make_content_values(replace(table, categorical={}, vocabulary={}), num_text_buckets=0)
-    assert content.values.tolist() == []
-    assert content.row_splits.tolist() == [0] * 5
-    assert content.size == 1
+def test_words_are_no_numbers() -> None:
+    with pytest.raises(InputError, match=r"features\.numbers: column\(s\) colour, description of the articles are no"):
+        make_table(numbers=("colour", "size", "description"))
 
 
 def test_the_content_embedding_is_one_ruler_for_the_whole_catalogue() -> None:

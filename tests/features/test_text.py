@@ -1,9 +1,11 @@
 import unicodedata
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrs_fashion.features.text import hash_words
+from tfrs_fashion.features import text as text_module
+from tfrs_fashion.features.text import hash_texts, hash_words
 
 BUCKETS = 2**30  # so many that two of a handful of words never meet
 
@@ -61,3 +63,35 @@ def test_buckets_are_within_bounds() -> None:
 
 def test_a_single_bucket() -> None:
     assert hash_words(["a b"], num_buckets=1).to_list() == [[0, 0, 0]]
+
+
+TEXTS = ["Blue knitted hat", "", "hat", "—", "ПЛАТЬЕ 2", "", "a b c d e"]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7, 100])
+def test_texts_are_hashed_in_parts_as_in_one(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    monkeypatch.setattr(text_module, "_BATCH", batch)
+    found = hash_texts(TEXTS, num_buckets=1000)
+    expected = hash_words(TEXTS, num_buckets=1000)
+    assert found.values.tolist() == expected.flat_values.numpy().tolist()
+    # Words and pairs: 3 + 2, 1, 2 + 1 and 5 + 4.
+    assert found.row_splits.tolist() == [0, 5, 5, 6, 6, 9, 9, 18]
+    assert found.values.dtype == np.int32
+    assert found.row_splits.dtype == np.int64
+    assert found.num_buckets == 1000
+
+
+def test_no_texts_and_texts_without_words() -> None:
+    for texts, splits in (([], [0]), (["", "!"], [0, 0, 0])):
+        found = hash_texts(texts, num_buckets=4)
+        assert found.values.tolist() == []
+        assert found.values.dtype == np.int32
+        assert found.row_splits.tolist() == splits
+
+
+def test_a_megabyte_is_a_text_like_any_other() -> None:
+    found = hash_texts(["hat " * 250_000, "hat"], num_buckets=2**20)
+    assert found.row_splits.tolist() == [0, 499_999, 500_000]
+    assert set(found.values[:250_000].tolist()) == {int(found.values[-1])}
+    # A single word of a megabyte, and one that is no text in any script.
+    assert hash_texts(["x" * 10**6, "\ufffd\x00"], num_buckets=8).row_splits.tolist() == [0, 1, 1]

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow_datasets as tfds
+from ibis import _
 
 from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.data.split import Split, cutoff_seconds, visible
-from tfrs_fashion.features.timelines import ALWAYS, Timelines, read_timelines, write_timelines
+from tfrs_fashion.features.timelines import ALWAYS, EVENT_TYPES, Timelines, read_timelines, write_timelines
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RunError, Tables
 
 
@@ -24,8 +25,8 @@ def lines(tables: Tables) -> pd.DataFrame:
     return frame.assign(time=frame["t_dat"].astype("datetime64[s]").astype("int64"))
 
 
-def make_timelines(histories: list[list[tuple[int, int]]]) -> Timelines:
-    """Histories of (article, second)."""
+def make_timelines(histories: list[list[tuple[int, int]]], known_from: list[int] | None = None) -> Timelines:
+    """Histories of (article, second), of customers known always or from some second on."""
     events = [event for history in histories for event in history]
     return Timelines(
         customer_id=np.array([f"c{row}" for row in range(len(histories))], dtype=object),
@@ -36,9 +37,9 @@ def make_timelines(histories: list[list[tuple[int, int]]]) -> Timelines:
         quantity=np.ones(len(events), dtype=np.int32),
         discount=np.zeros(len(events), dtype=np.float32),
         sales_channel_id=np.full(len(events), 2, dtype=np.int32),
-        known_from=np.array([history[0][1] if history else ALWAYS for history in histories], dtype=np.int64),
+        known_from=np.full(len(histories), ALWAYS) if known_from is None else np.array(known_from, dtype=np.int64),
         profile={"age_band": np.array([f"{row}0s" for row in range(len(histories))], dtype=object)},
-        profile_numbers={},
+        profile_numbers={"age": np.arange(len(histories), dtype=np.float32)},
     )
 
 
@@ -50,7 +51,10 @@ def test_events_equal_the_tables(timelines: Timelines, tables: Tables, lines: pd
     # Both are ordered by customer, so the flat columns are equal, and so is where each customer begins.
     assert timelines.article_index.tolist() == lines["article_index"].tolist()
     assert timelines.time.tolist() == lines["time"].tolist()
-    assert np.array_equal(timelines.price, lines["price"].to_numpy(dtype=np.float32), equal_nan=True)
+    for name in ("price", "discount"):
+        assert np.array_equal(getattr(timelines, name), lines[name].to_numpy(dtype=np.float32), equal_nan=True)
+    for name in ("quantity", "sales_channel_id"):
+        assert getattr(timelines, name).tolist() == lines[name].fillna(0).tolist()
     assert (timelines.row + FIRST_INDEX).tolist() == lines["customer_index"].tolist()
     for history in rows_of(timelines, timelines.time):
         assert history == sorted(history)
@@ -61,6 +65,14 @@ def test_profiles_equal_the_tables(timelines: Timelines, tables: Tables, config:
     assert tuple(timelines.profile) == config.features.profile
     for name, values in timelines.profile.items():
         assert values.tolist() == customers[name].fillna("").tolist()
+    assert tuple(timelines.profile_numbers) == config.features.profile_numbers == ("age",)
+    assert np.array_equal(
+        timelines.profile_numbers["age"], customers["age"].to_numpy(dtype=np.float32), equal_nan=True
+    )
+    assert np.isnan(timelines.profile_numbers["age"]).any()
+    known = customers["known_from"].isna()
+    assert (timelines.known_from == ALWAYS).tolist() == known.tolist()
+    assert (np.diff(timelines.known_from[~known]) >= 0).all()
     # Some customers have no row in the source, so the empty profile is among them.
     assert "" in timelines.profile["status"]
 
@@ -79,6 +91,8 @@ def test_any_reader_of_tfds_finds_the_same(timelines: Timelines, timelines_folde
         assert {name: value.decode() for name, value in record["profile"].items()} == {
             name: values[row] for name, values in timelines.profile.items()
         }
+        assert int(record["known_from"]) == timelines.known_from[row]
+        assert np.array_equal(record["profile_numbers"]["age"], timelines.profile_numbers["age"][row], equal_nan=True)
         assert events["article_index"].tolist() == article[row]
         assert events["time"].tolist() == time[row]
         assert np.array_equal(events["price"], np.array(price[row], np.float32), equal_nan=True)
@@ -86,6 +100,10 @@ def test_any_reader_of_tfds_finds_the_same(timelines: Timelines, timelines_folde
     # ClassLabel names give the id back.
     article_id = lines.set_index("article_index")["article_id"].to_dict()
     assert all(names[index] == value for index, value in article_id.items())
+
+
+def seconds(year: int, month: int, day: int) -> int:
+    return int(datetime.datetime(year, month, day, tzinfo=datetime.UTC).timestamp())
 
 
 def make_small_tables(profile: str = "age_band") -> Tables:
@@ -107,17 +125,32 @@ def make_small_tables(profile: str = "age_band") -> Tables:
         sales_channel_id=ibis.ifelse(transactions.customer_index == 2, None, 1),
     )
     customers = pd.DataFrame(
-        {"customer_id": ["ä", "日本", "c"], "customer_index": [2, 3, 4], profile: ["20s", None, "größer"]}
+        {
+            "customer_id": ["ä", "日本", "c"],
+            "customer_index": [2, 3, 4],
+            profile: ["20s", None, "größer"],
+            "age": [20.5, None, 116.0],
+            "known_from": pd.Series([None, datetime.datetime(2024, 1, 1), datetime.datetime(2024, 1, 5)]),
+        }
     )
     articles = pd.DataFrame({"article_id": ["01", "02"], "article_index": [2, 3]})
-    return Tables(ibis.memtable(customers), ibis.memtable(articles), transactions)
+    listed = ibis.memtable(customers)
+    return Tables(listed.mutate(age=listed.age.nullif(float("nan"))), ibis.memtable(articles), transactions)
 
 
 @pytest.mark.parametrize("num_shards", [1, 2, 9])
 def test_unknown_values_empty_histories_and_any_script(tmp_path: Path, num_shards: int) -> None:
-    write_timelines(make_small_tables(), tmp_path, profile=("age_band",), num_shards=num_shards)
+    write_timelines(
+        make_small_tables(), tmp_path, profile=("age_band",), profile_numbers=("age",), num_shards=num_shards
+    )
     found = read_timelines(tmp_path)
     assert found.customer_id.tolist() == ["ä", "日本", "c"]
+    assert found.known_from.tolist() == [ALWAYS, seconds(2024, 1, 1), seconds(2024, 1, 5)]
+    assert found.quantity.tolist() == [2, 1, 3]
+    assert np.isnan(found.discount).all()
+    assert found.sales_channel_id.tolist() == [0, 0, 1]
+    assert found.profile_numbers["age"].tolist() == pytest.approx([20.5, np.nan, 116.0], nan_ok=True)
+    assert {name: getattr(found, name).dtype for name in EVENT_TYPES} == EVENT_TYPES
     assert rows_of(found, found.article_index) == [[2, 3], [2], []]
     assert np.isnan(found.price[:2]).all()
     assert found.price[2] == 4.5
@@ -140,22 +173,39 @@ def test_batches_of_any_size_read_the_same(timelines: Timelines, timelines_folde
 
 
 def test_before_keeps_what_lies_before_each_cutoff() -> None:
-    timelines = make_timelines([[(2, 10), (3, 10), (4, 20)], [], [(5, 15), (6, 30)], [(7, 40)], []])
+    histories = [[(2, 10), (3, 10), (4, 20)], [], [(5, 15), (6, 30)], [(7, 40)], []]
+    timelines = make_timelines(histories, known_from=[ALWAYS, ALWAYS, 15, 40, 98])
     cutoff = np.array([0, 0, 20, 99, 16, 40, 99])
     found = timelines.before(cutoff)
-    # Row 3 buys exactly at the cutoff, so the last customer with a visible event is row 2.
-    assert rows_of(found, found.article_index) == [[2, 3], [], [5]]
-    assert rows_of(found, found.time) == [[10, 10], [], [15]]
+    # Row 3 buys exactly at the cutoff; like rows 1 and 4, which buy nothing, it is known before the last cutoff.
+    assert rows_of(found, found.article_index) == [[2, 3], [], [5], [], []]
+    assert rows_of(found, found.time) == [[10, 10], [], [15], [], []]
     assert found.price.tolist() == [1.0, 1.5, 2.5]
-    assert found.customer_id.tolist() == ["c0", "c1", "c2"]
-    assert found.profile["age_band"].tolist() == ["00s", "10s", "20s"]
+    assert found.customer_id.tolist() == ["c0", "c1", "c2", "c3", "c4"]
+    assert found.profile["age_band"].tolist() == ["00s", "10s", "20s", "30s", "40s"]
 
 
-def test_before_the_first_event_nobody_is_known() -> None:
-    found = make_timelines([[(2, 10)], []]).before(np.zeros(4, np.int64))
+@pytest.mark.parametrize(("cutoff", "known"), [(0, 2), (15, 2), (16, 3), (40, 3), (41, 4), (98, 4), (99, 5)])
+def test_before_keeps_the_customers_known_before_the_cutoff(cutoff: int, known: int) -> None:
+    histories = [[(2, 10), (3, 10), (4, 20)], [], [(5, 15), (6, 30)], [(7, 40)], []]
+    timelines = make_timelines(histories, known_from=[ALWAYS, ALWAYS, 15, 40, 98])
+    found = timelines.before(np.full(7, cutoff))
+    expected = [[article for article, time in history if time < cutoff] for history in histories[:known]]
+    assert rows_of(found, found.article_index) == expected
+    assert found.row_splits[-1] == len(found.time) == len(found.row)
+    assert found.customer_id.tolist() == [f"c{row}" for row in range(known)]
+    assert found.known_from.tolist() == timelines.known_from[:known].tolist()
+    assert found.profile["age_band"].tolist() == [f"{row}0s" for row in range(known)]
+    assert found.profile_numbers["age"].tolist() == list(range(known))
+
+
+def test_before_the_first_customer_is_known_there_is_nobody() -> None:
+    found = make_timelines([[(2, 10)], []], known_from=[10, 11]).before(np.full(4, 10))
     assert found.num_customers == 0
     assert found.row_splits.tolist() == [0]
     assert found.time.tolist() == []
+    nobody = make_timelines([]).before(np.full(2, 10))
+    assert nobody.num_customers == 0
 
 
 def test_before_agrees_with_the_tables(
@@ -167,7 +217,8 @@ def test_before_agrees_with_the_tables(
         frame = seen.execute()
         assert (found.row + FIRST_INDEX).tolist() == frame["customer_index"].tolist()
         assert found.article_index.tolist() == frame["article_index"].tolist()
-        assert found.num_customers == frame["customer_index"].nunique()
+        known = tables.customers.filter(_.known_from.isnull() | (_.known_from < ibis.literal(split.as_of)))
+        assert found.num_customers == int(known.count().execute())
 
 
 @pytest.mark.parametrize(
@@ -232,8 +283,11 @@ def test_a_lost_shard_never_renumbers_the_customers(shards: list[Path], damage: 
         read_timelines(shards[0].parent)
 
 
-def test_a_missing_profile_column_is_named_beside_those_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", ["profile", "profile_numbers"])
+def test_a_missing_profile_column_is_named_beside_those_found(tmp_path: Path, setting: str) -> None:
+    names = {"profile": ("age_band",), "profile_numbers": ("age",)}
+    names[setting] += ("income",)
     with pytest.raises(InputError) as caught:
-        write_timelines(make_small_tables(), tmp_path, profile=("age_band", "income"))
-    assert str(caught.value).startswith("features.profile: the customers table has no column(s) `income`; found `")
+        write_timelines(make_small_tables(), tmp_path, **names)
+    assert str(caught.value).startswith(f"features.{setting}: the customers table has no column(s) `income`; found `")
     assert list(tmp_path.iterdir()) == []

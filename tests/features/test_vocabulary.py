@@ -11,6 +11,14 @@ def test_values_are_distinct_and_sorted_and_missing_ones_have_no_entry() -> None
     assert fit_vocabulary([]) == []
 
 
+@pytest.mark.parametrize(
+    ("min_count", "expected"), [(1, ["a", "b", "grön"]), (2, ["a", "b"]), (3, ["a"]), (4, []), (10**9, [])]
+)
+def test_rare_values_have_no_entry(min_count: int, expected: list[str]) -> None:
+    values = ["a", "b", None, "a", "", "grön", "b", "a", "", None]
+    assert fit_vocabulary(values, min_count=min_count) == expected
+
+
 def test_the_order_of_the_rows_changes_nothing() -> None:
     values = ["b", "a", "c", "a"]
     assert fit_vocabulary(values) == fit_vocabulary(values[::-1])

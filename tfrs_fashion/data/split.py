@@ -165,7 +165,7 @@ def _by_customer(transactions: ibis.Table, name: str, *, kind: Kind, share: floa
     backend = transactions.get_backend()
     cutoffs = backend.create_table(ibis.util.gen_name("cutoffs"), cutoffs, temp=True)
     if int(cutoffs.count().execute()) == 0:
-        customers = int(transactions.customer_index.nunique().execute())
+        customers = int(named.customer_index.nunique().execute())
         raise InputError(
             f"split: none of {customers:,} customer(s) has two baskets before the {name} targets, so `{kind}` leaves "
             'nobody to judge. Use `split.kind = "window"`, or bring longer histories.'

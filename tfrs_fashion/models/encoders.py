@@ -11,6 +11,8 @@ from tfrs_fashion.features.text import HashedWords
 from tfrs_fashion.schema import PADDING_INDEX
 
 _SCALE = 2.0
+# Differences of numbers up to here are finite.
+_LARGEST = 1e38
 
 CategoryEncoding = Literal["one_hot", "embedding"]
 
@@ -150,7 +152,8 @@ class NumberEncoder(tf.keras.layers.Layer):
         for feature in range(numbers.shape[1]):
             known = numbers[np.isfinite(numbers[:, feature]), feature]
             if len(known):
-                edges[feature] = np.quantile(known.astype(np.float64), np.linspace(0, 1, edges.shape[1]))
+                quantiles = np.quantile(known.astype(np.float64), np.linspace(0, 1, edges.shape[1]))
+                edges[feature] = np.clip(quantiles, -_LARGEST, _LARGEST)
         self._edges.assign(edges)
 
     @property

@@ -100,7 +100,9 @@ def fit_als(
         raise InputError(
             "recommenders: `als` needs the package implicit: pip install 'tfrs-fashion[baselines]'."
         ) from error
-    baskets = transactions.select("customer_index", "article_index", "t_dat").distinct()
+    # Anonymous customers share one index: together they are nobody whose taste could be told.
+    named = transactions.filter(_.customer_index >= FIRST_INDEX)
+    baskets = named.select("customer_index", "article_index", "t_dat").distinct()
     age_days = (_.t_dat.epoch_seconds() - seconds_since_1970(as_of)) / -float(SECONDS_A_DAY)
     pairs = (
         baskets.mutate(weight=(-age_days / half_life_days * float(np.log(2))).exp())

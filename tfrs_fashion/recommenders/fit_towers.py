@@ -105,7 +105,9 @@ def fit_two_tower(
     table = HistoryTable(timelines, view.profiles)
     since = as_of - target_days * SECONDS_A_DAY
     baskets = make_training_baskets(timelines, since=since, history_length=history_length)
-    weeks = view.read_weeks(-(-target_days // view.week_days) + 1)
+    # As many weeks as the baskets reach back, however long `target_days` is.
+    week_seconds = view.week_days * SECONDS_A_DAY
+    weeks = view.read_weeks(-(-(as_of - int(baskets.time.min())) // week_seconds) + 1)
     week = weeks.week_of(baskets.time)
     dataset = make_training_dataset(table, baskets, week=week, batch_size=batch_size, seed=seed)
     encoder = ArticleEncoder(

@@ -120,7 +120,7 @@ class TwoTower(tf.Module):
 
     def save(self, folder: Path) -> None:
         """Writes the query tower's weights and lookups, and the embeddings of articles and candidates."""
-        arrays = {f"weight_{number:02d}": weight for number, weight in enumerate(self._query_tower.get_weights())}
+        arrays = {f"weight_{number:04d}": weight for number, weight in enumerate(self._query_tower.get_weights())}
         arrays["article_embedding"] = self._article_embedding.numpy()
         arrays["article_weight"] = self._article_weight.numpy()
         for name in ("in_store", "never_sold"):

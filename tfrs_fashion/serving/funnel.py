@@ -146,7 +146,7 @@ class Funnel(tf.Module):
         }
 
     def by_customer(self, customer_id: tf.Tensor, exclude: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Answers known customers from their stored histories, and unknown ones by popularity.
+        """Answers known customers from their stored histories, and unknown ones without one.
 
         Args:
             customer_id: `[batch]` string.
