@@ -81,9 +81,7 @@ def timelines_folder(config: PipelineConfig, tables: Tables, tmp_path_factory: p
     from tfrs_fashion.features.timelines import write_timelines
 
     folder = tmp_path_factory.mktemp("timelines")
-    write_timelines(
-        tables, folder, profile=config.features.profile, profile_numbers=config.features.profile_numbers
-    )
+    write_timelines(tables, folder, profile=config.features.profile, profile_numbers=config.features.profile_numbers)
     return folder
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import ibis
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from ibis import _
 
-from tfrs_fashion.data.split import seconds_since_1970
+from tfrs_fashion.data.split import epoch_seconds, seconds_since_1970
 from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
 from tfrs_fashion.index.exact import Exact
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
@@ -64,6 +65,25 @@ class Factorization(tf.Module):
         return cls(**arrays, **settings)
 
 
+def weigh_pairs(transactions: ibis.Table, *, as_of: datetime.datetime, half_life_days: float) -> pd.DataFrame:
+    """Weighs each customer and article by their baskets, which lose half their weight in a half-life.
+
+    Returns:
+        `customer_index, article_index, weight`, ordered by both indices.
+    """
+    # Anonymous customers share one index: together they are nobody whose taste could be told.
+    named = transactions.filter(_.customer_index >= FIRST_INDEX)
+    baskets = named.select("customer_index", "article_index", "t_dat").distinct()
+    age_days = (epoch_seconds(_.t_dat) - seconds_since_1970(as_of)) / -float(SECONDS_A_DAY)
+    return (
+        baskets.mutate(weight=(-age_days / half_life_days * float(np.log(2))).exp())
+        .group_by(["customer_index", "article_index"])
+        .agg(weight=_.weight.sum())
+        .order_by(["customer_index", "article_index"])
+        .execute()
+    )
+
+
 def fit_als(
     transactions: ibis.Table,
     *,
@@ -100,17 +120,7 @@ def fit_als(
         raise InputError(
             "recommenders: `als` needs the package implicit: pip install 'tfrs-fashion[baselines]'."
         ) from error
-    # Anonymous customers share one index: together they are nobody whose taste could be told.
-    named = transactions.filter(_.customer_index >= FIRST_INDEX)
-    baskets = named.select("customer_index", "article_index", "t_dat").distinct()
-    age_days = (_.t_dat.epoch_seconds() - seconds_since_1970(as_of)) / -float(SECONDS_A_DAY)
-    pairs = (
-        baskets.mutate(weight=(-age_days / half_life_days * float(np.log(2))).exp())
-        .group_by(["customer_index", "article_index"])
-        .agg(weight=_.weight.sum())
-        .order_by(["customer_index", "article_index"])
-        .execute()
-    )
+    pairs = weigh_pairs(transactions, as_of=as_of, half_life_days=half_life_days)
     customer, article = pairs["customer_index"].to_numpy(), pairs["article_index"].to_numpy()
     matrix = csr_matrix((pairs["weight"].to_numpy(dtype=np.float32), (customer, article)))
     # `implicit` runs its own threads, and asks that those of BLAS stay out of their way.
