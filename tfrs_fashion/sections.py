@@ -118,7 +118,7 @@ class TwoTowerConfig(Section):
     Attributes:
         embedding_dim: Width of the embeddings.
         history_length: Last events of a history that are counted.
-        history_articles: Articles of a history that the query tower reads: those bought most, lately.
+        history_articles: Articles of a history that the query tower reads: those bought most, lately; 0 for none.
         time_scales_days: Time constants of the decayed counts; the middle one chooses and weighs these articles.
         num_steps: Steps that make the history's vector agree with its weights.
         content_scale: Length that the embedding of an article's content starts with; its own has length 1.
@@ -143,7 +143,7 @@ class TwoTowerConfig(Section):
 
     embedding_dim: int = Field(default=128, ge=2)
     history_length: int = Field(default=512, ge=1)
-    history_articles: int = Field(default=64, ge=1)
+    history_articles: int = Field(default=64, ge=0)
     time_scales_days: tuple[float, ...] = Field(default=(10.0, 30.0, 120.0, 400.0), min_length=1)
     num_steps: int = Field(default=3, ge=0)
     content_scale: float = Field(default=0.1, ge=0)

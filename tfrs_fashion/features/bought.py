@@ -16,14 +16,18 @@ class BoughtArticles(NamedTuple):
         row: `[num_pairs]` int64, row in the batch.
         article_index: `[num_pairs]` int32.
         num_baskets: `[num_pairs]` int32, baskets of the history that held the article.
+        first_time: `[num_pairs]` int64, seconds since 1970 of the first of them.
         last_time: `[num_pairs]` int64, seconds since 1970 of the latest of them.
+        share: `[num_pairs]` float32, of all baskets of the history that hold a known article.
         decayed: `[num_pairs, num_time_scales]` float32, the sum over these baskets of exp(-age / time scale).
     """
 
     row: tf.Tensor
     article_index: tf.Tensor
     num_baskets: tf.Tensor
+    first_time: tf.Tensor
     last_time: tf.Tensor
+    share: tf.Tensor
     decayed: tf.Tensor
 
 
@@ -43,6 +47,8 @@ def bought_articles(histories: Histories, now: tf.Tensor, *, time_scales_days: S
     time = histories.time.flat_values
     known = article >= FIRST_INDEX
     row, article, time = (tf.boolean_mask(values, known) for values in (row, article, time))
+    first_of_basket = tf.concat([[True], (row[1:] != row[:-1]) | (time[1:] != time[:-1])], 0)[: tf.size(row)]
+    total = tf.math.unsorted_segment_sum(tf.cast(first_of_basket, tf.int32), row, histories.article_index.nrows())
     stride = tf.reduce_max(tf.concat([article, [0]], 0)) + 1
     pair = row * stride + article
     # Histories are in time order, so a stable sort by pair leaves the lines of one basket beside each other.
@@ -57,11 +63,14 @@ def bought_articles(histories: Histories, now: tf.Tensor, *, time_scales_days: S
     age_days = tf.cast(tf.gather(now, row_of_basket) - time, tf.float32) / SECONDS_A_DAY
     scales = tf.constant(list(time_scales_days), tf.float32)
     decay = tf.exp(-tf.maximum(age_days, 0.0)[:, tf.newaxis] / scales[tf.newaxis, :])
+    num_baskets = tf.math.segment_sum(tf.ones_like(segment), segment)
     return BoughtArticles(
         row=distinct // stride,
         article_index=tf.cast(distinct % stride, tf.int32),
-        num_baskets=tf.math.segment_sum(tf.ones_like(segment), segment),
+        num_baskets=num_baskets,
+        first_time=tf.math.segment_min(time, segment),
         last_time=tf.math.segment_max(time, segment),
+        share=tf.cast(num_baskets / tf.gather(total, distinct // stride), tf.float32),
         decayed=tf.math.segment_sum(decay, segment),
     )
 

@@ -44,16 +44,27 @@ class HistoryEncoder(tf.keras.layers.Layer):
         self._num_steps = num_steps
 
     def _features(self, bought: BoughtArticles, now: tf.Tensor) -> tf.Tensor:
-        age_seconds = tf.gather(now, bought.row) - bought.last_time
-        recency_days = tf.maximum(tf.cast(age_seconds, tf.float32) / SECONDS_A_DAY, 0.0)[:, tf.newaxis]
+        def days(seconds: tf.Tensor) -> tf.Tensor:
+            return tf.maximum(tf.cast(seconds, tf.float32) / SECONDS_A_DAY, 0.0)[:, tf.newaxis]
+
+        recency = days(tf.gather(now, bought.row) - bought.last_time)
         num_baskets = tf.cast(bought.num_baskets, tf.float32)[:, tf.newaxis]
+        # Bought once, an article has no gap yet; what has come round is due.
+        gap = tf.math.divide_no_nan(days(bought.last_time - bought.first_time), num_baskets - 1.0)
+        due = tf.clip_by_value(tf.math.divide_no_nan(recency, gap), 0.0, 4.0)
         return tf.concat(
             [
                 tf.math.log1p(bought.decayed),
-                tf.math.log1p(recency_days) / 3.0,
+                tf.math.log1p(recency) / 3.0,
                 tf.math.log1p(num_baskets),
-                tf.exp(-recency_days / 7.0),
-                tf.exp(-recency_days / 2.0),
+                tf.exp(-recency / 7.0),
+                tf.exp(-recency / 2.0),
+                tf.math.log1p(gap) / 3.0,
+                tf.cast(num_baskets > 1.0, tf.float32),
+                due,
+                tf.minimum(due, 1.0),
+                bought.share[:, tf.newaxis],
+                tf.math.log(bought.share[:, tf.newaxis] + 1e-3) / 3.0,
             ],
             axis=1,
         )
