@@ -277,6 +277,22 @@ def test_odd_features_are_kept_and_named(tmp_path: Path) -> None:
     }
 
 
+def test_features_may_have_any_name_that_is_free(tmp_path: Path) -> None:
+    names = ["Farbe/Größe", "start", "age", "place", "0", "d.e'f", 'g"h', "t_dat", "quantity"]
+    header = ",".join(f'"{name.replace(chr(34), chr(34) * 2)}"' for name in names)
+    values = ",".join(f"v{place}" for place in range(len(names)))
+    (tmp_path / "catalogue.csv").write_text(f"sku,first,{header}\n007,2024-03-06,{values}\n", encoding="utf-8")
+    config = {"file": "catalogue.csv", "article_id": "sku", "known_from": "first", "features": names}
+    (row,) = load(tmp_path, articles=config).articles.to_pyarrow().to_pylist()
+    assert [row[name] for name in names] == [f"v{place}" for place in range(len(names))]
+    # Derived from the transactions, too.
+    sales = SALES.replace("Warengruppe", "Farbe/Größe").replace("Ort", "start")
+    features = {"Farbe/Größe": "Farbe/Größe", "start": "start", "quantity": "Alter", "t_dat": "Größe"}
+    rows = load(tmp_path, sales, articles={"features": features}, customers={}).articles
+    found = rows.filter(rows.article_id == "007").to_pyarrow().to_pylist()
+    assert [[row[name] for name in features] for row in found] == [["Jersey", None, "116", "Kids"]]
+
+
 @pytest.mark.parametrize(
     ("edges", "values", "bands"),
     [

@@ -89,14 +89,11 @@ def _check_names(names: Sequence[str], where: Path) -> None:
 
 
 def _read_header(path: Path) -> tuple[list[str], str]:
-    """Returns the names in the first record of a CSV file, and what separates them."""
+    """Returns the names in the first line of a CSV file, and what separates them."""
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         with opened(path, "rb") as file:
-            record = file.readline()
-            while record.count(b'"') % 2 and (more := file.readline()):
-                record += more
-        first = record.decode("utf-8-sig")
+            first = file.readline().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: line 1 is not UTF-8. Save the file as UTF-8.") from error
     except (OSError, EOFError) as error:

@@ -122,6 +122,14 @@ def _sum_identical(lines: ibis.Table) -> ibis.Table:
     return lines.group_by(keys).agg(quantity=_.quantity.sum().cast("int64")).select(*_CANONICAL)
 
 
+def _replace(connection: ibis.BaseBackend, former: ibis.Table, made_of_it: ibis.Table) -> ibis.Table:
+    """Keeps a table and lets go of the one that it was made of, since two of all transactions may be many."""
+    kept = keep(connection, made_of_it)
+    # `drop_table` of Ibis 12 writes what DuckDB 2 cannot parse.
+    connection.raw_sql(f'DROP TABLE "{former.op().name}"')
+    return kept
+
+
 def load_tables(
     connection: ibis.BaseBackend,
     *,
@@ -142,8 +150,8 @@ def load_tables(
         missing_values: Texts that mean a missing value.
 
     Returns:
-        Tables in canonical columns, held by DuckDB, with the files' names of those columns, and what was dropped or changed. A
-        row that is derived holds the values of the first transaction that names its id, and is known from then on.
+        Tables in canonical columns, held by DuckDB, with the files' names of those columns, and what was dropped or
+        changed. A derived row holds the values of the first transaction that names its id, and is known from then on.
 
     Raises:
         InputError: A file cannot be read, a mapped column does not exist, or a value is not what it should be.
@@ -176,14 +184,14 @@ def load_tables(
         counts += more
 
     if transactions.returns == "net":
-        lines, more = net_returns(lines)
-        lines = keep(connection, lines)
+        netted, more = net_returns(lines)
+        lines = _replace(connection, lines, netted)
         counts += more
-    lines = lines.select(*_CANONICAL)
     if transactions.identical_lines == "sum":
-        summed = keep(connection, _sum_identical(lines))
-        if merged := int(lines.count().execute()) - int(summed.count().execute()):
+        num_lines = int(lines.count().execute())
+        lines = _replace(connection, lines, _sum_identical(lines))
+        if merged := num_lines - int(lines.count().execute()):
             rule = "made one line with another that is equal in all but quantity: units of it"
             counts += (RowCount("transactions", rule, merged),)
-        lines = summed
+    lines = lines.select(*_CANONICAL)
     return Tables(**made, transactions=lines, counts=tuple(dict.fromkeys(counts)), raw_names=raw_names)

@@ -45,7 +45,7 @@ class Rows:
         return f"{self.table.removesuffix('s')}_id"
 
     def _parts(self) -> dict[str, tuple[Sequence[str], Kind]]:
-        """Columns that are made of others, which are numbered `name/0`, `name/1` and so on."""
+        """Columns that are made of others; those are read as `_part(name, 0)`, `_part(name, 1)` and so on."""
         config = self.config
         parts: dict[str, tuple[Sequence[str], Kind]] = {
             **{f"derived.{name}": (columns, "text") for name, columns in config.derived.items()},
@@ -66,13 +66,17 @@ class Rows:
         found += [Wanted(name, raw, f"{section}.features.{name}", "text") for name, raw in config.features.items()]
         found += [Wanted(name, raw, f"{section}.numbers.{name}", "number") for name, raw in config.numbers.items()]
         for name, (columns, kind) in self._parts().items():
-            found += [Wanted(f"{name}/{part}", raw, f"{section}.{name}", kind) for part, raw in enumerate(columns)]
+            found += [Wanted(_part(name, place), raw, f"{section}.{name}", kind) for place, raw in enumerate(columns)]
         return found
+
+    def _part_names(self) -> set[str]:
+        return {_part(name, place) for name, (columns, _kind) in self._parts().items() for place in range(len(columns))}
 
     def raw_names(self) -> dict[str, str]:
         """Returns the file's name of each canonical column that is read as it is."""
+        parts = self._part_names()
         return {self.key: self.raw_key} | {
-            column.name: column.raw for column in self.wanted() if "/" not in column.name
+            column.name: column.raw for column in self.wanted() if column.name not in parts
         }
 
     def finish(self, table: ibis.Table) -> tuple[ibis.Table, tuple[RowCount, ...]]:
@@ -86,25 +90,27 @@ class Rows:
         """
         config = self.config
         made: dict[str, ibis.Value] = {}
-        age = None
-        if "age" in table.columns:
+        parts, raw_age, age = self._part_names(), "", None
+        if isinstance(config, CustomersConfig) and config.age:
+            raw_age, told = config.age, _part("age", 0)
             age = ibis.ifelse(table.age.between(YOUNGEST, OLDEST), table.age, ibis.null("float64"))
-            made |= {"age": age, "age/0": table.age}
+            made |= {"age": age, told: table.age}
+            parts.add(told)
         if isinstance(config, ArticlesConfig):
             made["description"] = _joined(table, "description", len(config.description), " ")
         made |= {name: _joined(table, f"derived.{name}", len(parts), "-") for name, parts in config.derived.items()}
         for name, band in config.bands.items():
             ((raw, edges),) = band.items()
-            is_age = age is not None and raw == getattr(config, "age", "")
-            made[name] = _band(age if is_age else table[f"bands.{name}/0"], edges)
+            is_age = age is not None and raw == raw_age
+            made[name] = _band(age if is_age else table[_part(f"bands.{name}", 0)], edges)
         table = table.mutate(**made)
         rules = {f"`{name}` missing: {value!r} instead": table[name].isnull() for name, value in config.fill.items()}
         if age is not None:
-            outside = table["age/0"].notnull() & table.age.isnull()
-            rules[f"`{getattr(config, 'age', '')}` outside [{YOUNGEST}, {OLDEST}]: age unknown"] = outside
+            outside = table[told].notnull() & table.age.isnull()
+            rules[f"`{raw_age}` outside [{YOUNGEST}, {OLDEST}]: age unknown"] = outside
         counts = _count(table, rules, self.table)
         table = table.mutate(**{name: table[name].fill_null(value) for name, value in config.fill.items()})
-        table = table.drop(*(name for name in table.columns if "/" in name))
+        table = table.drop(*parts)
         return table, (*counts, *self._odd_features(table))
 
     def _odd_features(self, table: ibis.Table) -> Iterable[RowCount]:
@@ -149,10 +155,11 @@ class Rows:
             counts += (RowCount(self.table, "dropped: a row that repeats another in every column read", repeated),)
         check_unique(table, self.key, where=f"{raw.where} (`{self.key}` from `{self.raw_key}`)")
         if self.config.known_from:
-            joined = table.left_join(first_sold, self.key).drop(f"{self.key}_right")
-            late = joined.known_from > joined.start
+            first = _part("known_from", 0)
+            joined = table.left_join(first_sold.rename({first: "start"}), self.key).drop(f"{self.key}_right")
+            late = joined.known_from > joined[first]
             counts += _count(joined, {"`known_from` later than the first transaction: moved to it": late}, self.table)
-            table = joined.mutate(known_from=ibis.ifelse(late, joined.start, joined.known_from)).drop("start")
+            table = joined.mutate(known_from=ibis.ifelse(late, joined[first], joined.known_from)).drop(first)
         else:
             table = table.mutate(known_from=ibis.null("timestamp(6)"))
         table, more = self.finish(keep(connection, table))
@@ -182,6 +189,10 @@ class Rows:
         return table, (RowCount(self.table, rule, int(table.count().execute())), *counts)
 
 
+def _part(name: str, place: int) -> str:
+    return f"part {place} of {name}"
+
+
 def _joined(table: ibis.Table, name: str, num_parts: int, sign: str) -> ibis.Value:
     """Joins the parts that are known; null where none is."""
 
@@ -190,7 +201,7 @@ def _joined(table: ibis.Table, name: str, num_parts: int, sign: str) -> ibis.Val
 
     if not num_parts:
         return ibis.null("string")
-    return reduce(append, (table[f"{name}/{part}"] for part in range(num_parts)))
+    return reduce(append, (table[_part(name, place)] for place in range(num_parts)))
 
 
 def _band(number: ibis.Value, edges: Sequence[float]) -> ibis.Value:
