@@ -254,6 +254,20 @@ def test_nobody_comes_back(basis_of: Callable[..., Basis]) -> None:
     assert reason(purchase_figures.make_gaps(basis)) == "there are no intervals."
 
 
+def test_purchases_in_weeks_cut_short_alone(basis_of: Callable[..., Basis]) -> None:
+    # Wednesday 3 January and Monday 12 February 2024.
+    basis = basis_of([("c1", "b1", at(3), "A", 1, 1.0, 1), ("c1", "b2", at(43), "A", 1, 1.0, 1)])
+    periods = count_periods(basis)
+    assert reason(purchase_figures.make_repeats(basis, periods)).startswith("no week that the data hold whole has")
+    assert drawn(purchase_figures.make_purchases(basis, periods)).data["lines"] == [1, 0, 0, 0, 0, 0, 1]
+    assert drawn(purchase_figures.make_new_articles(basis, periods)).data["new_articles"] == [1, 0, 0, 0, 0, 0, 0]
+
+
+def test_categories_and_groups_of_one_column(basis_of: Callable[..., Basis]) -> None:
+    found = shop_figures.make_categories(basis_of(), group="group", category="group")
+    assert [reason(each) for each in found] == ["categories and their groups are one column, `group`."] * 2
+
+
 def test_the_least_selling_categories_are_shown_where_there_are_many(basis_of: Callable[..., Basis]) -> None:
     articles = [(f"a{number:02d}", "g", "s", f"category {number:02d}") for number in range(40)]
     lines = [("c1", "b1", at(1), f"a{number:02d}", 1, 1.0, 1) for number in range(39) for _time in range(40 - number)]

@@ -260,7 +260,7 @@ def draw_series(
         upper: Where the vertical axis ends; what is higher is marked at its edge. The highest value by default.
     """
     whole = np.flatnonzero(~is_partial)
-    highest = upper or max(float(np.nanmax(values)) for values in series.values()) or 1.0
+    highest = upper or max(float(np.nanmax([0.0, *values])) for values in series.values()) or 1.0
     every = 1 if len(periods) <= 31 else len(periods) // 12
     # Hundreds of periods would run into one band.
     thin: dict[str, Any] = {"linewidth": 1.0} if len(periods) > 150 else {}

@@ -139,11 +139,13 @@ def make_repeats(basis: Basis, counted: pd.DataFrame) -> Figure | LeftOut:
     again, known = lines - counted["first_lines"], buyers - counted["new_customers"]
     if not (again.sum() or known.sum()):
         return LeftOut(name, heading, f"no customer buys in more than one {basis.period}, nor an article twice.")
+    periods, is_partial = basis.periods
+    if not lines[~is_partial].sum():
+        return LeftOut(name, heading, f"no {basis.period} that the data hold whole has a purchase of a known customer.")
     series = {
         "lines: article bought before": (again / lines.where(lines > 0)).tolist(),
         "buyers: seen before": (known / buyers.where(buyers > 0)).tolist(),
     }
-    periods, is_partial = basis.periods
     title = f"Share of lines and of buyers that were there before, by {basis.period}"
     (axes,) = make_panels(title, heights=[3.1])
     # A share of the few lines of a period that is not whole says nothing.

@@ -277,8 +277,12 @@ def make_ages(basis: Basis, *, group: str) -> Figure | LeftOut:
 def make_categories(basis: Basis, *, group: str, category: str) -> list[Figure | LeftOut]:
     """Draws which categories sell most and which least within each group of sections."""
     names = (("categories_top", "Categories that sell most"), ("categories_bottom", "Categories that sell least"))
-    if not category or category == group:
+    if not category:
         return [miss_role(name, heading, "category") for name, heading in names]
+    if category == group:
+        return [
+            LeftOut(name, heading, f"categories and their groups are one column, `{group}`.") for name, heading in names
+        ]
     roles = {"group": group, "category": category} if group else {"category": category}
     counted = count_assortment(basis, **roles)
     counted = counted[counted["lines"] > 0].assign(group=counted["group"] if group else "all articles")
