@@ -246,9 +246,11 @@ def test_a_scratch_database_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_scratch_database_leaves_nothing_after_an_error(tmp_path: Path) -> None:
-    scratch = open_scratch(tmp_path)
-    scratch.__enter__()
-    (tmp_path / "spill").mkdir(exist_ok=True)
+    def fail() -> None:
+        with open_scratch(tmp_path):
+            (tmp_path / "spill").mkdir(exist_ok=True)
+            raise InputError("broken")
+
     with pytest.raises(InputError, match="broken"):
-        scratch.__exit__(InputError, InputError("broken"), None)
+        fail()
     assert list(tmp_path.iterdir()) == []
