@@ -15,7 +15,7 @@ from rich.console import Console
 from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.data.sources import load_source, source_files
 from tfrs_fashion.data.split import Split, make_splits, targets
-from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
+from tfrs_fashion.data.tables import index_tables, open_scratch, read_tables, write_tables
 from tfrs_fashion.features.timelines import Timelines, read_timelines, write_timelines
 from tfrs_fashion.features.vectors import make_vectors
 from tfrs_fashion.features.view import View, make_view
@@ -144,9 +144,10 @@ class Preparation:
 
     def _write_tables(self, *, force: bool = False) -> None:
         def write_checked(folder: Path) -> None:
-            tables = load_source(self._connection, self.config.data, seed=self.config.seed, console=self.console)
-            check_tables(tables)
-            write_tables(index_tables(tables), folder)
+            with open_scratch(folder) as connection:
+                tables = load_source(connection, self.config.data, seed=self.config.seed, console=self.console)
+                check_tables(tables)
+                write_tables(index_tables(tables), folder)
 
         self._stage(self.folder / "tables", self._prepared, write_checked, force=force)
 

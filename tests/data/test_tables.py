@@ -5,7 +5,7 @@ import ibis
 import pandas as pd
 import pytest
 
-from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
+from tfrs_fashion.data.tables import index_tables, open_scratch, read_tables, write_tables
 from tfrs_fashion.schema import (
     ANONYMOUS_CUSTOMER,
     FIRST_INDEX,
@@ -220,3 +220,37 @@ def test_a_missing_file_is_named(indexed: Tables, tmp_path: Path, name: str) -> 
     (tmp_path / f"{name}.parquet").unlink()
     with pytest.raises(InputError, match=rf"{name}\.parquet: no such file\. Run `prepare` first"):
         read_tables(ibis.duckdb.connect(), tmp_path)
+
+
+def test_equal_input_gives_equal_files_whatever_the_order_of_rows(tmp_path: Path) -> None:
+    tables = make_tables()
+    doubled = tables.transactions.union(tables.transactions.mutate(price=2.0))
+    for name, lines in (("one", doubled), ("other", doubled.order_by(ibis.desc("price"), ibis.desc("t_dat")))):
+        (tmp_path / name).mkdir()
+        write_tables(index_tables(Tables(tables.customers, tables.articles, lines)), tmp_path / name)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
+
+
+def test_a_scratch_database_leaves_nothing(tmp_path: Path) -> None:
+    with open_scratch(tmp_path) as connection:
+        connection.create_table("kept", ibis.memtable({"number": [1, 2]}), temp=True)
+        assert connection.table("kept").number.sum().execute() == 3
+        settings = connection.raw_sql("SELECT current_setting('temp_directory'), current_setting('memory_limit')")
+        spill, limit = settings.fetchone()
+        assert spill == str(tmp_path / "spill")
+        assert limit.endswith("GiB")
+        (tmp_path / "spill").mkdir(exist_ok=True)
+        (tmp_path / "spill" / "block").write_text("what memory did not hold")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scratch_database_leaves_nothing_after_an_error(tmp_path: Path) -> None:
+    def fail() -> None:
+        with open_scratch(tmp_path):
+            (tmp_path / "spill").mkdir(exist_ok=True)
+            raise InputError("broken")
+
+    with pytest.raises(InputError, match="broken"):
+        fail()
+    assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ from ibis import _
 
 from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.data.split import Split, cutoff_seconds, visible
+from tfrs_fashion.features import timelines as timelines_module
 from tfrs_fashion.features.timelines import ALWAYS, EVENT_TYPES, Timelines, read_timelines, write_timelines
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RunError, Tables
 
@@ -289,3 +290,34 @@ def test_a_missing_profile_column_is_named_beside_those_found(tmp_path: Path, se
         write_timelines(make_small_tables(), tmp_path, **names)
     assert str(caught.value).startswith(f"features.{setting}: the customers table has no column(s) `income`; found `")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_files_are_equal_whatever_the_threads(tables: Tables, tmp_path: Path, num_threads: int) -> None:
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder, threads in zip(folders, (2, num_threads), strict=True):
+        folder.mkdir()
+        write_timelines(tables, folder, profile=("age_band",), num_shards=5, num_threads=threads)
+    files = [{path.name: path.read_bytes() for path in sorted(folder.iterdir())} for folder in folders]
+    assert len([name for name in files[0] if ".tfrecord-" in name]) == 5
+    assert files[0] == files[1]
+
+
+def test_files_are_equal_whatever_the_order_of_rows(tmp_path: Path) -> None:
+    tables = make_small_tables()
+    backwards = tables.transactions.order_by(ibis.desc("quantity"))
+    for name, transactions in (("one", tables.transactions), ("other", backwards)):
+        (tmp_path / name).mkdir()
+        write_timelines(Tables(tables.customers, tables.articles, transactions), tmp_path / name, profile=("age_band",))
+    shards = [sorted((tmp_path / name).glob("*.tfrecord-*")) for name in ("one", "other")]
+    assert [path.read_bytes() for path in shards[0]] == [path.read_bytes() for path in shards[1]]
+
+
+def test_a_shard_holds_a_hundred_thousand_customers_by_default(
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timelines_module, "_SHARD_SIZE", 50)
+    write_timelines(tables, tmp_path, profile=())
+    customers = int(tables.customers.count().execute())
+    assert len(list(tmp_path.glob("*.tfrecord-*"))) == -(-customers // 50)
+    assert read_timelines(tmp_path).num_customers == customers

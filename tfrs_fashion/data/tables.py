@@ -1,6 +1,10 @@
 """Tables as a run keeps them: indexed, completed and written to Parquet."""
 
+import contextlib
 import json
+import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +23,27 @@ from tfrs_fashion.schema import (
 )
 
 _NAMES = ("customers", "articles", "transactions")
+_MAX_MEMORY = 6 * 2**30
+
+
+@contextlib.contextmanager
+def open_scratch(folder: Path) -> Iterator[ibis.BaseBackend]:
+    """Opens a DuckDB for what is computed on the way to a folder's files; all of it is gone when the block ends.
+
+    Args:
+        folder: Where what memory does not hold (6 GB, or 60% of the machine's) waits on disk.
+    """
+    spill = folder / "spill"
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = min(_MAX_MEMORY, machine * 6 // 10)
+    # The order of rows is always asked for where it matters; keeping it elsewhere costs memory.
+    settings = {"memory_limit": f"{limit // 2**20}MiB", "temp_directory": str(spill), "preserve_insertion_order": False}
+    connection = ibis.duckdb.connect(**settings)
+    try:
+        yield connection
+    finally:
+        connection.disconnect()
+        shutil.rmtree(spill, ignore_errors=True)
 
 
 def _compute(table: ibis.Table) -> ibis.Table:
