@@ -110,7 +110,8 @@ def view(config: PipelineConfig, tables: Tables, timelines: "Timelines", splits:
         tables,
         timelines,
         splits["test"],
-        categorical=config.features.categorical,
+        **config.features.model_dump(include={"categorical", "numbers", "min_articles"}),
+        roles=config.features.roles,
         in_store_days=config.split.in_store_days,
     )
 

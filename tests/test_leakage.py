@@ -1,6 +1,11 @@
-"""Nothing made for a prediction has seen a row at or after the cutoff: every such row is changed, nothing else is."""
+"""Nothing made for a prediction has seen a row at or after the cutoff: every such row is changed, nothing else is.
+
+What is compared has a name each: every feature, vocabulary, edge of a bin, model input, candidate and score.
+"""
 
 import datetime
+import typing
+from collections.abc import Callable
 from pathlib import Path
 
 import ibis
@@ -8,120 +13,240 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from ibis import _
 
+from tfrs_fashion.config import PipelineConfig, load_config
 from tfrs_fashion.data import simulator
 from tfrs_fashion.data.split import Split, visible
 from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
 from tfrs_fashion.features import view as view_module
-from tfrs_fashion.features.articles import make_content_values
+from tfrs_fashion.features.article_weeks import FEATURES, make_article_weeks
+from tfrs_fashion.features.history_lookups import categorical_names, number_names
 from tfrs_fashion.features.inputs import HistoryTable, make_training_baskets, make_training_dataset
-from tfrs_fashion.features.timelines import Timelines, read_timelines, write_timelines
+from tfrs_fashion.features.text import hash_texts
+from tfrs_fashion.features.timelines import EVENT_TYPES, Timelines, read_timelines, write_timelines
 from tfrs_fashion.features.view import View, make_view
-from tfrs_fashion.recommenders.factorization import fit_als
-from tfrs_fashion.recommenders.popularity import fit_popularity
-from tfrs_fashion.recommenders.repurchase import Repurchase
-from tfrs_fashion.recommenders.towers import fit_two_tower
-from tfrs_fashion.schema import FIRST_INDEX, Tables
+from tfrs_fashion.fitting import fit_recommender
+from tfrs_fashion.models.encoders import ArticleEncoder
+from tfrs_fashion.models.towers import CandidateTower
+from tfrs_fashion.recommenders.towers import TwoTower, make_history_layer
+from tfrs_fashion.schema import ANONYMOUS_CUSTOMER, FIRST_INDEX, Tables, check_tables
+from tfrs_fashion.sections import RecommenderName
 
 CUTOFF = datetime.datetime(2024, 2, 20)
-CATEGORICAL = ("garment_group", "colour", "section")
 SPLIT = Split(name="test", kind="window", as_of=CUTOFF)
+NUM_WEEKS = 7
+Found = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def tables() -> Tables:
-    return simulator.make_tables(num_customers=60, num_articles=120, num_days=70, seed=5)
+def pipeline(root: Path) -> PipelineConfig:
+    overrides = ("two_tower.epochs=1", "two_tower.embedding_dim=8", "two_tower.min_baskets=2", "als.iterations=3")
+    return load_config(root / "pipelines" / "tiny.toml", overrides)
 
 
-def perturbed(tables: Tables) -> Tables:
+def with_late_rows(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Adds rows that are known from the cutoff on, and days before it from which some of the others are known."""
+    known_from = pd.Series([None] * len(frame), index=frame.index, dtype="datetime64[us]")
+    known_from.iloc[::7] = CUTOFF - datetime.timedelta(days=30)
+    known_from.iloc[3] = CUTOFF - datetime.timedelta(microseconds=1)
+    late = frame.iloc[:5].assign(**{key: [f"late {number}" for number in range(5)]})
+    late_from = [CUTOFF + datetime.timedelta(days=number // 2) for number in range(5)]
+    return pd.concat([frame.assign(known_from=known_from), late.assign(known_from=late_from)], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def frames() -> dict[str, pd.DataFrame]:
+    """Customers, articles and transactions, among them anonymous ones."""
+    made = simulator.make_tables(num_customers=60, num_articles=120, num_days=70, seed=5)
+    customers, articles = made.customers.execute(), made.articles.execute()
+    lines = made.transactions.execute()
+    anonymous = lines["customer_id"].isin(["c00050", "c00051"])
+    articles["available_from"], articles["available_to"] = pd.NaT, pd.NaT
+    articles.loc[::10, "available_from"] = CUTOFF - datetime.timedelta(days=20)
+    articles.loc[5::20, "available_to"] = CUTOFF - datetime.timedelta(days=2)
+    return {
+        "customers": with_late_rows(customers, "customer_id"),
+        "articles": with_late_rows(articles, "article_id"),
+        "transactions": lines.assign(customer_id=lines["customer_id"].where(~anonymous, ANONYMOUS_CUSTOMER)),
+    }
+
+
+def make_tables(frames: dict[str, pd.DataFrame]) -> Tables:
+    tables = Tables(**{name: ibis.memtable(frame) for name, frame in frames.items()})
+    customers, articles = tables.customers, tables.articles
+    transactions = tables.transactions.mutate(store_id=_.store_id.cast("string"))
+    made = Tables(
+        customers=customers.mutate(age=_.age.nullif(float("nan"))),
+        articles=articles.mutate(**{name: _[name].cast("timestamp") for name in ("available_from", "available_to")}),
+        transactions=transactions,
+    )
+    check_tables(made)
+    return made
+
+
+def perturbed(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Changes each row from the cutoff on: other customers, new articles, other prices; some gone, some doubled."""
-    frame = tables.transactions.execute()
-    after = frame["t_dat"] >= CUTOFF
+    lines = frames["transactions"]
+    after = lines["t_dat"] >= CUTOFF
     assert after.sum() > 100
-    future = frame[after].copy()
+    future = lines[after].copy()
     random = np.random.default_rng(1)
     future["customer_id"] = random.permutation(future["customer_id"].to_numpy())
     future.iloc[::3, future.columns.get_loc("customer_id")] = "a customer of the future"
+    future.iloc[1::9, future.columns.get_loc("customer_id")] = ANONYMOUS_CUSTOMER
     future["article_id"] = random.permutation(future["article_id"].to_numpy())
     future.iloc[::4, future.columns.get_loc("article_id")] = "an article of the future"
     future["price"] = future["price"] * 100 + 1
+    future["quantity"] = 7
+    future["discount"] = 0.9
+    future["sales_channel_id"] = 9
     future["basket_id"] = "future-" + future["basket_id"] + future["customer_id"]
     future["t_dat"] = future["t_dat"] + pd.Timedelta(days=3)
     future = pd.concat([future.iloc[: len(future) // 2], future.iloc[:20]])
-    changed = pd.concat([future, frame[~after]])
-    return Tables(tables.customers, tables.articles, ibis.memtable(changed, schema=tables.transactions.schema()))
+    changed = {"transactions": pd.concat([future, lines[~after]], ignore_index=True)}
+    for name, key in (("customers", "customer_id"), ("articles", "article_id")):
+        frame = frames[name]
+        late = frame["known_from"] >= CUTOFF
+        assert late.sum() == 5
+        other = frame[late].iloc[:-1].assign(known_from=CUTOFF)
+        other[key] = "other " + other[key]
+        words = [column for column in other if other[column].dtype == object and column != key]
+        numbers = [column for column in other if other[column].dtype == float]
+        other = other.assign(**dict.fromkeys(words, "of the future"), **dict.fromkeys(numbers, 99.0))
+        changed[name] = pd.concat([other, frame[~late]], ignore_index=True)
+    return changed
 
 
-def view_of(tables: Tables, folder: Path) -> View:
+def view_of(frames: dict[str, pd.DataFrame], folder: Path, config: PipelineConfig) -> View:
     folder.mkdir()
-    write_tables(index_tables(tables), folder)
+    write_tables(index_tables(make_tables(frames)), folder)
     tables = read_tables(ibis.duckdb.connect(), folder)
-    write_timelines(tables, folder, profile=("age_band", "status"))
-    return make_view(tables, read_timelines(folder), SPLIT, categorical=CATEGORICAL, in_store_days=28)
+    features = config.features
+    write_timelines(tables, folder, profile=features.profile, profile_numbers=features.profile_numbers)
+    return make_view(
+        tables,
+        read_timelines(folder),
+        SPLIT,
+        **features.model_dump(include={"categorical", "numbers", "min_articles", "history", "article_weeks"}),
+        roles=features.roles,
+        in_store_days=28,
+    )
 
 
-def features_of(view: View) -> dict[str, np.ndarray]:
-    """Every feature and vocabulary."""
-    articles, timelines = view.articles, view.timelines
-    content = make_content_values(articles, num_text_buckets=64)
-    found = {
+def look_up_all(view: View) -> tuple[typing.Any, tf.Tensor]:
+    """The histories of all known customers, and when they are asked for."""
+    customers = tf.range(FIRST_INDEX, view.timelines.num_customers + FIRST_INDEX)
+    return HistoryTable(view.timelines, view.profiles)(customers), tf.constant(view.now[FIRST_INDEX:])
+
+
+def features_of(view: View) -> Found:
+    """Every feature and vocabulary by name."""
+    articles, timelines, lookups = view.articles, view.timelines, view.lookups
+    assert lookups is not None
+    words = hash_texts(articles.description.tolist(), num_buckets=64)
+    found: Found = {
         "articles: ids": articles.article_id,
-        "articles: price": articles.price,
         "articles: description": articles.description,
+        "articles: words": words.values,
+        "articles: words splits": words.row_splits,
         "articles: baskets": articles.num_baskets,
         "articles: in store": articles.in_store,
-        "articles: content": content.values,
-        "articles: content splits": content.row_splits,
+        "articles: never sold": articles.never_sold,
         "customers: ids": timelines.customer_id,
-        "customers: profile": view.profile,
+        "customers: known from": timelines.known_from,
         "customers: cutoffs": view.now,
         "histories: splits": timelines.row_splits,
-        "histories: articles": timelines.article_index,
-        "histories: times": timelines.time,
-        "histories: prices": timelines.price,
+        "lookups: section shares": np.array(lookups.section_shares),
     }
     found |= {f"articles: {name}": index for name, index in articles.categorical.items()}
+    found |= {f"articles: {name}": values for name, values in articles.numbers.items()}
     found |= {f"vocabulary: {name}": np.array(values) for name, values in articles.vocabulary.items()}
-    return found | {f"vocabulary: {name}": np.array(values) for name, values in view.profile_vocabulary.items()}
-
-
-def made_from(tables: Tables, folder: Path) -> dict[str, np.ndarray]:
-    """Everything that a prediction at the cutoff rests on: features, vocabularies, model inputs, candidates."""
-    view = view_of(tables, folder)
-    articles, timelines = view.articles, view.timelines
-    found = features_of(view)
-    tf.keras.utils.set_random_seed(1)
-    table = HistoryTable(timelines, view.profiles)
-    baskets = make_training_baskets(timelines, since=0, history_length=30)
-    batch = next(iter(make_training_dataset(table, baskets, batch_size=16, seed=1)))
-    for name, value in (("history", batch["histories"].article_index), ("target", batch["target"])):
-        found[f"training input: {name}"] = value.flat_values.numpy()
-        found[f"training input: {name} splits"] = value.row_splits.numpy()
-    found["training input: now"] = batch["now"].numpy()
-    recommenders = [
-        fit_popularity(view.transactions, as_of=CUTOFF, days=7),
-        Repurchase(),
-        fit_two_tower(view, embedding_dim=8, num_text_buckets=64, batch_size=32, min_baskets=2, seed=1),
-        fit_als(view.transactions, as_of=CUTOFF, candidate_articles=articles.in_store, factors=4, iterations=3),
-    ]
-    customers = tf.range(FIRST_INDEX, timelines.num_customers + FIRST_INDEX)
-    for recommender in recommenders:
-        answer = recommender(
-            table(customers),
-            now=tf.constant(view.now[FIRST_INDEX:]),
-            k=tf.constant(12),
-            exclude=tf.zeros([timelines.num_customers, 0], tf.int32),
-        )
-        found[f"candidates: {recommender.name}"] = answer.article_index.numpy()
-        found[f"scores: {recommender.name}"] = answer.score.numpy()
+    found |= {f"vocabulary: {name}": np.array(values) for name, values in view.profile_vocabulary.items()}
+    for column, name in enumerate(view.profile_vocabulary):
+        found[f"profile: {name}"] = view.profiles.categorical[:, column]
+    for column, name in enumerate(timelines.profile_numbers):
+        found[f"profile: {name}"] = view.profiles.numbers[:, column]
+    found |= {f"histories: {name}": getattr(timelines, name) for name in EVENT_TYPES}
+    found |= {f"lookups: {role}": index for role, index in lookups.index.items()}
+    found |= {f"lookups: vocabulary of {role}": np.array(values) for role, values in lookups.vocabulary.items()}
+    features = make_history_layer(lookups)(*look_up_all(view))
+    for names, values in (
+        (number_names(lookups), features.numbers),
+        (categorical_names(lookups), features.categorical),
+    ):
+        found |= {f"history: {name}": values.numpy()[:, column] for column, name in enumerate(names)}
+    weeks = view.read_weeks(NUM_WEEKS)
+    found |= {f"weeks: {name}": weeks.values[:, :, column] for column, name in enumerate(weeks.names)}
     return found
 
 
-def assert_same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
-    assert left.keys() == right.keys()
+def edges_of(view: View) -> Found:
+    """The bins of numbers of articles and of weeks."""
+    size = view.articles.num_articles + FIRST_INDEX
+    encoder = ArticleEncoder(
+        np.zeros(size, np.int32), view.articles, None, embedding_dim=4, content_scale=0.1, num_bins=8, seed=1
+    )
+    tower = CandidateTower(
+        encoder, np.zeros(size, np.float32), weeks=view.read_weeks(NUM_WEEKS).values, num_bins=8, embedding_dim=4
+    )
+    return {
+        "edges: articles": encoder._number_encoder._edges.numpy(),
+        "edges: weeks": tower._week_encoder._edges.numpy(),
+    }
+
+
+def training_inputs_of(view: View) -> Found:
+    table = HistoryTable(view.timelines, view.profiles)
+    baskets = make_training_baskets(view.timelines, since=0, history_length=30)
+    week = view.read_weeks(NUM_WEEKS).week_of(baskets.time)
+    found: Found = {"training input: weeks": week}
+    for number, batch in enumerate(make_training_dataset(table, baskets, week=week, batch_size=16, seed=1).take(3)):
+        values = {**batch["histories"]._asdict(), **{name: batch[name] for name in ("now", "target", "week")}}
+        for name, value in values.items():
+            is_ragged = isinstance(value, tf.RaggedTensor)
+            found[f"training input: {name} {number}"] = (value.flat_values if is_ragged else value).numpy()
+            if is_ragged:
+                found[f"training input: {name} splits {number}"] = value.row_splits.numpy()
+    return found
+
+
+def answers_of(view: View, config: PipelineConfig, names: tuple[RecommenderName, ...]) -> Found:
+    """What every recommender answers to every customer."""
+    histories, now = look_up_all(view)
+    exclude = tf.zeros([view.timelines.num_customers, 0], tf.int32)
+    found: Found = {}
+    for name in names:
+        fitted = fit_recommender(name, view, config, choice={})
+        asked = [fitted]
+        if isinstance(fitted, TwoTower):
+            asked.append(fitted.with_index("new_arrivals", name="two_tower_new_arrivals"))
+            found["edges: profile and history"] = fitted._query_tower._numbers._edges.numpy()
+            for number, weight in enumerate(fitted._query_tower.get_weights()):
+                found[f"weights: query tower {number}"] = weight
+        for recommender in asked:
+            answer = recommender(histories, now=now, k=tf.constant(12), exclude=exclude)
+            found[f"candidates: {recommender.name}"] = answer.article_index.numpy()
+            found[f"scores: {recommender.name}"] = answer.score.numpy()
+    return found
+
+
+def made_from(view: View, config: PipelineConfig) -> Found:
+    """Everything that a prediction at the cutoff rests on."""
+    names = typing.get_args(RecommenderName)
+    return features_of(view) | edges_of(view) | training_inputs_of(view) | answers_of(view, config, names)
+
+
+@pytest.fixture(scope="module")
+def unchanged(frames: dict[str, pd.DataFrame], pipeline: PipelineConfig, tmp_path_factory: pytest.TempPathFactory) -> Found:
+    return made_from(view_of(frames, tmp_path_factory.mktemp("leakage") / "a", pipeline), pipeline)
+
+
+def assert_same(left: Found, right: Found) -> None:
+    """Compares what the second one holds."""
     different = [
         name
-        for name in left
+        for name in right
         if left[name].shape != right[name].shape
         or not np.array_equal(left[name], right[name], equal_nan=_floats(left[name]))
     ]
@@ -132,26 +257,102 @@ def _floats(values: np.ndarray) -> bool:
     return bool(np.issubdtype(values.dtype, np.floating))
 
 
-def test_the_future_changes_nothing(tables: Tables, tmp_path: Path) -> None:
-    assert_same(made_from(tables, tmp_path / "a"), made_from(perturbed(tables), tmp_path / "b"))
+def test_every_feature_is_compared_by_name_and_says_something(unchanged: Found, pipeline: PipelineConfig) -> None:
+    features = pipeline.features
+    named = [f"weeks: {name}" for name in FEATURES]
+    named += [f"profile: {name}" for name in (*features.profile, *features.profile_numbers)]
+    named += [f"articles: {name}" for name in (*features.categorical, *features.numbers)]
+    named += [f"vocabulary: {name}" for name in (*features.profile, *features.categorical)]
+    named += [f"history: {name}" for name in ("has_history", "recency_days", "spend", "predicted_sex", "predicted_kids")]
+    named += ["history: preferred_sales_channel", "history: favourite_colour_this_season"]
+    named += ["history: favourite_garment_group", "history: section_share/Ladieswear"]
+    names = (*typing.get_args(RecommenderName), "two_tower_new_arrivals")
+    named += [f"{what}: {name}" for name in names for what in ("candidates", "scores")]
+    assert [name for name in named if name not in unchanged] == []
+    assert len([name for name in unchanged if name.startswith("weeks: ")]) == len(FEATURES)
+    # A comparison of what is missing everywhere would prove nothing.
+    empty = [name for name, values in unchanged.items() if not values.size or (_floats(values) and np.isnan(values).all())]
+    assert empty == []
+    late = [value for value in unchanged["articles: ids"] if str(value).startswith("late")]
+    assert late == []
+
+
+def test_the_future_changes_nothing(
+    unchanged: Found, frames: dict[str, pd.DataFrame], pipeline: PipelineConfig, tmp_path: Path
+) -> None:
+    changed = made_from(view_of(perturbed(frames), tmp_path / "b", pipeline), pipeline)
+    assert changed.keys() == unchanged.keys()
+    assert_same(unchanged, changed)
+
+
+@pytest.fixture
+def leave_uncut(unchanged: Found, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Takes the filter by time out, for the articles known before the cutoff."""
+
+    def uncut(split: Split, transactions: ibis.Table) -> ibis.Table:
+        return transactions.filter(_.article_index < FIRST_INDEX + len(unchanged["articles: ids"]))
+
+    def patch() -> None:
+        monkeypatch.setattr(view_module, "visible", uncut)
+
+    return patch
+
+
+def noticed(unchanged: Found, changed: Found) -> str:
+    with pytest.raises(AssertionError, match="changed by rows at or after the cutoff") as caught:
+        assert_same(unchanged, changed)
+    return str(caught.value)
 
 
 def test_the_check_notices_tables_that_are_not_cut(
-    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unchanged: Found,
+    frames: dict[str, pd.DataFrame],
+    pipeline: PipelineConfig,
+    tmp_path: Path,
+    leave_uncut: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr(view_module, "visible", lambda split, transactions: transactions)
-    with pytest.raises(AssertionError, match=r"articles: price.*candidates: popularity_7d"):
-        assert_same(made_from(tables, tmp_path / "a"), made_from(perturbed(tables), tmp_path / "b"))
+    leave_uncut()
+    view = view_of(perturbed(frames), tmp_path / "b", pipeline)
+    names: tuple[RecommenderName, ...] = ("popularity_7d", "popularity_siblings", "als")
+    message = noticed(unchanged, features_of(view) | answers_of(view, pipeline, names))
+    for name in ("articles: baskets", "articles: never sold", *(f"candidates: {name}" for name in names)):
+        assert name in message
+    # The tables by week are cut a second time, where they are made.
+    assert "weeks: " not in message
+
+
+def test_the_check_notices_weeks_that_reach_beyond_the_cutoff(
+    unchanged: Found,
+    frames: dict[str, pd.DataFrame],
+    pipeline: PipelineConfig,
+    tmp_path: Path,
+    leave_uncut: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leave_uncut()
+
+    def too_late(*tables: ibis.Table, as_of: datetime.datetime, **settings: typing.Any) -> ibis.Table:
+        return make_article_weeks(*tables, as_of=as_of + datetime.timedelta(days=7), **settings)
+
+    monkeypatch.setattr(view_module, "make_article_weeks", too_late)
+    view = view_of(perturbed(frames), tmp_path / "b", pipeline)
+    message = noticed(unchanged, features_of(view) | edges_of(view))
+    for name in ("sales_1w", "trend", "mean_price", "buyers", "channel_share_1", "category_sales_4w"):
+        assert f"weeks: {name}" in message
+    assert "edges: weeks" in message
 
 
 def test_the_check_notices_timelines_that_are_not_cut(
-    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unchanged: Found,
+    frames: dict[str, pd.DataFrame],
+    pipeline: PipelineConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Timelines, "before", lambda self, cutoff: self)
-    with pytest.raises(AssertionError, match=r"customers: ids.*histories: articles"):
-        assert_same(
-            features_of(view_of(tables, tmp_path / "a")), features_of(view_of(perturbed(tables), tmp_path / "b"))
-        )
+    message = noticed(unchanged, features_of(view_of(perturbed(frames), tmp_path / "b", pipeline)))
+    for name in ("customers: ids", "histories: article_index", "profile: age", "history: recency_days", "history: spend"):
+        assert name in message
 
 
 def test_a_row_at_the_cutoff_is_not_visible_and_one_just_before_is() -> None:

@@ -282,3 +282,50 @@ def test_the_table_for_the_terminal(tmp_path: Path) -> None:
     row = next(line for line in lines if "two_tower" in line)
     # map@12 of two customers, (1/2 * (1 + 2/3) + 1) / 2.
     assert "0.9167" in row
+
+
+def test_articles_never_sold_are_a_slice_of_the_targets() -> None:
+    # Of what was bought, 7, 8 and 9 had never been sold. Customer 1 is shown 7 second and 8 fourth, and bought both;
+    # customer 2 bought 9 and is not shown it; customer 3 bought nothing new.
+    candidates = make_candidates({1: [2, 7, 3, 8], 2: [5, 6], 3: [4]})
+    found = evaluate(
+        candidates=candidates,
+        candidates_new=None,
+        targets=make_pairs({1: [2, 7, 8], 2: [9], 3: [4]}),
+        cold_start_articles=np.array([7, 8, 9, 77]),
+        num_new_arrivals=4,
+    )
+    assert found["customers@4_cold_start_articles"]["value"] == 2
+    assert found["recall@4_cold_start_articles"]["value"] == pytest.approx((2 / 2 + 0 / 1) / 2)
+    # Hits in the second and the fourth place: precision 1/2 in both.
+    assert found["map@4_cold_start_articles"]["value"] == pytest.approx((1 / 2 * (1 / 2 + 2 / 4) + 0) / 2)
+    # The list is judged whole elsewhere: 2, 7 and 8 are hits of customer 1.
+    assert found["recall@12"]["value"] == pytest.approx((1 + 0 + 1) / 3)
+
+
+@pytest.mark.parametrize(("length", "recall"), [(1, 0.0), (2, (1 / 2 + 0) / 2), (3, (1 / 2 + 0) / 2), (9, (1 + 0) / 2)])
+def test_new_articles_are_judged_on_a_list_of_their_own_length(length: int, recall: float) -> None:
+    found = evaluate(
+        candidates=make_candidates({1: [2, 7, 3, 8], 2: [5, 6]}),
+        candidates_new=None,
+        targets=make_pairs({1: [2, 7, 8], 2: [9]}),
+        cold_start_articles=np.array([7, 8, 9]),
+        num_new_arrivals=length,
+    )
+    assert found[f"recall@{length}_cold_start_articles"]["value"] == pytest.approx(recall)
+    assert [name for name in found if name.endswith("cold_start_articles") and f"@{length}_" not in name] == []
+
+
+def test_nobody_bought_an_article_never_sold() -> None:
+    found = evaluate(cold_start_articles=np.array([], dtype=int))
+    assert found["customers@100_cold_start_articles"]["value"] == 0
+    assert "recall@100_cold_start_articles" not in found
+    assert not [name for name in evaluate() if "cold_start" in name]
+
+
+def test_a_page_with_new_articles_lays_them_out(tmp_path: Path) -> None:
+    figures = evaluate(targets=make_pairs({1: [2, 3], 2: [5]}), cold_start_articles=np.array([3]))
+    _metrics, path = write(tmp_path, recommenders={"two_tower_new_arrivals": figures})
+    page = read_page(path)
+    assert "Cold start articles" in page.text
+    assert "recall@100" in page.text

@@ -104,10 +104,13 @@ def _embed_images(
 
 
 def _values(articles: ibis.Table, column: str) -> Iterator[str | None]:
-    """Reads a column in the order of the articles, a part at a time."""
-    ordered = articles.order_by("article_index").select(column)
-    for batch in ordered.to_pyarrow_batches(chunk_size=_CHUNK):
-        yield from batch.column(column).to_pylist()
+    """Reads a column in the order of the articles; its strings become Python's a part at a time.
+
+    The query is over before the first one is asked for: DuckDB allows no other work beside one that is being read.
+    """
+    values = articles.order_by("article_index").select(column).to_pyarrow()[column]
+    parts = (values.slice(start, _CHUNK) for start in range(0, len(values), _CHUNK))
+    return (value for part in parts for value in part.to_pylist())
 
 
 def _unit(embedding: np.ndarray) -> np.ndarray:

@@ -1,0 +1,76 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tfrs_fashion.config import PipelineConfig
+from tfrs_fashion.data.split import Split, cutoff_seconds
+from tfrs_fashion.features.article_weeks import FEATURES
+from tfrs_fashion.features.timelines import Timelines
+from tfrs_fashion.features.view import View, make_view
+from tfrs_fashion.schema import FIRST_INDEX, InputError, Tables
+from tfrs_fashion.sections import RolesConfig
+
+
+@pytest.mark.parametrize("name", ["validation", "test", "release"])
+def test_everything_ends_at_the_cutoff(
+    name: str, tables: Tables, timelines: Timelines, splits: dict[str, Split], config: PipelineConfig
+) -> None:
+    split = splits[name]
+    view = make_view(tables, timelines, split, categorical=config.features.categorical, in_store_days=28)
+    latest = view.transactions.t_dat.max().execute()
+    assert latest < split.as_of
+    assert int(view.transactions.count().execute()) == len(view.timelines.time)
+    assert view.timelines.time.max() < cutoff_seconds(split, 0)[0]
+    assert view.now.tolist() == [cutoff_seconds(split, 0)[0]] * (view.timelines.num_customers + FIRST_INDEX)
+    assert len(view.profiles.categorical) == len(view.profiles.numbers) == len(view.now)
+    # Whatever a history holds, the article table knows.
+    assert view.timelines.article_index.max() < view.articles.num_articles + FIRST_INDEX
+
+
+def test_values_of_a_profile_are_those_of_customers_who_bought(
+    tables: Tables, timelines: Timelines, splits: dict[str, Split]
+) -> None:
+    # The last customer has no visible purchase, and alone the band "110s".
+    split = splits["test"]
+    last = timelines.num_customers - 1
+    bands = timelines.profile["age_band"].copy()
+    bands[last] = "110s"
+    named = replace(timelines, profile={**timelines.profile, "age_band": bands})
+    cutoffs = timelines.time < cutoff_seconds(split, 0)[0]
+    bought = np.unique(timelines.row[cutoffs])
+    view = make_view(tables, named, split, categorical=(), in_store_days=28, history=False)
+    expected = sorted({str(value) for value in bands[bought]} - {""})
+    assert view.profile_vocabulary["age_band"] == expected
+    assert ("110s" in expected) == (last in bought)
+
+
+def test_vectors_are_cut_to_the_articles_known(view: View, tables: Tables, timelines: Timelines) -> None:
+    num_articles = int(tables.articles.count().execute())
+    vectors = np.random.default_rng(0).normal(size=(num_articles + FIRST_INDEX + 5, 3)).astype(np.float32)
+    found = make_view(tables, timelines, view.split, categorical=(), vectors=vectors, history=False, in_store_days=28)
+    np.testing.assert_array_equal(found.articles.vectors, vectors[: found.articles.num_articles + FIRST_INDEX])
+
+
+def test_weekly_features_are_as_many_as_asked_for_or_none(view: View, tables: Tables, timelines: Timelines) -> None:
+    weeks = view.read_weeks(3)
+    # The time before the oldest instant comes last, and nothing is known of it.
+    assert weeks.values.shape == (4, view.articles.num_articles + FIRST_INDEX, len(FEATURES))
+    assert np.isnan(weeks.values[3]).all()
+    plain = make_view(tables, timelines, view.split, categorical=(), article_weeks=False, in_store_days=28)
+    none = plain.read_weeks(3)
+    assert none.values.shape == (4, view.articles.num_articles + FIRST_INDEX, 0)
+    assert none.week_of(view.now[:1]).tolist() == [0]
+
+
+def test_features_of_histories_may_be_left_out(view: View, tables: Tables, timelines: Timelines) -> None:
+    assert view.lookups is not None
+    assert set(view.lookups.index) == {"colour", "garment_group", "section"}
+    assert make_view(tables, timelines, view.split, categorical=(), history=False, in_store_days=28).lookups is None
+
+
+def test_a_role_that_names_no_encoded_column_is_told(view: View, tables: Tables, timelines: Timelines) -> None:
+    with pytest.raises(InputError, match=r"features\.roles\.colour: `colour` is none of the encoded columns"):
+        make_view(
+            tables, timelines, view.split, categorical=("section",), roles=RolesConfig(colour="colour"), in_store_days=28
+        )

@@ -1,0 +1,255 @@
+"""Encoders against NumPy, and numbers worked by hand."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfrs_fashion.features.articles import ArticleTable
+from tfrs_fashion.features.text import HashedWords
+from tfrs_fashion.models.encoders import ArticleEncoder, CategoryEncoder, CategoryEncoding, NumberEncoder, WordEncoder
+from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX
+
+DIM = 8
+NAN, INF = float("nan"), float("inf")
+ENCODINGS: tuple[CategoryEncoding, ...] = ("one_hot", "embedding")
+
+SIZES = (4, 3, 5)
+INDEX = np.array([[2, 2, 4], [1, 0, 3], [0, 0, 0], [3, 1, 2], [2, 2, 4]], np.int32)
+
+
+def make_categories(encoding: CategoryEncoding, *, scale: float = 1.0, sizes: tuple[int, ...] = SIZES) -> CategoryEncoder:
+    return CategoryEncoder(sizes, output_dim=DIM, encoding=encoding, scale=scale, seed=3)
+
+
+def test_one_hot_is_the_joined_one_hot_vectors_times_one_matrix() -> None:
+    encoder = make_categories("one_hot")
+    (kernel,) = encoder.get_weights()
+    assert kernel.shape == (sum(SIZES), DIM)
+    one_hot = [np.eye(size)[INDEX[:, feature]] for feature, size in enumerate(SIZES)]
+    for part in one_hot:
+        part[:, PADDING_INDEX] = 0
+    expected = np.concatenate(one_hot, axis=1) @ kernel
+    assert encoder(tf.constant(INDEX)).numpy() == pytest.approx(expected, abs=1e-6)
+
+
+def test_embedding_is_a_narrow_embedding_of_each_joined_and_projected() -> None:
+    encoder = make_categories("embedding")
+    *tables, project = encoder.get_weights()
+    # The width grows as size^.56, from 2 on: 4^.56 = 2.17, 3^.56 = 1.85, 5^.56 = 2.46.
+    assert [table.shape for table in tables] == [(4, 2), (3, 2), (5, 2)]
+    parts = [table[INDEX[:, feature]] * (INDEX[:, feature : feature + 1] > 0) for feature, table in enumerate(tables)]
+    expected = np.concatenate(parts, axis=1) @ project
+    assert encoder(tf.constant(INDEX)).numpy() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_missing_values_add_nothing_and_unknown_ones_something(encoding: CategoryEncoding) -> None:
+    found = make_categories(encoding)(tf.constant([[0, 0, 0], [1, 0, 0], [0, 0, 1]])).numpy()
+    assert found[0].tolist() == [0] * DIM
+    assert np.abs(found[1:]).max(axis=1).min() > 0.01
+    assert not np.allclose(found[1], found[2])
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("scale", [0.1, 2.0])
+def test_the_output_starts_with_the_length_asked_for(encoding: CategoryEncoding, scale: float) -> None:
+    sizes, dim = (50,) * 6, 32
+    encoder = CategoryEncoder(sizes, output_dim=dim, encoding=encoding, scale=scale, seed=1)
+    index = np.random.default_rng(0).integers(1, 50, size=(400, len(sizes)))
+    length = np.linalg.norm(encoder(tf.constant(index, tf.int32)).numpy(), axis=1)
+    assert np.sqrt(np.mean(length**2)) == pytest.approx(scale, rel=0.2)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_what_starts_as_nothing_learns(encoding: CategoryEncoding) -> None:
+    encoder = make_categories(encoding, scale=0.0)
+    with tf.GradientTape() as tape:
+        found = encoder(tf.constant(INDEX))
+        loss = tf.reduce_sum(found)
+    assert (found.numpy() == 0).all()
+    gradients = tape.gradient(loss, encoder.trainable_weights)
+    assert max(float(tf.reduce_max(tf.abs(tf.convert_to_tensor(gradient)))) for gradient in gradients) > 0
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(("batch", "num_features"), [(0, 3), (2, 0), (0, 0)])
+def test_no_rows_and_no_categories(encoding: CategoryEncoding, batch: int, num_features: int) -> None:
+    encoder = make_categories(encoding, sizes=SIZES[:num_features])
+    found = encoder(tf.zeros([batch, num_features], tf.int32))
+    assert found.numpy().tolist() == [[0.0] * DIM] * batch
+
+
+def encode_numbers(fitted: list[list[float]], asked: list[list[float]], *, num_bins: int) -> np.ndarray:
+    """The values of the bins and the flags, without the common scale."""
+    num_features = len(asked[0])
+    encoder = NumberEncoder(num_features, num_bins)
+    encoder.fit(np.array(fitted, np.float32).reshape(-1, num_features))
+    found = encoder(tf.constant(asked, tf.float32)).numpy()
+    assert np.isfinite(found).all()
+    assert found.shape == (len(asked), encoder.output_dim) == (len(asked), num_features * (num_bins + 1))
+    scaled: np.ndarray = found * encoder.output_dim / 8
+    return scaled
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        # Quantiles 0, 2 and 4 of 0 to 4: bins from 0 to 2 and from 2 to 4, and a flag.
+        (0.0, [0, 0, 0]),
+        (1.0, [0.5, 0, 0]),
+        (2.0, [1, 0, 0]),
+        (3.5, [1, 0.75, 0]),
+        (4.0, [1, 1, 0]),
+        (-5.0, [0, 0, 0]),
+        (9.0, [1, 1, 0]),
+        (INF, [1, 1, 0]),
+        (-INF, [0, 0, 0]),
+        (3e38, [1, 1, 0]),
+        (NAN, [0, 0, 1]),
+    ],
+)
+def test_a_number_is_its_place_among_quantiles(value: float, expected: list[float]) -> None:
+    found = encode_numbers([[0], [4], [1], [NAN], [3], [2], [INF], [-INF]], [[value]], num_bins=2)
+    assert found[0].tolist() == pytest.approx(expected)
+
+
+def test_quantiles_between_numbers_are_interpolated() -> None:
+    # Of 0 and 10, four bins: 0, 2.5, 5, 7.5, 10.
+    found = encode_numbers([[0], [10]], [[6.0], [7.5]], num_bins=4)
+    assert found.tolist() == [pytest.approx([1, 1, 0.4, 0, 0]), pytest.approx([1, 1, 1, 0, 0])]
+
+
+def test_bins_of_no_width_are_steps() -> None:
+    # Four of five are 0, so the edges are 0, 0 and 8.
+    found = encode_numbers([[0], [0], [0], [0], [8]], [[-0.1], [0], [2], [8]], num_bins=2)
+    assert found[:, :2].tolist() == [[0, 0], [1, 0], [1, pytest.approx(0.25)], [1, 1]]
+
+
+def test_a_constant_tells_below_from_above() -> None:
+    found = encode_numbers([[5], [5], [NAN]], [[4.9], [5], [5.1], [NAN]], num_bins=3)
+    assert found.tolist() == [[0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize("fitted", [[], [[NAN], [NAN]], [[INF], [-INF]]])
+def test_a_feature_that_was_always_missing_is_fitted(fitted: list[list[float]]) -> None:
+    found = encode_numbers(fitted, [[NAN], [3.0], [-3.0]], num_bins=2)
+    assert found.tolist() == [[0, 0, 1], [1, 1, 0], [0, 0, 0]]
+
+
+def test_the_largest_numbers_there_are_stay_finite() -> None:
+    largest = 3.4e38
+    found = encode_numbers([[-largest], [largest]], [[-largest], [0], [largest], [INF], [-INF]], num_bins=2)
+    assert found[:, :2].tolist() == [[0, 0], [1, 0], [1, 1], [1, 1], [0, 0]]
+
+
+def test_each_feature_has_bins_of_its_own_and_they_follow_each_other() -> None:
+    found = encode_numbers([[0, 100], [4, 300]], [[1.0, NAN], [NAN, 150.0]], num_bins=1)
+    assert found.tolist() == [[0.25, 0, 0, 1], [0, 1, 0.25, 0]]
+    assert NumberEncoder(0, 4)(tf.zeros([3, 0])).shape == (3, 0)
+    assert encode_numbers([[0.0]], [[0.0]], num_bins=1)[:0].shape == (0, 2)
+
+
+def test_words_add_up_over_the_root_of_their_number() -> None:
+    words = HashedWords(np.array([3, 0, 3, 1], np.int32), np.array([0, 0, 0, 3, 3, 4], np.int64), num_buckets=4)
+    encoder = WordEncoder(words, output_dim=DIM, scale=1.0, seed=1)
+    (kernel,) = encoder.get_weights()
+    found = encoder(tf.constant([2, 0, 3, 4, 2])).numpy()
+    # Article 2 has the words 3, 0, 3; 3 has none; 4 has word 1.
+    three = (2 * kernel[3] + kernel[0]) / np.sqrt(3)
+    nothing = np.zeros(DIM)
+    assert found == pytest.approx(np.stack([three, nothing, nothing, kernel[1], three]), abs=1e-6)
+    assert encoder(tf.zeros([0], tf.int32)).shape == (0, DIM)
+
+
+# Article 2 has an embedding of its own and content; 3 and 4 only content, the same; 5 only an embedding of its own; 6
+# neither.
+ID_INDEX = np.array([0, 0, 1, 0, 0, 2, 0], np.int32)
+WORDS = HashedWords(np.array([1, 2, 2, 2], np.int32), np.array([0, 0, 0, 2, 3, 4, 4, 4], np.int64), num_buckets=3)
+
+
+def make_table(*, numbers: list[float] | None = None, vectors: np.ndarray | None = None) -> ArticleTable:
+    size = len(ID_INDEX)
+    return ArticleTable(
+        article_id=np.array(["p", "q", "r", "s", "t"], dtype=object),
+        categorical={"colour": np.array([0, 0, 3, 2, 2, 0, 0], np.int32)},
+        vocabulary={"colour": ["blue", "red"]},
+        numbers={} if numbers is None else {"list_price": np.array([NAN, NAN, *numbers], np.float32)},
+        vectors=np.zeros((size, 0), np.float32) if vectors is None else vectors,
+        description=np.full(size, "", dtype=object),
+        num_baskets=np.array([0, 0, 3, 1, 1, 1, 0]),
+        in_store=np.arange(2, 6, dtype=np.int32),
+        never_sold=np.array([6], np.int32),
+    )
+
+
+def make_encoder(table: ArticleTable | None = None, *, encoding: CategoryEncoding = "one_hot") -> ArticleEncoder:
+    return ArticleEncoder(
+        ID_INDEX,
+        table or make_table(),
+        WORDS,
+        embedding_dim=DIM,
+        content_scale=0.5,
+        encoding=encoding,
+        num_bins=2,
+        seed=1,
+    )
+
+
+def encode(encoder: ArticleEncoder, *articles: int, keep: list[float] | None = None) -> np.ndarray:
+    found = encoder(tf.constant(articles, tf.int32), None if keep is None else tf.constant(keep))
+    embedding: np.ndarray = found.embedding.numpy()
+    return embedding
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_an_article_is_the_sum_of_its_own_embedding_and_its_content(encoding: CategoryEncoding) -> None:
+    encoder = make_encoder(encoding=encoding)
+    own = encoder._id_embedding.numpy()
+    articles = tf.constant([2, 3], tf.int32)
+    content = (encoder._categories(tf.constant([[3], [2]])) + encoder._words(articles)).numpy()
+    assert encode(encoder, 2)[0] == pytest.approx(unit(own[1] + content[0]), abs=1e-5)
+    assert encode(encoder, 3)[0] == pytest.approx(unit(content[1]), abs=1e-5)
+    assert encode(encoder, 5)[0] == pytest.approx(unit(own[2]), abs=1e-5)
+    assert encoder(articles).content.numpy() == pytest.approx(content, abs=1e-6)
+
+
+def test_own_embeddings_move_those_articles_alone_that_have_one() -> None:
+    encoder = make_encoder()
+    before = encode(encoder, 2, 3, 4, 5)
+    assert before[2] == pytest.approx(before[1])
+    encoder._id_embedding.assign(encoder._id_embedding + 1.0)
+    after = encode(encoder, 2, 3, 4, 5)
+    assert after[1:3] == pytest.approx(before[1:3])
+    assert np.abs(after[[0, 3]] - before[[0, 3]]).max(axis=1).min() > 0.01
+
+
+def test_without_its_own_embedding_an_article_is_its_content() -> None:
+    encoder = make_encoder()
+    found = encode(encoder, 2, 2, 5, 3, 3, keep=[1.0, 0.0, 0.0, 1.0, 0.0])
+    content = encoder(tf.constant([2], tf.int32)).content.numpy()[0]
+    assert found[0] == pytest.approx(encode(encoder, 2)[0])
+    assert found[1] == pytest.approx(unit(content), abs=1e-5)
+    assert np.linalg.norm(found[2]) == 0
+    assert found[3] == pytest.approx(found[4])
+
+
+def test_numbers_and_vectors_are_content() -> None:
+    vectors = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    vectors[:FIRST_INDEX] = 0
+    encoder = make_encoder(make_table(numbers=[1.0, 3.0, 2.0, NAN, 100.0], vectors=vectors))
+    articles = tf.range(7)
+    parts = encoder._categories(tf.constant([[0], [0], [3], [2], [2], [0], [0]])) + encoder._words(articles)
+    # The edges are the quantiles of what was sold, 1, 2 and 3: article 6, never sold at 100, has no say in them.
+    bins = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1], [1, 1, 0]]) * 8 / 3
+    expected = parts.numpy() + np.concatenate([bins, vectors], axis=1) @ encoder._dense_kernel.numpy()
+    assert encoder(articles).content.numpy() == pytest.approx(expected, abs=1e-5)
+
+
+def test_articles_have_length_one_and_those_of_nothing_length_zero() -> None:
+    found = encode(make_encoder(), 6, 0, 1, 2, 3, 5)
+    assert np.linalg.norm(found, axis=1) == pytest.approx([0, 0, 0, 1, 1, 1], abs=1e-5)
+    assert encode(make_encoder()).shape == (0, DIM)
