@@ -163,7 +163,10 @@ def _by_customer(transactions: ibis.Table, name: str, *, kind: Kind, share: floa
         "customer_index", cutoff=_.t_dat, held_out=_.last_article
     )
     backend = transactions.get_backend()
-    cutoffs = backend.create_table(ibis.util.gen_name("cutoffs"), cutoffs, temp=True)
+    if backend.name == "pyspark":  # has no temporary tables; what is cached lives as long as the split
+        cutoffs = cutoffs.cache()
+    else:
+        cutoffs = backend.create_table(ibis.util.gen_name("cutoffs"), cutoffs, temp=True)
     if int(cutoffs.count().execute()) == 0:
         customers = int(named.customer_index.nunique().execute())
         raise InputError(
