@@ -1,7 +1,8 @@
 """Every Ibis function gives on Spark what it gives on DuckDB: real Spark, in local mode.
 
 What does not work on Spark, and so is not used: ASOF joins, `mode`, `nunique` over windows, `collect(order_by=)`,
-temporary tables, division by zero (null on Spark's side, infinite or an error elsewhere).
+temporary tables, `distinct` over fewer columns than the filters before it read (Ibis takes those into the SELECT
+DISTINCT), division by zero (null or an error there, infinite on DuckDB).
 Spark's session must keep its time in UTC, and timestamps must carry no time zone.
 """
 

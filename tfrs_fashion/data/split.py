@@ -89,7 +89,9 @@ def targets(split: Split, transactions: ibis.Table) -> ibis.Table:
     elif split.kind != "window":
         after = after.filter(_.cutoff < ibis.literal(split.as_of))
     after = after.filter(_.customer_index >= FIRST_INDEX)
-    return after.select("customer_index", "article_index").distinct().order_by(["customer_index", "article_index"])
+    pair = ["customer_index", "article_index"]
+    # Grouped, not distinct: for Spark, Ibis would take `t_dat` of the filters into a SELECT DISTINCT.
+    return after.group_by(pair).agg(lines=_.count()).select(*pair).order_by(pair)
 
 
 def cutoff_seconds(split: Split, num_customers: int) -> np.ndarray:

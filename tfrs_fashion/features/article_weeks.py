@@ -24,7 +24,9 @@ _DAY = 86_400
 _LONGEST = 13
 _ONE_IN = 20  # so many is a bestseller
 
-# Sales are baskets: a basket that held the article counts once, however many pieces or lines. "Visible" means strictly
+# Sales are baskets: a basket that held the article counts once, however many pieces or lines, and one instant of one
+# customer is one basket (anonymous customers: one basket id). Lines of one basket share its instant, as `index_tables`
+# makes them. Ages outside 10..100 years are unknown. "Visible" means strictly
 # before the week's instant. Shares lie in [0, 1]. A feature is null (NaN in the array) where it is undefined.
 FEATURES: dict[str, str] = {
     "sales_1w": "baskets in the last 7 days; 0 if none",
