@@ -159,7 +159,9 @@ def prepare_pandas(raw: Path, out: Path) -> Stages:
             sold=("t_dat", "max"),
             new=("t_dat", "min"),
         )
-        seasons = baskets.groupby(["article_index", "week", "season"]).size().unstack(fill_value=0)
+        seasons = (
+            baskets.groupby(["article_index", "week", "season"]).size().unstack(fill_value=0).add_prefix("season_")
+        )
         grid = pd.MultiIndex.from_product(
             [articles["article_index"], range(NUM_WEEKS + 13)], names=["article_index", "week"]
         )

@@ -70,7 +70,7 @@ _INDEXES = (
     _Index("I", "Children Sizes 134-170", 4, "Baby/Children", 0.09, ("Teen Girls", "Teen Boys"), (*_CHILD, "Dresses")),
     _Index("J", "Children Accessories, Swimwear", 4, "Baby/Children", 0.04, ("Kids Details", "Kids Beach", "Kids Walk"),
            (*_EXTRAS, "Swimwear")),
-    _Index("S", "Sport", 26, "Sport", 0.03, ("Ladies Training", "Mens Training", "Kids Training"), ("Training", "Shoes")),
+    _Index("S", "Sport", 26, "Sport", 0.03, ("Womens Training", "Mens Training", "Kids Training"), ("Training", "Shoes")),
 )  # fmt: skip
 _PRODUCT_TYPES = (
     _ProductType("T-shirt", "Upper body", "Jersey", 9.99, "all year"),

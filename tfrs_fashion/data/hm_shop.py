@@ -68,9 +68,9 @@ def _section_shares() -> np.ndarray:
     shares = np.zeros((len(_PERSONAS), len(SECTIONS)))
     for row, persona in enumerate(_PERSONAS):
         for column, (section, code) in enumerate(zip(SECTIONS, SECTION_INDEX_CODES, strict=True)):
-            wrong_sex = persona.never == section.split()[0] or persona.never == section
-            not_for_kids = section == "Kids Training" and "G" not in persona.indexes
-            if not wrong_sex and not not_for_kids:
+            is_avoided = persona.never in (section.split()[0], section)
+            has_no_kids = section == "Kids Training" and "G" not in persona.indexes
+            if not is_avoided and not has_no_kids:
                 shares[row, column] = persona.indexes.get(code, 0.0) / SECTION_INDEX_CODES.count(code)
     return np.cumsum(shares / shares.sum(axis=1, keepdims=True), axis=1)
 
