@@ -238,7 +238,9 @@ def made_from(view: View, config: PipelineConfig) -> Found:
 
 
 @pytest.fixture(scope="module")
-def unchanged(frames: dict[str, pd.DataFrame], pipeline: PipelineConfig, tmp_path_factory: pytest.TempPathFactory) -> Found:
+def unchanged(
+    frames: dict[str, pd.DataFrame], pipeline: PipelineConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Found:
     return made_from(view_of(frames, tmp_path_factory.mktemp("leakage") / "a", pipeline), pipeline)
 
 
@@ -263,7 +265,9 @@ def test_every_feature_is_compared_by_name_and_says_something(unchanged: Found, 
     named += [f"profile: {name}" for name in (*features.profile, *features.profile_numbers)]
     named += [f"articles: {name}" for name in (*features.categorical, *features.numbers)]
     named += [f"vocabulary: {name}" for name in (*features.profile, *features.categorical)]
-    named += [f"history: {name}" for name in ("has_history", "recency_days", "spend", "predicted_sex", "predicted_kids")]
+    named += [
+        f"history: {name}" for name in ("has_history", "recency_days", "spend", "predicted_sex", "predicted_kids")
+    ]
     named += ["history: preferred_sales_channel", "history: favourite_colour_this_season"]
     named += ["history: favourite_garment_group", "history: section_share/Ladieswear"]
     names = (*typing.get_args(RecommenderName), "two_tower_new_arrivals")
@@ -271,7 +275,9 @@ def test_every_feature_is_compared_by_name_and_says_something(unchanged: Found, 
     assert [name for name in named if name not in unchanged] == []
     assert len([name for name in unchanged if name.startswith("weeks: ")]) == len(FEATURES)
     # A comparison of what is missing everywhere would prove nothing.
-    empty = [name for name, values in unchanged.items() if not values.size or (_floats(values) and np.isnan(values).all())]
+    empty = [
+        name for name, values in unchanged.items() if not values.size or (_floats(values) and np.isnan(values).all())
+    ]
     assert empty == []
     late = [value for value in unchanged["articles: ids"] if str(value).startswith("late")]
     assert late == []
@@ -351,7 +357,13 @@ def test_the_check_notices_timelines_that_are_not_cut(
 ) -> None:
     monkeypatch.setattr(Timelines, "before", lambda self, cutoff: self)
     message = noticed(unchanged, features_of(view_of(perturbed(frames), tmp_path / "b", pipeline)))
-    for name in ("customers: ids", "histories: article_index", "profile: age", "history: recency_days", "history: spend"):
+    for name in (
+        "customers: ids",
+        "histories: article_index",
+        "profile: age",
+        "history: recency_days",
+        "history: spend",
+    ):
         assert name in message
 
 

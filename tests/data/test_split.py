@@ -290,9 +290,7 @@ ANONYMOUS_ROWS = [
 def test_anonymous_customers_are_never_judged_and_change_nobodys_cutoff(kind: Kind) -> None:
     plain, more = make_transactions(ROWS), make_transactions(ANONYMOUS_ROWS)
     for name in ("validation", "test", "release"):
-        split, other = (
-            make_splits(rows, kind=kind, test_days=2, validation_days=2)[name] for rows in (plain, more)
-        )
+        split, other = (make_splits(rows, kind=kind, test_days=2, validation_days=2)[name] for rows in (plain, more))
         assert target_pairs(other, more) == target_pairs(split, plain)
         # A customer without a cutoff of their own has the last instant of all rows, which anonymous ones move.
         own = cutoff_seconds(split, 4) < cutoff_seconds(split, 4)[0] if kind != "window" else slice(None)

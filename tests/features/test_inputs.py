@@ -4,9 +4,9 @@ import tensorflow as tf
 
 from tfrs_fashion.features.inputs import (
     HistoryTable,
-    TrainingBaskets,
-    ProfileVocabulary,
     Profiles,
+    ProfileVocabulary,
+    TrainingBaskets,
     encode_profiles,
     make_training_baskets,
     make_training_dataset,
@@ -260,7 +260,9 @@ TWO_FEATURES = {"size": ["m", "s"], "fit": ["0=m", "grön", "m"]}
         ([["日本", "m "], ["x" * 10**5, "M"]], [[1, 1], [1, 1]]),
     ],
 )
-def test_a_profile_in_a_request_is_encoded_like_a_stored_one(values: list[list[str]], expected: list[list[int]]) -> None:
+def test_a_profile_in_a_request_is_encoded_like_a_stored_one(
+    values: list[list[str]], expected: list[list[int]]
+) -> None:
     found = ProfileVocabulary(TWO_FEATURES)(tf.constant(values)).numpy()
     assert found.tolist() == expected
     assert found.dtype == np.int32

@@ -66,9 +66,7 @@ def test_profiles_equal_the_tables(timelines: Timelines, tables: Tables, config:
     for name, values in timelines.profile.items():
         assert values.tolist() == customers[name].fillna("").tolist()
     assert tuple(timelines.profile_numbers) == config.features.profile_numbers == ("age",)
-    assert np.array_equal(
-        timelines.profile_numbers["age"], customers["age"].to_numpy(dtype=np.float32), equal_nan=True
-    )
+    assert np.array_equal(timelines.profile_numbers["age"], customers["age"].to_numpy(dtype=np.float32), equal_nan=True)
     assert np.isnan(timelines.profile_numbers["age"]).any()
     known = customers["known_from"].isna()
     assert (timelines.known_from == ALWAYS).tolist() == known.tolist()

@@ -72,5 +72,10 @@ def test_features_of_histories_may_be_left_out(view: View, tables: Tables, timel
 def test_a_role_that_names_no_encoded_column_is_told(view: View, tables: Tables, timelines: Timelines) -> None:
     with pytest.raises(InputError, match=r"features\.roles\.colour: `colour` is none of the encoded columns"):
         make_view(
-            tables, timelines, view.split, categorical=("section",), roles=RolesConfig(colour="colour"), in_store_days=28
+            tables,
+            timelines,
+            view.split,
+            categorical=("section",),
+            roles=RolesConfig(colour="colour"),
+            in_store_days=28,
         )

@@ -17,7 +17,9 @@ SIZES = (4, 3, 5)
 INDEX = np.array([[2, 2, 4], [1, 0, 3], [0, 0, 0], [3, 1, 2], [2, 2, 4]], np.int32)
 
 
-def make_categories(encoding: CategoryEncoding, *, scale: float = 1.0, sizes: tuple[int, ...] = SIZES) -> CategoryEncoder:
+def make_categories(
+    encoding: CategoryEncoding, *, scale: float = 1.0, sizes: tuple[int, ...] = SIZES
+) -> CategoryEncoder:
     return CategoryEncoder(sizes, output_dim=DIM, encoding=encoding, scale=scale, seed=3)
 
 

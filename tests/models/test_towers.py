@@ -129,7 +129,9 @@ def test_queries_have_length_one_with_and_without_a_history(
         [2, 3, 1], [[5, 6, 5], [], [7]], profile=[[1], [0], [3]], numbers=[[NAN], [3e38], [-4.0]]
     )
     for _again in range(2):
-        found = embed(tower, histories, numbers=np.array([[1.0], [np.inf], [0.0]]), categorical=np.array([[1], [4], [0]]))
+        found = embed(
+            tower, histories, numbers=np.array([[1.0], [np.inf], [0.0]]), categorical=np.array([[1], [4], [0]])
+        )
         assert found.shape == (3, DIM + 1)
         assert np.isfinite(found).all()
         assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
