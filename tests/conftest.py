@@ -117,13 +117,20 @@ def view(config: PipelineConfig, tables: Tables, timelines: "Timelines", splits:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
-    """The tiny pipeline, run whole; read only."""
+def tiny_settings() -> tuple[str, ...]:
+    """What `tiny_run` changes in the tiny pipeline: every recommender and every index is in it."""
+    recommenders = ["popularity_7d", "popularity_siblings", "repurchase", "als", "two_tower"]
+    return f"recommenders={recommenders}", 'index.kinds=["exact", "scann", "new_arrivals"]'
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_settings: tuple[str, ...]) -> "Run":
+    """The tiny pipeline with every recommender and every index, run whole; read only."""
     from tfrs_fashion.run import Run
 
     folder = tmp_path_factory.mktemp("tiny")
-    config = load_config(ROOT / "pipelines" / "tiny.toml", [f"export.folder={folder / 'released'}"])
-    run = Run(config=config, folder=folder / "run")
+    settings = [f"export.folder={folder / 'released'}", *tiny_settings]
+    run = Run(config=load_config(ROOT / "pipelines" / "tiny.toml", settings), folder=folder / "run")
     run.everything()
     return run
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from tfrs_fashion.config import PipelineConfig, load_config
 from tfrs_fashion.schema import InputError
+from tfrs_fashion.sections import NEW_ARRIVALS
 
 SMALLEST = '[data]\nsource = "simulator"\n'
 PIPELINES = sorted((Path(__file__).parent.parent / "pipelines").glob("*.toml"))
@@ -82,6 +83,14 @@ def test_all_mistakes_are_told_at_once(pipeline: Path) -> None:
         ("two_tower.learning_rate=nan", float("nan")),
         ("two_tower.time_scales_days=[]", ()),
         ("two_tower.batch_size=1", 1),
+        ("two_tower.article_dropout=1", 1),
+        ("two_tower.customer_dropout=-0.1", -0.1),
+        ("two_tower.num_bins=0", 0),
+        ("two_tower.categorical_encoding=hash", "hash"),
+        ("features.min_articles=0", 0),
+        ("features.images.image_size=31", 31),
+        ("features.images.network=vgg", "vgg"),
+        ("evaluation.num_new_arrivals=0", 0),
         ("index.leaves_to_search_share=1.1", 1.1),
         ("evaluation.bootstrap_samples=9", 9),
         ("als.alpha=0", 0),
@@ -192,6 +201,7 @@ def test_an_unknown_recommender_is_refused(pipeline: Path) -> None:
         ("['exact', 'scann']", {"two_tower": "exact", "two_tower_scann": "scann"}),
         ("['scann', 'exact']", {"two_tower": "scann", "two_tower_exact": "exact"}),
         ("['scann']", {"two_tower": "scann"}),
+        ("['exact', 'new_arrivals']", {"two_tower": "exact", "two_tower_new_arrivals": "new_arrivals"}),
     ],
 )
 def test_the_first_index_carries_the_plain_name(pipeline: Path, kinds: str, names: dict[str, str]) -> None:
@@ -199,6 +209,13 @@ def test_the_first_index_carries_the_plain_name(pipeline: Path, kinds: str, name
     expected = {"popularity_7d": ("popularity_7d", None)}
     expected |= {name: ("two_tower", kind) for name, kind in names.items()}  # type: ignore[misc]
     assert config.servable == expected
+
+
+def test_every_artifact_of_new_arrivals_can_be_made(pipeline: Path) -> None:
+    # What is judged on articles never sold is known by these names alone.
+    recommenders = "recommenders=['popularity_7d', 'popularity_siblings', 'two_tower']"
+    config = load_config(pipeline, [recommenders, "index.kinds=['exact', 'new_arrivals']"])
+    assert set(NEW_ARRIVALS) <= set(config.servable)
 
 
 def test_a_config_never_changes_after_loading(pipeline: Path) -> None:

@@ -1,16 +1,25 @@
 """The stages of a run: what is skipped, what is repeated, what is written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import ibis
+import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
+from ibis import _
 
+from tfrs_fashion import preparation
 from tfrs_fashion.config import load_config
 from tfrs_fashion.data.customers import read_customers
+from tfrs_fashion.data.sources import load_source
+from tfrs_fashion.data_sections import DataConfig
 from tfrs_fashion.evaluation.report import load_metrics
 from tfrs_fashion.run import Run
-from tfrs_fashion.schema import InputError
+from tfrs_fashion.schema import InputError, Tables
+from tfrs_fashion.sections import NEW_ARRIVALS
 from tfrs_fashion.serving.export import artifact_hash
 
 PIPELINE = Path(__file__).parent.parent / "pipelines" / "tiny.toml"
@@ -46,6 +55,8 @@ def test_metrics_are_in_the_agreed_layout(tiny_run: Run) -> None:
     assert list(metrics["recommenders"]) == list(tiny_run.config.servable)
     assert metrics["customers"] > 50
     for name, figures in metrics["recommenders"].items():
+        # The list of new arrivals is no longer than that of candidates, of which tiny has 50.
+        assert figures["customers@50_cold_start_articles"]["value"] >= 0
         for metric in ("map@12", "recall@12", "ndcg@12", "map@12_new", "recall@50", "coverage@12", "diversity@12"):
             assert figures[metric]["low"] <= figures[metric]["value"] <= figures[metric]["high"]
         assert metrics["artifact"][name] == artifact_hash(tiny_run.folder / "saved_models" / name / "1")
@@ -54,6 +65,28 @@ def test_metrics_are_in_the_agreed_layout(tiny_run: Run) -> None:
         > metrics["recommenders"]["popularity_7d"]["map@12"]["value"]
     )
     assert (tiny_run.folder / "report" / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_new_arrivals_are_judged_and_not_compared_with_what_is_sold(tiny_run: Run) -> None:
+    metrics = load_metrics(tiny_run.folder / "report")
+    compared = {name for found in metrics["differences"] for name in (found["recommender"], found["baseline"])}
+    assert compared == {*tiny_run.config.servable} - {*NEW_ARRIVALS}
+    never_sold = set(tiny_run.view("test").articles.never_sold.tolist())
+    assert never_sold
+    bought = tiny_run._targets("test")
+    cold = bought[~bought["article_index"].isin(tiny_run.view("test").timelines.article_index)]
+    for name in NEW_ARRIVALS:
+        candidates = pd.read_parquet(tiny_run.folder / "candidates" / name / "candidates.parquet")
+        assert set(candidates["article_index"]) <= never_sold
+        figures = metrics["recommenders"][name]
+        assert figures["customers@50_cold_start_articles"]["value"] == cold["customer_index"].nunique()
+        pairs = set(candidates[["customer_index", "article_index"]].itertuples(index=False, name=None))
+        found = cold.assign(
+            hit=[pair in pairs for pair in cold[["customer_index", "article_index"]].itertuples(index=False, name=None)]
+        )
+        expected = found.groupby("customer_index")["hit"].mean().mean()
+        if len(cold):
+            assert figures["recall@50_cold_start_articles"]["value"] == pytest.approx(expected)
 
 
 def test_every_customer_is_answered_in_both_files(tiny_run: Run) -> None:
@@ -78,14 +111,15 @@ def test_released_artifacts_have_seen_all_data(tiny_run: Run) -> None:
     assert config.count("base_path") == len(tiny_run.config.servable)
 
 
-def test_a_finished_run_is_not_repeated(tiny_run: Run) -> None:
+def test_a_finished_run_is_not_repeated(tiny_run: Run, tiny_settings: tuple[str, ...]) -> None:
     before = times(tiny_run)
-    again(tiny_run).everything()
+    again(tiny_run, *tiny_settings).everything()
     assert times(tiny_run) == before
 
 
-def test_one_seed_gives_one_result(tiny_run: Run, tmp_path: Path) -> None:
-    other = Run(config=load_config(PIPELINE, [f"export.folder={tmp_path / 'released'}"]), folder=tmp_path / "run")
+def test_one_seed_gives_one_result(tiny_run: Run, tiny_settings: tuple[str, ...], tmp_path: Path) -> None:
+    settings = [f"export.folder={tmp_path / 'released'}", *tiny_settings]
+    other = Run(config=load_config(PIPELINE, settings), folder=tmp_path / "run")
     other.everything()
     left, right = (
         pd.read_parquet(run.folder / "recommendations" / "recommendations.parquet") for run in (tiny_run, other)
@@ -133,6 +167,58 @@ def test_recommend_for_some_customers_without_what_they_bought(small_run: Run, t
     bought = set(transactions.filter(transactions.customer_id == customer).article_id.execute())
     assert not set(found["article_id"][:5]) & bought
     assert any("1 of 2 customers are unknown" in line for line in run.messages)
+
+
+def test_rendered_images_become_vectors_that_the_towers_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Squares in the colour of each article; every fifth article has no image, and one file is none.
+    colours = {"Black": (0, 0, 0), "White": (255, 255, 255), "Blue": (0, 0, 255), "Red": (255, 0, 0)}
+    images = tmp_path / "images"
+    images.mkdir()
+    for colour in (*colours, "Grön", "ベージュ"):
+        pixels = np.full((40, 40, 3), 200, np.uint8)
+        pixels[8:32, 8:32] = colours.get(colour, (0, 128, 64))
+        (images / f"{colour}.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    (images / "Red.png").write_bytes(b"no image")
+
+    def load(connection: ibis.BaseBackend, section: DataConfig, *, seed: int) -> Tables:
+        made = load_source(connection, section, seed=seed)
+        path = ibis.ifelse(_.article_id.right(1).isin(["0", "5"]), None, _.colour + ".png")
+        return replace(made, articles=made.articles.mutate(image_path=path))
+
+    monkeypatch.setattr(preparation, "load_source", load)
+    settings = [
+        f"export.folder={tmp_path / 'released'}",
+        'recommenders=["popularity_7d", "two_tower"]',
+        'index.kinds=["exact", "new_arrivals"]',
+        "data.num_customers=60",
+        "data.num_articles=40",
+        "two_tower.epochs=1",
+        f"features.images.folder={images}",
+        "features.images.image_size=32",
+        "features.images.alpha=0.35",
+        "features.images.epochs=1",
+    ]
+    run = Run(config=load_config(PIPELINE, settings), folder=tmp_path / "run")
+    run.evaluate()
+    vectors = np.load(run.folder / "vectors" / "vectors.npy")
+    articles = run.tables.articles.order_by("article_index").execute()
+    has_image = articles["image_path"].notna() & (articles["colour"] != "Red")
+    assert 5 < has_image.sum() < len(articles) - 5
+    expected = [0, 0, *has_image.astype(float)]
+    assert np.linalg.norm(vectors, axis=1).tolist() == pytest.approx(expected, abs=1e-5)
+    np.testing.assert_array_equal(
+        run.view("test").articles.vectors, vectors[: run.view("test").articles.num_articles + 2]
+    )
+    counted = {count["rule"]: count["rows"] for count in load_metrics(run.folder / "report")["data"]["counts"]}
+    lost = sum(rows for rule, rows in counted.items() if "image" in rule or "path" in rule or "broken" in rule)
+    assert lost == (~has_image).sum(), counted
+    before = times(run)
+    # One image that changes makes its vectors and the towers anew, and no tables.
+    (images / "Blue.png").write_bytes((images / "White.png").read_bytes())
+    Run(config=run.config, folder=run.folder).train()
+    changed = {Path(name).name for name, when in times(run).items() if before[name] != when}
+    assert {"vectors", "two_tower"} <= changed
+    assert not changed & {"tables", "timelines"}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ibis
 import numpy as np
@@ -16,12 +16,24 @@ import tensorflow as tf
 
 from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.features.inputs import HistoryTable
-from tfrs_fashion.features.view import View
+from tfrs_fashion.features.timelines import Timelines
+from tfrs_fashion.features.view import View, make_view
 from tfrs_fashion.fitting import fit_recommender, load_recommender
-from tfrs_fashion.recommenders.popularity import fit_popularity
+from tfrs_fashion.models.encoders import CategoryEncoding
+from tfrs_fashion.recommenders.factorization import fit_als
+from tfrs_fashion.recommenders.fit_towers import fit_two_tower
+from tfrs_fashion.recommenders.popularity import fit_popularity, fit_siblings
 from tfrs_fashion.recommenders.recommender import Recommendations, Recommender, load_state
 from tfrs_fashion.recommenders.repurchase import Repurchase
-from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX, RunError
+from tfrs_fashion.recommenders.towers import TwoTower
+from tfrs_fashion.schema import (
+    FIRST_INDEX,
+    OUT_OF_VOCABULARY_INDEX,
+    PADDING_INDEX,
+    InputError,
+    RunError,
+    Tables,
+)
 from tfrs_fashion.sections import RecommenderName
 
 NAMES: tuple[RecommenderName, ...] = typing.get_args(RecommenderName)
@@ -220,6 +232,109 @@ def test_popularity_counts_the_baskets_of_the_last_days(view: View, customers: n
         assert found.score[row].tolist() == table["count"].tolist()
 
 
+def test_strangers_are_answered_unless_a_history_is_needed(recommender: Recommender, view: View) -> None:
+    found = ask(recommender, view, np.array([OUT_OF_VOCABULARY_INDEX], np.int32), k=5)
+    if recommender.needs_history:
+        assert recommender.name in ("repurchase", "als")
+    else:
+        assert (found.article_index != PADDING_INDEX).all()
+
+
+def test_als_knows_nobody_by_the_baskets_of_anonymous_customers(
+    view: View, config: PipelineConfig, skip_or_fail: Callable[[str], NoReturn]
+) -> None:
+    if importlib.util.find_spec("implicit") is None:
+        skip_or_fail("the package implicit is not installed")
+    few = {"as_of": view.split.as_of, "candidate_articles": view.articles.in_store, "factors": 4, "iterations": 3}
+    anonymous = view.transactions.mutate(customer_index=ibis.literal(OUT_OF_VOCABULARY_INDEX, "int32"))
+    anonymous = anonymous.mutate(basket_id=anonymous.basket_id + "-again")
+    fits = [fit_als(rows, **few) for rows in (view.transactions, view.transactions.union(anonymous))]  # type: ignore[arg-type]
+    known = np.arange(FIRST_INDEX, 20, dtype=np.int32)
+    same(*(ask(fitted, view, known, k=12) for fitted in fits))
+    # A stranger with a history is none of those who were not told apart.
+    histories = HistoryTable(view.timelines, view.profiles)(tf.constant(known[:1]))
+    stranger = histories._replace(customer_index=tf.constant([OUT_OF_VOCABULARY_INDEX]))
+    answer = fits[1](
+        stranger, now=tf.constant(view.now[known[:1]]), k=tf.constant(5), exclude=tf.zeros([1, 0], tf.int32)
+    )
+    assert answer.article_index.numpy().tolist() == [[PADDING_INDEX] * 5]
+
+
+def test_popularity_counts_the_baskets_of_anonymous_customers() -> None:
+    rows = [(1, 2, "a", 19), (1, 2, "b", 19), (2, 3, "a", 19), (1, 4, "a", 19), (2, 4, "c", 19), (3, 4, "a", 19)]
+    found = fit_popularity(make_transactions(rows), as_of=datetime.datetime(2024, 1, 20), days=7)
+    assert found._article_index.numpy().tolist() == [4, 2, 3]
+    assert found._score.numpy().tolist() == [3, 2, 1]
+
+
+# Articles 2 to 4 are one design, 5 and 6 another; 7 has none, and 8 shares its design with nobody.
+DESIGNS = ["p", "p", "p", "q", "q", None, "r"]
+
+
+def make_designs(designs: list[str | None] = DESIGNS) -> ibis.Table:
+    index = np.arange(FIRST_INDEX, FIRST_INDEX + len(designs), dtype=np.int32)
+    frame = pd.DataFrame({"article_index": index, "product_code": pd.Series(designs, dtype="string")})
+    return ibis.memtable(frame)
+
+
+def test_siblings_are_counted_by_the_baskets_of_their_design() -> None:
+    # In the last seven days 2 was in two baskets, 3 in one, of which one held both; 5 in three lines of one basket and
+    # an anonymous one; 6 earlier.
+    rows = [
+        (2, 2, "a", 14),
+        (3, 2, "b", 14),
+        (2, 3, "a", 15),
+        (2, 5, "c", 19),
+        (2, 5, "c", 19),
+        (2, 5, "c", 19),
+        (1, 5, "d", 19),
+        (2, 6, "e", 2),
+    ]
+    found = fit_siblings(
+        make_designs(),
+        make_transactions(rows),
+        as_of=datetime.datetime(2024, 1, 20),
+        days=7,
+        candidate_articles=np.array([4, 6, 7, 8], np.int32),
+    )
+    # 4: 2 + 1 baskets of its siblings; 6: two of 5's; 7 and 8 have no sibling.
+    assert found.name == "popularity_siblings"
+    assert found._article_index.numpy().tolist() == [4, 6, 7, 8]
+    assert found._score.numpy().tolist() == [3, 2, 0, 0]
+    # What an article sold itself does not count: 2 has one basket of a sibling, 3 two.
+    sold = fit_siblings(
+        make_designs(),
+        make_transactions(rows),
+        as_of=datetime.datetime(2024, 1, 20),
+        days=7,
+        candidate_articles=np.array([2, 3], np.int32),
+    )
+    assert sold._article_index.numpy().tolist() == [3, 2]
+    assert sold._score.numpy().tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("articles", [make_designs([None] * 3), make_designs().drop("product_code")])
+def test_siblings_without_designs_are_refused(articles: ibis.Table) -> None:
+    with pytest.raises(InputError, match=r"popularity_siblings: the articles have no `product_code`"):
+        fit_siblings(
+            articles,
+            make_transactions([(2, 2, "a", 14)]),
+            as_of=datetime.datetime(2024, 1, 20),
+            days=7,
+            candidate_articles=np.array([3], np.int32),
+        )
+
+
+def test_where_every_article_was_sold_there_is_no_new_arrival(view: View) -> None:
+    nothing = np.zeros(0, np.int32)
+    siblings = fit_siblings(
+        view.tables.articles, view.transactions, as_of=view.split.as_of, days=7, candidate_articles=nothing
+    )
+    found = ask(siblings, view, np.array([1, 2, 3], np.int32), k=4, exclude=np.array([[2, 0]] * 3, np.int32))
+    assert found.article_index.tolist() == [[PADDING_INDEX] * 4] * 3
+    assert found.source.tolist() == [[b""] * 4] * 3
+
+
 def make_transactions(rows: list[tuple[int, int, str, int]]) -> ibis.Table:
     frame = pd.DataFrame(rows, columns=["customer_index", "article_index", "basket_id", "day"])
     moments = [datetime.datetime(2024, 1, day) for day in frame.pop("day")]
@@ -252,10 +367,85 @@ def test_popularity_counts_baskets_of_two_customers_with_one_number_as_two() -> 
     assert found._score.numpy().tolist() == [3, 2]
 
 
-def test_towers_learn_where_no_article_is_frequent(view: View, config: PipelineConfig) -> None:
-    found = fit_recommender("two_tower", view, config, choice={"epochs": 1, "min_baskets": 10**6})
-    table, customers = HistoryTable(view.timelines, view.profiles), tf.range(FIRST_INDEX, FIRST_INDEX + 5)
-    now = tf.gather(tf.constant(view.now), customers)
-    answer = found(table(customers), now=now, k=tf.constant(12), exclude=tf.zeros([5, 0], tf.int32))
-    assert np.isfinite(answer.score.numpy()).all()
-    assert (answer.article_index.numpy() >= FIRST_INDEX).all()
+# As small as towers come; one epoch of few steps.
+FEW: dict[str, Any] = {
+    "embedding_dim": 4,
+    "num_text_buckets": 16,
+    "batch_size": 64,
+    "steps_per_epoch": 2,
+    "num_sampled_negatives": 20,
+    "history_length": 20,
+    "num_bins": 3,
+}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"min_baskets": 10**6},
+        {"min_customer_baskets": 10**6},
+        {"num_text_buckets": 0, "num_sampled_negatives": 0},
+        # Far more days than there are: as many weeks are made as there are baskets.
+        {"target_days": 10**7},
+        {"target_days": 1, "batch_size": 10**6},
+    ],
+    ids=lambda settings: ",".join(settings),
+)
+def test_towers_learn_where_little_is_given(view: View, customers: np.ndarray, settings: dict[str, Any]) -> None:
+    found = ask(fit_two_tower(view, **{**FEW, **settings}), view, customers, k=12)
+    assert np.isfinite(found.score).all()
+    assert (found.article_index >= FIRST_INDEX).all()
+
+
+@pytest.mark.parametrize("history", [True, False])
+@pytest.mark.parametrize("encoding", ["one_hot", "embedding"])
+def test_towers_of_every_kind_are_saved_and_loaded(
+    view: View,
+    tables: Tables,
+    timelines: Timelines,
+    config: PipelineConfig,
+    customers: np.ndarray,
+    history: bool,
+    encoding: CategoryEncoding,
+    tmp_path: Path,
+) -> None:
+    # With every kind of feature in deep towers; or without profile, history, weeks, numbers and words.
+    some = {"categorical": config.features.categorical, "roles": config.features.roles, "numbers": ("list_price",)}
+    if not history:
+        timelines = replace(timelines, profile={}, profile_numbers={})
+        some = {"categorical": (), "history": False, "article_weeks": False}
+    seen = make_view(tables, timelines, view.split, **some, in_store_days=28)  # type: ignore[arg-type]
+    kind = {"hidden_dims": (6,)} if history else {"num_text_buckets": 0}
+    fitted = fit_two_tower(seen, **{**FEW, **kind, "categorical_encoding": encoding})  # type: ignore[arg-type]
+    expected = ask(fitted, seen, customers, k=20)
+    assert np.isfinite(expected.score).all()
+    fitted.save(tmp_path)
+    loaded = TwoTower.load(tmp_path)
+    same(ask(loaded, seen, customers, k=20), expected)
+    assert (loaded.epochs, loaded.curves) == (fitted.epochs, fitted.curves)
+    new = [found.with_index("new_arrivals", name="new") for found in (fitted, loaded)]
+    same(*(ask(found, seen, customers, k=20) for found in new))
+
+
+def test_the_index_of_new_arrivals_holds_all_articles_never_sold_and_no_others(
+    view: View, customers: np.ndarray
+) -> None:
+    fitted = fit_two_tower(view, **FEW)
+    new = fitted.with_index("new_arrivals", name="two_tower_new_arrivals")
+    never_sold = view.articles.never_sold
+    assert len(never_sold) > 0
+    found = ask(new, view, customers, k=len(never_sold) + 3)
+    expected = [*never_sold.tolist(), 0, 0, 0]
+    for row in found.article_index:
+        assert sorted(row.tolist()) == sorted(expected)
+    assert set(found.source.ravel().tolist()) == {b"two_tower_new_arrivals", b""}
+    # The towers are the same, and so is the plain index.
+    exact = fitted.with_index("exact", name="two_tower")
+    same(ask(exact, view, customers, k=9), ask(fitted, view, customers, k=9))
+    sold = ask(fitted, view, customers, k=1000).article_index
+    assert set(sold.ravel().tolist()) == {0, *view.articles.in_store.tolist()}
+
+
+def test_deep_towers_learn_otherwise_than_shallow_ones(view: View, customers: np.ndarray) -> None:
+    found = [ask(fit_two_tower(view, **FEW, hidden_dims=dims), view, customers, k=5).score for dims in ((), (8,))]
+    assert np.abs(found[0] - found[1]).max() > 1e-4

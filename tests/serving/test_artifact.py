@@ -14,12 +14,17 @@ import pytest
 import tensorflow as tf
 from ibis import _
 
+from tfrs_fashion.data.split import epoch_seconds
 from tfrs_fashion.run import Run
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RunError
+from tfrs_fashion.sections import NEW_ARRIVALS
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches
 from tfrs_fashion.serving.export import artifact_hash, latest_artifact, list_versions
 
 SERVABLE = ("popularity_7d", "repurchase", "als", "two_tower", "two_tower_scann")
+# These have an answer of their own for customers who bought nothing; popularity answers for the others.
+FOR_STRANGERS = ("popularity_7d", "two_tower", "two_tower_scann")
+EVENT_INPUTS = ("article_ids", "times", "prices", "quantities", "discounts", "sales_channel_ids")
 
 
 def judged(run: Run, name: str) -> Path:
@@ -51,8 +56,8 @@ def ask(
     return {name: value.numpy() for name, value in answer.items()}
 
 
-def history_inputs(run: Run, customers: list[str], *, length: int | None = None) -> dict[str, np.ndarray]:
-    """The raw history of each customer before the cutoff, padded."""
+def history_inputs(run: Run, customers: list[str]) -> dict[str, np.ndarray]:
+    """The raw history of each customer before the cutoff, padded, and the raw profile."""
     cutoff = run.splits["test"].as_of
     frame = (
         run.tables.transactions.filter(_.customer_id.isin(customers) & (_.t_dat < cutoff))
@@ -63,42 +68,52 @@ def history_inputs(run: Run, customers: list[str], *, length: int | None = None)
             "quantity",
             "discount",
             "sales_channel_id",
-            seconds=_.t_dat.epoch_seconds(),
+            seconds=epoch_seconds(_.t_dat),
         )
         .order_by(["customer_id", "seconds", "article_id"])
         .execute()
     )
     rows = [frame[frame["customer_id"] == customer] for customer in customers]
-    width = length or max(map(len, rows))
-    inputs = {
-        "article_ids": np.full((len(customers), width), "", dtype=object),
-        "times": np.zeros((len(customers), width), np.int64),
-        "prices": np.full((len(customers), width), np.nan, np.float32),
-        "quantities": np.zeros((len(customers), width), np.int32),
-        "discounts": np.full((len(customers), width), np.nan, np.float32),
-        "sales_channel_ids": np.zeros((len(customers), width), np.int32),
-        "now": np.full(len(customers), int(cutoff.replace(tzinfo=datetime.UTC).timestamp())),
-    }
+    inputs = no_history(run, len(customers), width=max(map(len, rows)))
+    inputs["now"][:] = int(cutoff.replace(tzinfo=datetime.UTC).timestamp())
     for number, row in enumerate(rows):
-        inputs["article_ids"][number, : len(row)] = row["article_id"]
-        inputs["times"][number, : len(row)] = row["seconds"]
-        for key, column in (("prices", "price"), ("quantities", "quantity"), ("discounts", "discount")):
-            inputs[key][number, : len(row)] = row[column]
-        inputs["sales_channel_ids"][number, : len(row)] = row["sales_channel_id"].fillna(0)
+        columns = ("article_id", "seconds", "price", "quantity", "discount", "sales_channel_id")
+        for name, column in zip(EVENT_INPUTS, columns, strict=True):
+            inputs[name][number, : len(row)] = row[column]
+    features = run.config.features
+    listed = run.tables.customers.execute().set_index("customer_id").loc[customers]
+    inputs["profile"] = listed[list(features.profile)].fillna("").to_numpy(dtype=object)
+    inputs["profile_numbers"] = listed[list(features.profile_numbers)].to_numpy(dtype=np.float32)
     return inputs
+
+
+def no_history(run: Run, batch: int, *, width: int = 2) -> dict[str, np.ndarray]:
+    """Requests in which everything is empty."""
+    features = run.config.features
+    return {
+        "article_ids": np.full((batch, width), "", dtype=object),
+        "times": np.zeros((batch, width), np.int64),
+        "prices": np.full((batch, width), np.nan, np.float32),
+        "quantities": np.zeros((batch, width), np.int32),
+        "discounts": np.full((batch, width), np.nan, np.float32),
+        "sales_channel_ids": np.zeros((batch, width), np.int32),
+        "profile": np.full((batch, len(features.profile)), "", dtype=object),
+        "profile_numbers": np.full((batch, len(features.profile_numbers)), np.nan, np.float32),
+        "now": np.full(batch, run.view("test").now[0]),
+    }
 
 
 def by_history(run: Run, name: str, inputs: dict[str, np.ndarray], *, k: int = 12) -> dict[str, np.ndarray]:
     batch = len(inputs["now"])
     answer = signature(run, name, "by_history")(
-        **{key: tf.constant(value) for key, value in inputs.items()},
+        **{key: tf.constant(value, tf.string if value.dtype == object else None) for key, value in inputs.items()},
         exclude=tf.zeros([batch, 0], tf.string),
         k=tf.fill([batch], k),
     )
     return {key: value.numpy() for key, value in answer.items()}
 
 
-@pytest.mark.parametrize("name", SERVABLE)
+@pytest.mark.parametrize("name", [*SERVABLE, *NEW_ARRIVALS])
 def test_outputs_are_named_and_every_input_has_a_batch_dimension(tiny_run: Run, name: str) -> None:
     artifact = tf.saved_model.load(str(judged(tiny_run, name)))
     assert set(artifact.signatures) == {"serving_default", "by_customer", "by_history"}
@@ -174,43 +189,145 @@ def test_a_history_in_the_request_is_answered_as_the_stored_one(tiny_run: Run, n
     np.testing.assert_array_equal(stored["sources"], given["sources"])
 
 
+def num_training_baskets(run: Run, customers: list[str]) -> np.ndarray:
+    """How many baskets the towers learned from, of each customer."""
+    timelines, settings = run.view("test").timelines, run.config.two_tower
+    since = int(run.view("test").now[0]) - settings.target_days * 86_400
+    row = {str(customer): number for number, customer in enumerate(timelines.customer_id)}
+    times = [
+        timelines.time[timelines.row_splits[row[customer]] : timelines.row_splits[row[customer] + 1]]
+        for customer in customers
+    ]
+    return np.array([len(np.unique(found[found >= since])) for found in times])
+
+
+@pytest.mark.parametrize("name", ["two_tower", "two_tower_new_arrivals"])
+def test_customers_without_an_embedding_of_their_own_are_what_their_request_says(tiny_run: Run, name: str) -> None:
+    customers = known_customers(tiny_run, 1000)
+    has_own = num_training_baskets(tiny_run, customers) >= tiny_run.config.two_tower.min_customer_baskets
+    assert 5 < has_own.sum() < len(customers) - 5
+    stored = ask(signature(tiny_run, name, "by_customer"), customers, [[]] * len(customers), 12)
+    given = by_history(tiny_run, name, history_inputs(tiny_run, customers))
+    np.testing.assert_array_equal(stored["article_ids"][~has_own], given["article_ids"][~has_own])
+    np.testing.assert_allclose(stored["scores"][~has_own], given["scores"][~has_own], atol=1e-5)
+    # The others are known by more than that.
+    assert np.abs(stored["scores"][has_own] - given["scores"][has_own]).max() > 1e-3
+
+
+@pytest.mark.parametrize("column", ["profile", "profile_numbers", "quantities", "discounts", "sales_channel_ids"])
+def test_each_part_of_a_request_is_read(tiny_run: Run, column: str) -> None:
+    customers = known_customers(tiny_run)
+    inputs = history_inputs(tiny_run, customers)
+    other = {
+        "profile": np.full_like(inputs["profile"], ""),
+        "profile_numbers": inputs["profile_numbers"] + 30,
+        "quantities": inputs["quantities"] * 9,
+        "discounts": 0.9 - inputs["discounts"],
+        "sales_channel_ids": 3 - inputs["sales_channel_ids"],
+    }[column]
+    found, changed = (by_history(tiny_run, "two_tower", {**inputs, column: value}) for value in (inputs[column], other))
+    assert np.abs(found["scores"] - changed["scores"]).max() > 1e-5
+
+
+def test_a_customer_never_seen_is_answered_from_the_profile(tiny_run: Run) -> None:
+    requests = no_history(tiny_run, 4)
+    # Two known values each, then unknown ones of two kinds; the ages are missing.
+    requests["profile"] = np.array(
+        [["20s", "ACTIVE"], ["60s", "NONE"], ["日本", "no such"], ["x" * 1000, "20s"]], dtype=object
+    )
+    found = by_history(tiny_run, "two_tower", requests)
+    assert (found["sources"] == b"two_tower").all()
+    assert (found["article_ids"] != b"").all()
+    assert np.abs(found["scores"][0] - found["scores"][1]).max() > 1e-4
+    # Unknown values are one value, whatever they are.
+    np.testing.assert_array_equal(found["article_ids"][2], found["article_ids"][3])
+    np.testing.assert_allclose(found["scores"][2], found["scores"][3], atol=1e-6)
+
+
+def test_ages_of_any_size_are_answered(tiny_run: Run) -> None:
+    requests = no_history(tiny_run, 6)
+    requests["profile_numbers"] = np.array([[np.nan], [116.0], [-1.0], [3.4e38], [np.inf], [-np.inf]], np.float32)
+    found = by_history(tiny_run, "two_tower", requests)
+    assert np.isfinite(found["scores"]).all()
+    assert (found["article_ids"] != b"").all()
+    # What is older than anyone is as old as the oldest.
+    np.testing.assert_array_equal(found["article_ids"][1], found["article_ids"][4])
+
+
+@pytest.mark.parametrize(("column", "dtype"), [("profile", object), ("profile_numbers", np.float32)])
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_profile_of_another_width_is_refused(tiny_run: Run, column: str, dtype: type, change: int) -> None:
+    requests = no_history(tiny_run, 2)
+    width = requests[column].shape[1] + change
+    requests[column] = np.full((2, width), "" if dtype is object else 0, dtype=dtype)
+    with pytest.raises((tf.errors.InvalidArgumentError, TypeError, ValueError), match=r"(?i)shape|incompatible|cast"):
+        by_history(tiny_run, "two_tower", requests)
+
+
+@pytest.mark.parametrize("name", NEW_ARRIVALS)
+def test_new_arrivals_are_articles_never_sold_and_nothing_fills_them_up(tiny_run: Run, name: str) -> None:
+    articles = tiny_run.view("test").articles
+    never_sold = {str(articles.article_id[index - FIRST_INDEX]) for index in articles.never_sold}
+    bought = tiny_run.tables.transactions.filter(_.t_dat < tiny_run.splits["test"].as_of).article_id.execute()
+    assert never_sold
+    assert not never_sold & set(bought)
+    customers = [*known_customers(tiny_run), "nobody", ""]
+    answers = [
+        ask(signature(tiny_run, name, "by_customer"), customers, [[]] * len(customers), 100),
+        by_history(tiny_run, name, no_history(tiny_run, 2), k=100),
+    ]
+    for found in answers:
+        for row, scores, sources in zip(found["article_ids"], found["scores"], found["sources"], strict=True):
+            shown = [value.decode() for value in row if value]
+            # All of them, each once, then nothing.
+            assert sorted(shown) == sorted(never_sold)
+            assert not row[len(shown) :].any()
+            assert (sources[: len(shown)] == name.encode()).all()
+            assert not sources[len(shown) :].any()
+            assert (np.diff(scores[: len(shown)]) <= 0).all()
+            assert (scores[len(shown) :] == 0).all()
+
+
+@pytest.mark.parametrize("name", NEW_ARRIVALS)
+def test_new_arrivals_that_are_excluded_are_left_out(tiny_run: Run, name: str) -> None:
+    by_customer = signature(tiny_run, name, "by_customer")
+    (customer,) = known_customers(tiny_run, 1)
+    whole = [value.decode() for value in ask(by_customer, [customer], [[]], 100)["article_ids"][0] if value]
+    found = ask(by_customer, [customer], [whole[:1]], 100)["article_ids"][0]
+    assert [value.decode() for value in found if value] == whole[1:]
+    assert not ask(by_customer, [customer], [whole], 5)["article_ids"].any()
+
+
 def test_the_order_of_a_request_padding_unknown_articles_and_the_future_change_nothing(tiny_run: Run) -> None:
     customers = known_customers(tiny_run)
     inputs = history_inputs(tiny_run, customers)
     expected = by_history(tiny_run, "two_tower", inputs)
     assert (expected["sources"] == b"two_tower").all()
     shuffled = np.random.default_rng(3).permutation(inputs["times"].shape[1])
-    changed = {name: value if name == "now" else value[:, shuffled] for name, value in inputs.items()}
-    more = {
-        "article_ids": np.tile([["no such article", inputs["article_ids"][0, 0], ""]], (len(customers), 1)),
-        "times": np.stack([inputs["now"] - 5, inputs["now"], inputs["now"] - 5], axis=1),
-        "prices": np.full((len(customers), 3), np.nan, np.float32),
-        "quantities": np.zeros((len(customers), 3), np.int32),
-        "discounts": np.full((len(customers), 3), np.nan, np.float32),
-        "sales_channel_ids": np.zeros((len(customers), 3), np.int32),
-    }
-    changed |= {name: np.concatenate([value, changed[name]], axis=1) for name, value in more.items()}
+    more = no_history(tiny_run, len(customers), width=3)
+    more["article_ids"] = np.tile([["no such article", inputs["article_ids"][0, 0], ""]], (len(customers), 1))
+    more["times"] = np.stack([inputs["now"] - 5, inputs["now"], inputs["now"] - 5], axis=1)
+    changed = dict(inputs)
+    for name in EVENT_INPUTS:
+        changed[name] = np.concatenate([more[name], inputs[name][:, shuffled]], axis=1)
     found = by_history(tiny_run, "two_tower", changed)
     np.testing.assert_array_equal(found["article_ids"], expected["article_ids"])
     np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SERVABLE)
-def test_unknown_customers_and_empty_histories_are_answered_by_popularity(tiny_run: Run, name: str) -> None:
-    popular = ask(signature(tiny_run, "popularity_7d", "by_customer"), ["nobody"], [[]], 12)["article_ids"]
+def test_unknown_customers_and_empty_histories_have_one_answer(tiny_run: Run, name: str) -> None:
     found = ask(signature(tiny_run, name, "by_customer"), ["nobody", ""], [[], []], 12)
-    np.testing.assert_array_equal(found["article_ids"], np.repeat(popular, 2, axis=0))
-    assert (found["sources"] == b"popularity_7d").all()
-    empty = {
-        "article_ids": np.array([["", ""]], dtype=object),
-        "times": np.zeros((1, 2), np.int64),
-        "prices": np.zeros((1, 2), np.float32),
-        "quantities": np.zeros((1, 2), np.int32),
-        "discounts": np.zeros((1, 2), np.float32),
-        "sales_channel_ids": np.zeros((1, 2), np.int32),
-        "now": np.array([10**9]),
-    }
-    np.testing.assert_array_equal(by_history(tiny_run, name, empty)["article_ids"], popular)
+    np.testing.assert_array_equal(found["article_ids"][0], found["article_ids"][1])
+    assert (found["article_ids"] != b"").all()
+    given = by_history(tiny_run, name, no_history(tiny_run, 1))
+    np.testing.assert_array_equal(given["article_ids"][0], found["article_ids"][0])
+    if name in FOR_STRANGERS:
+        assert (found["sources"] == name.encode()).all()
+    else:
+        popular = ask(signature(tiny_run, "popularity_7d", "by_customer"), ["nobody"], [[]], 12)["article_ids"]
+        np.testing.assert_array_equal(found["article_ids"], np.repeat(popular, 2, axis=0))
+        assert (found["sources"] == b"popularity_7d").all()
 
 
 @pytest.mark.parametrize("name", SERVABLE)
