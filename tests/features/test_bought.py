@@ -29,7 +29,7 @@ def make_histories(rows: list[History]) -> Histories:
 
 
 def slow_bought(rows: list[History], now: list[int], scales: list[float]) -> list[tuple]:
-    """Row, article, baskets, latest basket, decayed counts, from the definition, one event at a time."""
+    """Row, article, baskets, first and latest basket, share, decayed counts, from the definition, an event at a time."""
     found = []
     for row, history in enumerate(rows):
         baskets: dict[int, set[int]] = {}
@@ -40,13 +40,14 @@ def slow_bought(rows: list[History], now: list[int], scales: list[float]) -> lis
             times = baskets[article]
             ages = [max(now[row] - time, 0) / SECONDS_A_DAY for time in sorted(times)]
             decayed = tuple(sum(math.exp(-age / scale) for age in ages) for scale in scales)
-            found.append((row, article, len(times), max(times), decayed))
+            share = len(times) / len(set().union(*baskets.values()))
+            found.append((row, article, len(times), min(times), max(times), share, decayed))
     return found
 
 
 def as_rows(bought: BoughtArticles) -> list[tuple]:
     columns = [values.numpy().tolist() for values in bought]
-    return [(*row[:4], tuple(row[4])) for row in zip(*columns, strict=True)]
+    return [(*row[:6], tuple(row[6])) for row in zip(*columns, strict=True)]
 
 
 # Few articles and few times, so that duplicates in a basket, returns to an article and ties all come up;
@@ -62,9 +63,10 @@ def test_equals_a_slow_count(rows: list[History], later: int) -> None:
     scales = [0.5, 30.0]
     found = as_rows(bought_articles(make_histories(rows), tf.constant(now, tf.int64), time_scales_days=scales))
     expected = slow_bought(rows, now, scales)
-    assert [row[:4] for row in found] == [row[:4] for row in expected]
+    assert [row[:5] for row in found] == [row[:5] for row in expected]
     for row, other in zip(found, expected, strict=True):
-        assert row[4] == pytest.approx(other[4], rel=1e-5)
+        assert row[5] == pytest.approx(other[5])
+        assert row[6] == pytest.approx(other[6], rel=1e-5)
 
 
 def test_decayed_counts_by_hand() -> None:
@@ -75,7 +77,9 @@ def test_decayed_counts_by_hand() -> None:
     assert bought.row.numpy().tolist() == [0, 0]
     assert bought.article_index.numpy().tolist() == [2, 3]
     assert bought.num_baskets.numpy().tolist() == [2, 1]
+    assert bought.first_time.numpy().tolist() == [NOW - 30 * day, NOW]
     assert bought.last_time.numpy().tolist() == [NOW - 10 * day, NOW]
+    assert bought.share.numpy().tolist() == pytest.approx([2 / 3, 1 / 3])
     expected = [[math.exp(-3) + math.exp(-1), math.exp(-1) + math.exp(-1 / 3)], [1.0, 1.0]]
     assert bought.decayed.numpy().tolist() == pytest.approx(np.array(expected))
 
@@ -121,6 +125,8 @@ def test_keep_strongest_equals_numpy(rows: list[tuple[int, float]], limit: int) 
         tf.constant(position + FIRST_INDEX, tf.int32),
         tf.constant(position, tf.int32),
         tf.constant(position, tf.int64),
+        tf.constant(position, tf.int64),
+        tf.constant(strength, tf.float32),
         tf.constant(strength[:, np.newaxis], tf.float32),
     )
     kept = keep_strongest(bought, tf.constant(strength, tf.float32), limit=limit)
