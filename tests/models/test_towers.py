@@ -200,12 +200,12 @@ def test_before_training_the_history_alone_speaks(hidden_dims: Sequence[int]) ->
 @pytest.mark.parametrize("encoding", ["one_hot", "embedding"])
 def test_each_kind_of_feature_moves_a_query(encoding: CategoryEncoding) -> None:
     tower = make_query_tower(encoding=encoding)
-    plain = {"profile": [[2]], "numbers": [[0.1]]}
-    base = {"numbers": np.array([[0.2]]), "categorical": np.array([[2]])}
-    embed(tower, make_histories([2], [[5, 6]], **plain), **base)  # type: ignore[arg-type]
+    plain: dict[str, Any] = {"profile": [[2]], "numbers": [[0.1]]}
+    base: dict[str, Any] = {"numbers": np.array([[0.2]]), "categorical": np.array([[2]])}
+    embed(tower, make_histories([2], [[5, 6]], **plain), **base)
     shuffle_weights(tower)
     found = [
-        embed(tower, make_histories([2], [[5, 6]], **{**plain, **given}), **{**base, **computed})  # type: ignore[arg-type]
+        embed(tower, make_histories([2], [[5, 6]], **{**plain, **given}), **{**base, **computed})
         for given, computed in (
             ({}, {}),
             ({"profile": [[3]]}, {}),
