@@ -449,8 +449,3 @@ def test_the_index_of_new_arrivals_holds_all_articles_never_sold_and_no_others(
     same(ask(exact, view, customers, k=9), ask(fitted, view, customers, k=9))
     sold = ask(fitted, view, customers, k=1000).article_index
     assert set(sold.ravel().tolist()) == {0, *view.articles.in_store.tolist()}
-
-
-def test_deep_towers_learn_otherwise_than_shallow_ones(view: View, customers: np.ndarray) -> None:
-    found = [ask(fit_two_tower(view, **FEW, hidden_dims=dims), view, customers, k=5).score for dims in ((), (8,))]
-    assert np.abs(found[0] - found[1]).max() > 1e-4
