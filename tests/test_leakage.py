@@ -28,7 +28,6 @@ from tfrs_fashion.features.timelines import EVENT_TYPES, Timelines, read_timelin
 from tfrs_fashion.features.view import View, make_view
 from tfrs_fashion.fitting import fit_recommender
 from tfrs_fashion.models.encoders import ArticleEncoder
-from tfrs_fashion.models.towers import CandidateTower
 from tfrs_fashion.recommenders.towers import TwoTower, make_history_layer
 from tfrs_fashion.schema import ANONYMOUS_CUSTOMER, FIRST_INDEX, Tables, check_tables
 from tfrs_fashion.sections import RecommenderName
@@ -185,14 +184,18 @@ def edges_of(view: View) -> Found:
     """The bins of numbers of articles and of weeks."""
     size = view.articles.num_articles + FIRST_INDEX
     encoder = ArticleEncoder(
-        np.zeros(size, np.int32), view.articles, None, embedding_dim=4, content_scale=0.1, num_bins=8, seed=1
-    )
-    tower = CandidateTower(
-        encoder, np.zeros(size, np.float32), weeks=view.read_weeks(NUM_WEEKS).values, num_bins=8, embedding_dim=4
+        np.zeros(size, np.int32),
+        view.articles,
+        None,
+        view.read_weeks(NUM_WEEKS).values,
+        embedding_dim=4,
+        content_scale=0.1,
+        num_bins=8,
+        seed=1,
     )
     return {
         "edges: articles": encoder._number_encoder._edges.numpy(),
-        "edges: weeks": tower._week_encoder._edges.numpy(),
+        "edges: weeks": encoder._week_encoder._edges.numpy(),
     }
 
 

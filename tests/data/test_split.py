@@ -198,7 +198,7 @@ def test_cutoff_seconds_by_customer() -> None:
 
 
 def make_tables(purchases: list[tuple[str, str, str]], *, listed: list[str] | None = None) -> Tables:
-    """Indexed tables of (customer, article, time), each purchase a basket of its own; all customers have rows, or some."""
+    """Indexed tables of (customer, article, time), each a basket of its own; all customers have rows, or some."""
     lines = pd.DataFrame(purchases, columns=["customer_id", "article_id", "t_dat"])
     lines["t_dat"] = pd.to_datetime(lines["t_dat"], format="ISO8601").astype("datetime64[us]")
     lines = lines.assign(price=1.0, quantity=1, discount=0.0, sales_channel_id=1, store_id="s")

@@ -266,7 +266,8 @@ def test_a_profile_in_a_request_is_encoded_like_a_stored_one(
     found = ProfileVocabulary(TWO_FEATURES)(tf.constant(values)).numpy()
     assert found.tolist() == expected
     assert found.dtype == np.int32
-    stored = [look_up(column, vocabulary) for column, vocabulary in zip(zip(*values), TWO_FEATURES.values())]  # noqa: B905
+    columns = zip(*values, strict=True)
+    stored = [look_up(column, known) for column, known in zip(columns, TWO_FEATURES.values(), strict=True)]
     assert np.stack(stored, axis=1).tolist() == expected
 
 

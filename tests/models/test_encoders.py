@@ -10,6 +10,8 @@ from tfrs_fashion.models.encoders import ArticleEncoder, CategoryEncoder, Catego
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX
 
 DIM = 8
+# All values of one row of numbers together are at most so large, however many features there are.
+SCALE = 2.0
 NAN, INF = float("nan"), float("inf")
 ENCODINGS: tuple[CategoryEncoding, ...] = ("one_hot", "embedding")
 
@@ -89,7 +91,7 @@ def encode_numbers(fitted: list[list[float]], asked: list[list[float]], *, num_b
     found = encoder(tf.constant(asked, tf.float32)).numpy()
     assert np.isfinite(found).all()
     assert found.shape == (len(asked), encoder.output_dim) == (len(asked), num_features * (num_bins + 1))
-    scaled: np.ndarray = found * encoder.output_dim / 8
+    scaled: np.ndarray = found * encoder.output_dim / SCALE
     return scaled
 
 
@@ -184,11 +186,20 @@ def make_table(*, numbers: list[float] | None = None, vectors: np.ndarray | None
     )
 
 
-def make_encoder(table: ArticleTable | None = None, *, encoding: CategoryEncoding = "one_hot") -> ArticleEncoder:
+# Two weeks and the time before them; of article 2 the feature is known in both weeks, of article 3 in one.
+WEEKS = np.full([3, 7, 1], np.nan, np.float32)
+WEEKS[0, 2], WEEKS[1, 2], WEEKS[0, 3] = 5.0, 1.0, 3.0
+NO_WEEKS = WEEKS[:, :, :0]
+
+
+def make_encoder(
+    table: ArticleTable | None = None, *, encoding: CategoryEncoding = "one_hot", weeks: np.ndarray = NO_WEEKS
+) -> ArticleEncoder:
     return ArticleEncoder(
         ID_INDEX,
         table or make_table(),
         WORDS,
+        weeks,
         embedding_dim=DIM,
         content_scale=0.5,
         encoding=encoding,
@@ -198,7 +209,7 @@ def make_encoder(table: ArticleTable | None = None, *, encoding: CategoryEncodin
 
 
 def encode(encoder: ArticleEncoder, *articles: int, keep: list[float] | None = None) -> np.ndarray:
-    found = encoder(tf.constant(articles, tf.int32), None if keep is None else tf.constant(keep))
+    found = encoder(tf.constant(articles, tf.int32), tf.constant(0), None if keep is None else tf.constant(keep))
     embedding: np.ndarray = found.embedding.numpy()
     return embedding
 
@@ -216,7 +227,7 @@ def test_an_article_is_the_sum_of_its_own_embedding_and_its_content(encoding: Ca
     assert encode(encoder, 2)[0] == pytest.approx(unit(own[1] + content[0]), abs=1e-5)
     assert encode(encoder, 3)[0] == pytest.approx(unit(content[1]), abs=1e-5)
     assert encode(encoder, 5)[0] == pytest.approx(unit(own[2]), abs=1e-5)
-    assert encoder(articles).content.numpy() == pytest.approx(content, abs=1e-6)
+    assert encoder(articles, tf.constant(0)).side.numpy() == pytest.approx(content, abs=1e-6)
 
 
 def test_own_embeddings_move_those_articles_alone_that_have_one() -> None:
@@ -232,7 +243,7 @@ def test_own_embeddings_move_those_articles_alone_that_have_one() -> None:
 def test_without_its_own_embedding_an_article_is_its_content() -> None:
     encoder = make_encoder()
     found = encode(encoder, 2, 2, 5, 3, 3, keep=[1.0, 0.0, 0.0, 1.0, 0.0])
-    content = encoder(tf.constant([2], tf.int32)).content.numpy()[0]
+    content = encoder(tf.constant([2], tf.int32), tf.constant(0)).side.numpy()[0]
     assert found[0] == pytest.approx(encode(encoder, 2)[0])
     assert found[1] == pytest.approx(unit(content), abs=1e-5)
     assert np.linalg.norm(found[2]) == 0
@@ -246,9 +257,25 @@ def test_numbers_and_vectors_are_content() -> None:
     articles = tf.range(7)
     parts = encoder._categories(tf.constant([[0], [0], [3], [2], [2], [0], [0]])) + encoder._words(articles)
     # The edges are the quantiles of what was sold, 1, 2 and 3: article 6, never sold at 100, has no say in them.
-    bins = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1], [1, 1, 0]]) * 8 / 3
+    bins = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1], [1, 1, 0]]) * SCALE / 3
     expected = parts.numpy() + np.concatenate([bins, vectors], axis=1) @ encoder._dense_kernel.numpy()
-    assert encoder(articles).content.numpy() == pytest.approx(expected, abs=1e-5)
+    assert encoder(articles, tf.constant(0)).side.numpy() == pytest.approx(expected, abs=1e-5)
+
+
+def test_recent_sales_stand_beside_the_content_and_move_no_embedding() -> None:
+    encoder, plain = make_encoder(weeks=WEEKS), make_encoder()
+    articles = tf.constant([2, 3, 5], tf.int32)
+    content = plain(articles, tf.constant(0)).side.numpy()
+    for week in range(3):
+        found = encoder(articles, tf.constant(week))
+        sales = encoder._week_encoder(tf.constant(WEEKS[week, [2, 3, 5]])).numpy()
+        assert found.side.numpy() == pytest.approx(np.concatenate([content, sales], axis=1), abs=1e-6)
+        np.testing.assert_array_equal(found.embedding.numpy(), plain(articles, tf.constant(0)).embedding.numpy())
+    recent, earlier, before = (encoder(articles, tf.constant(week)).side.numpy() for week in range(3))
+    assert np.abs(recent[0] - earlier[0]).max() > 0.1
+    # Of article 5, and of the time before, nothing is known.
+    np.testing.assert_array_equal(recent[2], before[2])
+    np.testing.assert_array_equal(before[:, DIM:], np.repeat(recent[2:, DIM:], 3, axis=0))
 
 
 def test_articles_have_length_one_and_those_of_nothing_length_zero() -> None:

@@ -90,6 +90,7 @@ def embed(
     numbers: np.ndarray | None = None,
     categorical: np.ndarray | None = None,
     keep: list[int] | None = None,
+    weight: np.ndarray | None = None,
 ) -> np.ndarray:
     """Embeds with one fixed random direction for each article."""
     table = np.random.default_rng(0).normal(size=(50, DIM)).astype(np.float32)
@@ -104,6 +105,7 @@ def embed(
     found: np.ndarray = tower(
         strongest,
         tf.gather(table, strongest.article_index),
+        tf.zeros([len(strongest.article_index), 2]) if weight is None else tf.gather(weight, strongest.article_index),
         histories,
         features,
         now,
@@ -200,12 +202,12 @@ def test_before_training_the_history_alone_speaks(hidden_dims: Sequence[int]) ->
 @pytest.mark.parametrize("encoding", ["one_hot", "embedding"])
 def test_each_kind_of_feature_moves_a_query(encoding: CategoryEncoding) -> None:
     tower = make_query_tower(encoding=encoding)
-    plain = {"profile": [[2]], "numbers": [[0.1]]}
-    base = {"numbers": np.array([[0.2]]), "categorical": np.array([[2]])}
-    embed(tower, make_histories([2], [[5, 6]], **plain), **base)  # type: ignore[arg-type]
+    plain: dict[str, Any] = {"profile": [[2]], "numbers": [[0.1]]}
+    base: dict[str, Any] = {"numbers": np.array([[0.2]]), "categorical": np.array([[2]])}
+    embed(tower, make_histories([2], [[5, 6]], **plain), **base)
     shuffle_weights(tower)
     found = [
-        embed(tower, make_histories([2], [[5, 6]], **{**plain, **given}), **{**base, **computed})  # type: ignore[arg-type]
+        embed(tower, make_histories([2], [[5, 6]], **{**plain, **given}), **{**base, **computed})
         for given, computed in (
             ({}, {}),
             ({"profile": [[3]]}, {}),
@@ -244,7 +246,7 @@ WEEKS = np.full([3, 7, 2], np.nan, np.float32)
 WEEKS[0, 2], WEEKS[1, 2], WEEKS[0, 3, 0] = (3.0, 10.0), (1.0, 30.0), 2.0
 
 
-def make_article_encoder() -> ArticleEncoder:
+def make_article_encoder(weeks: np.ndarray) -> ArticleEncoder:
     table = ArticleTable(
         article_id=np.array(["p", "q", "r", "s", "t"], dtype=object),
         categorical={"colour": np.array([0, 0, 3, 2, 2, 0, 0], np.int32)},
@@ -257,29 +259,25 @@ def make_article_encoder() -> ArticleEncoder:
         never_sold=np.zeros(0, np.int32),
     )
     id_index = np.array([0, 0, 1, 0, 0, 2, 0], np.int32)
-    return ArticleEncoder(id_index, table, None, embedding_dim=DIM, content_scale=0.1, seed=1)
+    return ArticleEncoder(id_index, table, None, weeks, embedding_dim=DIM, content_scale=0.1, num_bins=2, seed=1)
 
 
 def make_candidate_tower(*, hidden_dims: Sequence[int] = (), weeks: np.ndarray = WEEKS) -> CandidateTower:
-    return CandidateTower(
-        make_article_encoder(), BIAS, weeks=weeks, num_bins=2, embedding_dim=DIM, hidden_dims=hidden_dims
-    )
+    return CandidateTower(make_article_encoder(weeks), BIAS, embedding_dim=DIM, hidden_dims=hidden_dims)
 
 
-def test_candidates_have_length_one_and_carry_their_bias() -> None:
+def test_candidates_start_as_their_embedding_and_bias() -> None:
     tower = make_candidate_tower()
     articles = tf.constant([2, 3, 5], tf.int32)
     found = tower(articles, tf.constant(0)).numpy()
-    assert found.shape == (3, DIM + 1)
-    assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
-    # A unit embedding beside a bias b has b / √(1 + b²) in the last place.
-    assert found[:, -1] == pytest.approx([2 / np.sqrt(5), 0, 0], abs=1e-5)
-    encoded = tower._encoder(articles)
+    encoded = tower._encoder(articles, tf.constant(0))
+    expected = np.concatenate([encoded.embedding.numpy(), [[2.0], [0.0], [0.0]]], axis=1)
+    assert found == pytest.approx(expected, abs=1e-6)
     assert tower(articles, tf.constant(0), encoded).numpy() == pytest.approx(found)
     # What belongs to the article alone is dropped, its bias among it; the encoder is told by itself.
     dropped = tower(articles, tf.constant(0), encoded, tf.constant([0.0, 1.0, 1.0])).numpy()
-    assert dropped[:, -1] == pytest.approx([0, 0, 0], abs=1e-5)
-    assert dropped[:, :-1] == pytest.approx(encoded.embedding.numpy(), abs=1e-5)
+    assert dropped[:, -1].tolist() == [0, 0, 0]
+    assert dropped[:, :-1] == pytest.approx(encoded.embedding.numpy(), abs=1e-6)
 
 
 def test_before_training_weeks_and_content_say_nothing() -> None:
@@ -290,20 +288,17 @@ def test_before_training_weeks_and_content_say_nothing() -> None:
     np.testing.assert_array_equal(found[0], found[2])
 
 
-def test_a_candidate_is_what_its_week_says() -> None:
+def test_a_candidate_is_scaled_and_moved_by_what_its_week_says() -> None:
     tower = make_candidate_tower()
     articles = tf.constant([2, 3, 5], tf.int32)
     tower(articles, tf.constant(0))
     shuffle_weights(tower)
-    kernel, constant = (weight.numpy() for weight in tower._from_week.weights)
-    content_kernel = tower._bias_from_content.weights[0].numpy()
-    embedding, content = (part.numpy() for part in tower._encoder(articles))
-    bias = tower._bias.numpy()[[2, 3, 5]][:, np.newaxis] + content @ content_kernel
-    plain = np.concatenate([embedding, bias], axis=1)
+    (move,), (scale,) = (layer.get_weights() for layer in (tower._move, tower._log_scale))
+    bias = tower._bias.numpy()[[2, 3, 5]][:, np.newaxis]
     for week in range(3):
-        sales = tower._week_encoder(tf.constant(WEEKS[week, [2, 3, 5]])).numpy()
-        expected = plain + sales @ kernel + constant
-        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        embedding, side = (part.numpy() for part in tower._encoder(articles, tf.constant(week)))
+        scaled = embedding * np.exp(np.clip(side @ scale, -2, 2))
+        expected = np.concatenate([scaled, bias], axis=1) + side @ move
         assert tower(articles, tf.constant(week)).numpy() == pytest.approx(expected, abs=1e-5)
     recent, earlier = (tower(articles, tf.constant(week)).numpy() for week in (0, 1))
     # Article 5 is unknown in all weeks alike.
@@ -315,8 +310,24 @@ def test_a_candidate_is_what_its_week_says() -> None:
 def test_candidates_without_features_of_weeks(hidden_dims: Sequence[int]) -> None:
     tower = make_candidate_tower(weeks=np.zeros([2, 7, 0], np.float32), hidden_dims=hidden_dims)
     found = tower(tf.constant([2, 3, 5, 2], tf.int32), tf.constant(1)).numpy()
-    assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(found[0], found[3])
     assert tower(tf.zeros([0], tf.int32), tf.constant(0)).shape == (0, DIM + 1)
+
+
+def test_what_an_article_is_weighs_it_in_a_history() -> None:
+    tower = make_query_tower()
+    side = tf.constant(np.random.default_rng(1).normal(size=(50, 3)), tf.float32)
+    # Before training every article weighs what its purchases say.
+    assert (tower.weigh(side).numpy() == 0).all()
+    histories = make_histories([2], [[5, 6]])
+    plain = embed(tower, histories)
+    heavier = np.zeros([50, 2], np.float32)
+    heavier[5, 0] = 3.0
+    found = embed(tower, histories, weight=heavier)
+    directions = np.random.default_rng(0).normal(size=(50, DIM))
+    five = directions[5] / np.linalg.norm(directions[5])
+    assert found[0, :DIM] @ five > plain[0, :DIM] @ five
 
 
 def make_model(
@@ -333,7 +344,8 @@ def make_model(
     size = articles.num_articles + FIRST_INDEX
     id_index = np.where(np.arange(size) >= FIRST_INDEX, np.arange(size) - 1, 0).astype(np.int32)
     words = hash_texts(articles.description.tolist(), num_buckets=32)
-    encoder = ArticleEncoder(id_index, articles, words, embedding_dim=DIM, content_scale=0.1, num_bins=4, seed=1)
+    weeks = view.read_weeks(3).values
+    encoder = ArticleEncoder(id_index, articles, words, weeks, embedding_dim=DIM, content_scale=0.1, num_bins=4, seed=1)
     assert view.lookups is not None
     num_history_numbers = len(number_names(view.lookups))
     num_customers = view.timelines.num_customers
@@ -356,15 +368,7 @@ def make_model(
     own_row = np.maximum(np.arange(num_customers + FIRST_INDEX) - 1, 0).astype(np.int32)
     numbers = np.random.default_rng(0).normal(size=(100, view.profiles.numbers.shape[1] + num_history_numbers))
     query_tower.fit(own_row, numbers)
-    weeks = view.read_weeks(3).values
-    candidate_tower = CandidateTower(
-        encoder,
-        np.zeros(size, np.float32),
-        weeks=weeks,
-        num_bins=4,
-        embedding_dim=DIM,
-        hidden_dims=hidden_dims,
-    )
+    candidate_tower = CandidateTower(encoder, np.zeros(size, np.float32), embedding_dim=DIM, hidden_dims=hidden_dims)
     return TwoTowerModel(
         encoder=encoder,
         query_tower=query_tower,

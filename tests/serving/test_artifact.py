@@ -391,6 +391,16 @@ def test_batches_of_any_size_give_the_same_answers(tiny_run: Run) -> None:
     assert frames[0]["rank"].tolist() == list(range(1, 6)) * 13
 
 
+def test_more_articles_than_there_are_give_all_of_them(tiny_run: Run) -> None:
+    artifact = load_artifact(judged(tiny_run, "popularity_7d"))
+    customers = known_customers(tiny_run, 3)
+    (table,) = recommend_batches(artifact, customers, k=10_000)
+    frame = table.to_pandas()
+    sold = len(set(tiny_run.view("test").timelines.article_index.tolist()))
+    assert frame["customer_id"].tolist() == list(np.repeat(customers, sold))
+    assert frame["rank"].tolist() == list(range(1, sold + 1)) * 3
+
+
 def test_metadata_says_what_an_artifact_was_made_from(tiny_run: Run) -> None:
     metadata = json.loads((judged(tiny_run, "two_tower") / "metadata.json").read_text())
     assert metadata["config"]["two_tower"] == json.loads(tiny_run.config.two_tower.model_dump_json())

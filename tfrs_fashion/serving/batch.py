@@ -95,10 +95,12 @@ def recommend_batches(
         )
         article_id = np.char.decode(answer["article_ids"].numpy().astype(bytes).ravel(), "utf-8")
         given = article_id != ""
+        # An answer is never wider than the catalogue.
+        length = answer["article_ids"].shape[1]
         table = {
-            "customer_id": np.repeat(np.array(batch, dtype=object), k)[given],
+            "customer_id": np.repeat(np.array(batch, dtype=object), length)[given],
             "article_id": article_id[given],
-            "rank": np.tile(np.arange(1, k + 1, dtype=np.int32), len(batch))[given],
+            "rank": np.tile(np.arange(1, length + 1, dtype=np.int32), len(batch))[given],
             "score": answer["scores"].numpy().ravel()[given],
             "source": np.char.decode(answer["sources"].numpy().astype(bytes).ravel()[given], "utf-8"),
         }
