@@ -26,7 +26,7 @@ def test_the_code_runs(tiny_run: Run) -> None:
     assert {name: tuple(value.shape) for name, value in answer.items()} == dict.fromkeys(
         ("article_ids", "scores", "sources"), (2, 5)
     )
-    assert bool(tf.reduce_all(answer["sources"][1] == "popularity_7d"))
+    assert bool(tf.reduce_all(answer["sources"][1] == "two_tower"))
 
 
 def test_there_are_commands_to_check() -> None:
