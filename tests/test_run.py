@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ibis
 import numpy as np
@@ -15,7 +16,6 @@ from tfrs_fashion import preparation
 from tfrs_fashion.config import load_config
 from tfrs_fashion.data.customers import read_customers
 from tfrs_fashion.data.sources import load_source
-from tfrs_fashion.data_sections import DataConfig
 from tfrs_fashion.evaluation.report import load_metrics
 from tfrs_fashion.fitting import fit_recommender
 from tfrs_fashion.run import Run
@@ -181,8 +181,8 @@ def test_rendered_images_become_vectors_that_the_towers_read(tmp_path: Path, mon
         (images / f"{colour}.png").write_bytes(tf.io.encode_png(pixels).numpy())
     (images / "Red.png").write_bytes(b"no image")
 
-    def load(connection: ibis.BaseBackend, section: DataConfig, *, seed: int) -> Tables:
-        made = load_source(connection, section, seed=seed)
+    def load(*arguments: Any, **settings: Any) -> Tables:
+        made = load_source(*arguments, **settings)
         path = ibis.ifelse(_.article_id.right(1).isin(["0", "5"]), None, _.colour + ".png")
         return replace(made, articles=made.articles.mutate(image_path=path))
 
