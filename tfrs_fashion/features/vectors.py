@@ -84,7 +84,7 @@ def _embed_images(
             "features.images: the articles have no column `image_path`. Map one to it, or leave `features.images` out."
         )
     root = Path(images.folder)
-    weights = Path(images.weights) if images.weights else cache / "backbone.weights.h5"
+    weights = Path(images.weights) if images.weights else cache / "backbone.h5"
     backbone = Backbone(weights, network=images.network, image_size=images.image_size, alpha=images.alpha)
     if not images.weights:
         known = articles.filter(_.known_from.isnull() | (_.known_from < ibis.literal(as_of))).order_by("article_index")
