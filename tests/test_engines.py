@@ -192,15 +192,17 @@ def test_sales_by_article(seen: tuple[ibis.Table, ibis.Table]) -> None:
 
 def test_article_table(on_duckdb: Tables, on_spark: Tables, seen: tuple[ibis.Table, ibis.Table]) -> None:
     left, right = (
-        make_article_table(tables.articles, rows, as_of=AS_OF, categorical=CATEGORICAL, in_store_days=7)
+        make_article_table(
+            tables.articles, rows, as_of=AS_OF, categorical=CATEGORICAL, numbers=("list_price",), in_store_days=7
+        )
         for tables, rows in zip((on_duckdb, on_spark), seen, strict=True)
     )
     assert left.vocabulary == right.vocabulary
-    for name in ("article_id", "description", "num_baskets", "in_store"):
+    for name in ("article_id", "description", "num_baskets", "in_store", "never_sold"):
         assert getattr(left, name).tolist() == getattr(right, name).tolist()
     for name in CATEGORICAL:
         assert left.categorical[name].tolist() == right.categorical[name].tolist()
-    np.testing.assert_allclose(left.price, right.price, rtol=1e-6)
+    np.testing.assert_allclose(left.numbers["list_price"], right.numbers["list_price"], rtol=1e-6)
 
 
 def test_content_embedding(on_duckdb: Tables, on_spark: Tables) -> None:
