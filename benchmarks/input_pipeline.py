@@ -13,7 +13,7 @@ import tensorflow as tf  # isort: skip
 
 from tfrs_fashion.config import load_config
 from tfrs_fashion.features.inputs import SECONDS_A_DAY, HistoryTable, make_training_baskets, make_training_dataset
-from tfrs_fashion.recommenders import towers
+from tfrs_fashion.recommenders import fit_towers
 from tfrs_fashion.run import Run
 
 
@@ -28,7 +28,8 @@ def main() -> None:
     since = int(view.now.max()) - settings.target_days * SECONDS_A_DAY
     baskets = make_training_baskets(view.timelines, since=since, history_length=settings.history_length)
     table = HistoryTable(view.timelines, view.profiles)
-    dataset = make_training_dataset(table, baskets, batch_size=settings.batch_size, seed=1)
+    week = (int(view.now.max()) - baskets.time) // (7 * SECONDS_A_DAY)
+    dataset = make_training_dataset(table, baskets, week=week, batch_size=settings.batch_size, seed=1)
 
     def baskets_a_second(batches: tf.data.Dataset) -> float:
         iterator = iter(batches.repeat())
@@ -51,8 +52,8 @@ def main() -> None:
         rates["step"] = options.steps * settings.batch_size / (time.monotonic() - start)
         return 1, {}
 
-    towers.fit_model = fit
-    towers.fit_two_tower(view, seed=1, **settings.model_dump())
+    fit_towers.fit_model = fit
+    fit_towers.fit_two_tower(view, seed=1, **settings.model_dump())
     rates["input"] = baskets_a_second(dataset)
     print(
         f"input pipeline {rates['input']:,.0f} baskets/s, training step {rates['step']:,.0f} baskets/s: "

@@ -27,8 +27,8 @@ from tfrs_fashion.data.split import targets
 from tfrs_fashion.evaluation.metrics import customer_metrics, top_k
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import make_validator
+from tfrs_fashion.recommenders.fit_towers import fit_two_tower
 from tfrs_fashion.recommenders.recommender import Recommender
-from tfrs_fashion.recommenders.towers import fit_two_tower
 from tfrs_fashion.run import Run
 from tfrs_fashion.schema import FIRST_INDEX
 
