@@ -19,7 +19,7 @@ from tfrs_fashion.recommenders.popularity import Popularity, fit_popularity, fit
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.repurchase import Repurchase
 from tfrs_fashion.recommenders.towers import TwoTower
-from tfrs_fashion.schema import OUT_OF_VOCABULARY_INDEX, PADDING_INDEX
+from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX
 from tfrs_fashion.sections import RecommenderName
 
 
@@ -83,6 +83,34 @@ def make_validator(
         return {f"val_map@{k}": float(means["map"]), f"val_recall@{k}": float(means["recall"])}
 
     return validate
+
+
+def beats_popularity_for_strangers(
+    recommender: Recommender, view: View, targets: pd.DataFrame, *, k: int, min_strangers: int = 100
+) -> bool | None:
+    """Tells whether a recommender serves customers without a history better than popularity does, by map@k.
+
+    Args:
+        recommender: Fitted from the view.
+        view: Of the validation split.
+        targets: `customer_index, article_index` bought in the validation window.
+        k: Length of the lists.
+        min_strangers: With fewer of them nothing can be told.
+
+    Returns:
+        None where nothing can be told.
+    """
+    has_history = np.flatnonzero(np.diff(view.timelines.row_splits)) + FIRST_INDEX
+    of_strangers = targets[~targets["customer_index"].isin(has_history)]
+    strangers = np.unique(of_strangers["customer_index"].to_numpy(dtype=np.int32))
+    if len(strangers) < min_strangers:
+        return None
+    popularity = fit_popularity(view.transactions, as_of=view.split.as_of, days=7)
+    own, popular = (
+        float(customer_metrics(rank_customers(asked, view, strangers, k=k), of_strangers, k=k)["map"].mean())
+        for asked in (recommender, popularity)
+    )
+    return own > popular
 
 
 def fit_recommender(

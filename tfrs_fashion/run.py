@@ -17,7 +17,7 @@ from tfrs_fashion.data.customers import read_customers
 from tfrs_fashion.evaluation.exploration import write_exploration
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import fit_recommender, load_recommender, make_validator
+from tfrs_fashion.fitting import beats_popularity_for_strangers, fit_recommender, load_recommender, make_validator
 from tfrs_fashion.index.scann import check_size
 from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement
 from tfrs_fashion.preparation import Preparation
@@ -77,14 +77,17 @@ class Run(Preparation):
         return self.folder / "models" / name
 
     def _choose(self, name: RecommenderName) -> dict[str, Any]:
-        """Chooses on validation what the refits keep: the towers' epochs."""
+        """Chooses on validation what the refits keep: the towers' epochs, and whether they answer strangers."""
         if name != "two_tower":
             return {}
-        view = self.view("validation")
-        validate = make_validator(view, self._targets("validation"), k=self.config.evaluation.k)
+        view, wanted, k = self.view("validation"), self._targets("validation"), self.config.evaluation.k
+        validate = make_validator(view, wanted, k=k)
         chosen = fit_recommender(name, view, self.config, choice={}, validate=validate, console=self.console)
         assert isinstance(chosen, TwoTower)
-        return {"choice": {"epochs": chosen.epochs}, "curves": chosen.curves}
+        choice: dict[str, Any] = {"epochs": chosen.epochs}
+        if (better := beats_popularity_for_strangers(chosen, view, wanted, k=k)) is not None:
+            choice["answers_strangers"] = better
+        return {"choice": choice, "curves": chosen.curves}
 
     def _chosen(self, name: str) -> dict[str, Any]:
         return dict(json.loads((self._model(name) / "chosen.json").read_text(encoding="utf-8")))

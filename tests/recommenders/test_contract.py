@@ -402,6 +402,17 @@ def test_towers_learn_where_little_is_given(view: View, customers: np.ndarray, s
     assert (found.article_index >= FIRST_INDEX).all()
 
 
+def test_towers_that_leave_strangers_to_popularity_say_so(view: View, tmp_path: Path) -> None:
+    towers = fit_two_tower(view, **FEW, answers_strangers=False)
+    assert towers.needs_history
+    assert not fit_two_tower(view, **FEW).needs_history
+    towers.save(tmp_path)
+    loaded = TwoTower.load(tmp_path)
+    assert loaded.needs_history
+    assert loaded.with_index("exact", name="again").needs_history
+    assert not loaded.with_index("new_arrivals", name="new").needs_history
+
+
 @pytest.mark.parametrize("history", [True, False])
 @pytest.mark.parametrize("encoding", ["one_hot", "embedding"])
 def test_towers_of_every_kind_are_saved_and_loaded(

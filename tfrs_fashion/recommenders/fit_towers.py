@@ -55,6 +55,7 @@ def fit_two_tower(
     epochs: int = 1,
     max_epochs: int | None = None,
     patience: int = 2,
+    answers_strangers: bool = True,
     seed: int = 1,
     validate: Callable[[Recommender], dict[str, float]] | None = None,
     console: Console | None = None,
@@ -87,6 +88,7 @@ def fit_two_tower(
         epochs: At most so many epochs.
         max_epochs: Epochs over which the learning rate falls; `epochs` by default.
         patience: Epochs without a better figure before training stops.
+        answers_strangers: Whether customers without a history are answered; otherwise they are left to popularity.
         seed: Of weights, batches and samples.
         validate: Judges the towers after each epoch; without it all epochs are run.
         console: Where each epoch's figures are shown.
@@ -137,6 +139,7 @@ def fit_two_tower(
         "hidden_dims": list(hidden_dims),
         "seed": seed,
         "history_length": history_length,
+        "answers_strangers": answers_strangers,
         "side_dim": int(encoder(tf.zeros([0], tf.int32), tf.constant(0)).side.shape[1]),
     }
     query_tower = make_query_tower(settings, view.lookups)

@@ -54,8 +54,6 @@ class TwoTower(tf.Module):
         name: As used in reports.
     """
 
-    needs_history = False
-
     def __init__(
         self,
         query_tower: QueryTower,
@@ -72,6 +70,7 @@ class TwoTower(tf.Module):
     ) -> None:
         super().__init__(name=name)
         self.history_length: int | None = settings["history_length"]
+        self.needs_history: bool = not settings["answers_strangers"]
         self.epochs = epochs
         self.curves = curves or {}
         self._settings = settings
@@ -102,6 +101,8 @@ class TwoTower(tf.Module):
                 other._index = Scann(*self._in_store, **settings)
             case "new_arrivals":
                 other._index = Exact(*self._never_sold)
+                # Nothing else knows new arrivals, so there is nobody to leave strangers to.
+                other.needs_history = False
         return other
 
     def embed(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
@@ -168,14 +169,15 @@ def make_query_tower(settings: dict[str, Any], lookups: HistoryLookups | None) -
     """Makes a query tower whose weights all exist, by embedding an empty history.
 
     Args:
-        settings: `history_length`, `side_dim` (of `EncodedArticles`) and what `QueryTower` takes beside what the lookups
-            tell.
+        settings: `history_length`, `answers_strangers`, `side_dim` (of `EncodedArticles`) and what `QueryTower` takes
+            beside what the lookups tell.
         lookups: Of the history features.
     """
+    outside = ("history_length", "answers_strangers", "side_dim")
     tower = QueryTower(
         history_sizes=() if lookups is None else categorical_sizes(lookups),
         num_history_numbers=0 if lookups is None else len(number_names(lookups)),
-        **{name: value for name, value in settings.items() if name not in ("history_length", "side_dim")},
+        **{name: value for name, value in settings.items() if name not in outside},
     )
     histories = Histories.empty(
         1, num_features=len(settings["profile_sizes"]), num_numbers=settings["num_profile_numbers"]
