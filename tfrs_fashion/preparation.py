@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,13 @@ class Preparation:
 
     @cached_property
     def _timelines(self) -> Timelines:
-        return read_timelines(self.folder / "timelines")
+        timelines, features = read_timelines(self.folder / "timelines"), self.config.features
+        # The folder may have been prepared with a longer profile than this pipeline reads.
+        return replace(
+            timelines,
+            profile={name: timelines.profile[name] for name in features.profile},
+            profile_numbers={name: timelines.profile_numbers[name] for name in features.profile_numbers},
+        )
 
     @cached_property
     def _seen(self) -> set[Path]:
