@@ -1,8 +1,7 @@
 """Preparation: tables, timelines and vectors of a pipeline, in its run folder, and views of what a split leaves visible."""
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from rich.console import Console
 from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.data.sources import load_source, source_files
 from tfrs_fashion.data.split import Split, make_splits, targets
-from tfrs_fashion.data.tables import index_tables, open_scratch, read_tables, write_tables
+from tfrs_fashion.data.tables import index_tables, open_scratch, read_counts, read_tables, write_counts, write_tables
 from tfrs_fashion.features.timelines import Timelines, read_timelines, write_timelines
 from tfrs_fashion.features.vectors import make_vectors
 from tfrs_fashion.features.view import View, make_view
@@ -136,12 +135,11 @@ class Preparation:
         return fingerprint("vectors", self._prepared, settings, files_fingerprint(files))
 
     @cached_property
-    def _vectors(self) -> tuple[np.ndarray | None, list[RowCount]]:
+    def _vectors(self) -> tuple[np.ndarray | None, tuple[RowCount, ...]]:
         if not self._has_vectors:
-            return None, []
+            return None, ()
         folder = self.folder / "vectors"
-        counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
-        return np.load(folder / "vectors.npy", mmap_mode="r"), [RowCount(**count) for count in counts]
+        return np.load(folder / "vectors.npy", mmap_mode="r"), read_counts(folder)
 
     @property
     def counts(self) -> tuple[RowCount, ...]:
@@ -180,7 +178,7 @@ class Preparation:
                 console=self.console,
             )
             np.save(folder / "vectors.npy", vectors)
-            (folder / "counts.json").write_text(json.dumps([asdict(count) for count in counts], indent=2))
+            write_counts(counts, folder)
 
         self._stage(self.folder / "timelines", self._prepared, write_dataset, force=force)
         if self._has_vectors:

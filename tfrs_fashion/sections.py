@@ -8,6 +8,9 @@ RecommenderName = Literal["popularity_7d", "popularity_siblings", "repurchase", 
 # Artifacts that hold articles never sold alone, and are judged on these.
 NEW_ARRIVALS = ("popularity_siblings", "two_tower_new_arrivals")
 IndexKind = Literal["exact", "scann", "new_arrivals"]
+CategoryEncoding = Literal["one_hot", "embedding"]
+# Backbones of images, by the names of `tf.keras.applications`.
+Network = Literal["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet50"]
 
 
 class Section(BaseModel):
@@ -55,7 +58,7 @@ class ImagesConfig(Section):
 
     folder: str = ""
     weights: str = ""
-    network: Literal["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet50"] = "mobilenet_v2"
+    network: Network = "mobilenet_v2"
     image_size: int = Field(default=224, ge=32)
     alpha: float = Field(default=1.0, gt=0)
     epochs: int = Field(default=10, ge=1)
@@ -147,7 +150,7 @@ class TwoTowerConfig(Section):
     time_scales_days: tuple[float, ...] = Field(default=(10.0, 30.0, 120.0, 400.0), min_length=1)
     num_steps: int = Field(default=3, ge=0)
     content_scale: float = Field(default=0.1, ge=0)
-    categorical_encoding: Literal["one_hot", "embedding"] = "one_hot"
+    categorical_encoding: CategoryEncoding = "one_hot"
     num_bins: int = Field(default=16, ge=1)
     hidden_dims: tuple[int, ...] = ()
     min_baskets: int = Field(default=5, ge=1)

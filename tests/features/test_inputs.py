@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -30,7 +32,7 @@ def make_timelines(histories: list[list[tuple[int, int]]]) -> Timelines:
         quantity=np.array([article for article, _time in events], dtype=np.int32),
         discount=np.array([article / 100 for article, _time in events], dtype=np.float32),
         sales_channel_id=np.array([article % 2 for article, _time in events], dtype=np.int32),
-        known_from=np.array([history[0][1] if history else ALWAYS for history in histories], dtype=np.int64),
+        known_from=np.full(len(histories), ALWAYS, dtype=np.int64),
         profile={"size": np.array(["s", "", "xl", "m"][: len(histories)], dtype=object)},
         profile_numbers={"age": np.array([20, np.nan, np.nan, 80.5][: len(histories)], dtype=np.float32)},
     )
@@ -333,3 +335,34 @@ def test_the_type_of_a_look_up_fits_what_it_gives() -> None:
     for customers in ([2, 3], [5], [1, 1, 1]):
         found = lengths(table(tf.constant(customers, tf.int32))).numpy().tolist()
         assert found == [len([[], [], *HISTORIES][customer]) for customer in customers]
+
+
+def test_a_profile_made_from_a_purchase_is_not_known_to_its_prediction() -> None:
+    # As of derived customers: known from their first basket on, at 10, 30 and 30; customer 1 never bought.
+    known_from = np.array([10, ALWAYS, 30, 30], dtype=np.int64)
+    timelines = replace(make_timelines(HISTORIES), known_from=known_from)
+    profiles = encode_profiles(timelines, {"size": ["m", "s", "xl"]})
+    baskets = make_training_baskets(timelines, since=0, history_length=99)
+    dataset = make_training_dataset(
+        HistoryTable(timelines, profiles), baskets, week=np.zeros(len(baskets.row), int), batch_size=99, seed=1
+    )
+    (batch,) = list(dataset)
+    found = {
+        (int(customer), int(now)): (profile.tolist(), None if np.isnan(age).all() else age.tolist())
+        for customer, now, profile, age in zip(
+            batch["histories"].customer_index.numpy(),
+            batch["now"].numpy(),
+            batch["histories"].profile.numpy(),
+            batch["histories"].profile_numbers.numpy(),
+            strict=True,
+        )
+    }
+    # "m" is index 2, "s" 3; customers 0 and 3 are those with an age.
+    assert found == {
+        (2, 10): ([0], None),
+        (2, 20): ([3], [20.0]),
+        (2, 30): ([3], [20.0]),
+        (4, 30): ([0], None),
+        (5, 30): ([0], None),
+        (5, 40): ([2], [80.5]),
+    }

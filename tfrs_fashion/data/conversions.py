@@ -82,13 +82,13 @@ class _Converted:
 
 
 def _is_padded(column: ibis.Value) -> ibis.Value:
-    # Most texts begin and end with a printable character of ASCII; an expression takes thrice as long to say so.
+    # Most texts begin and end with a printable character of ASCII; an expression takes longer to say so.
     is_plain = column.left(1).between("!", "~") & column.right(1).between("!", "~")
     return ibis.ifelse(is_plain, False, column.re_search(_EDGES))
 
 
 def _text_of(column: ibis.Value) -> ibis.Value:
-    """Trims; the rows in need of it are found first, since trimming each of them takes ten times as long."""
+    """Trims; the rows in need of it are found first, since trimming costs more than finding them."""
     return ibis.ifelse(_is_padded(column), column.re_replace(_EDGES, ""), column).nullif("")
 
 

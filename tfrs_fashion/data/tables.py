@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -138,12 +138,23 @@ def index_tables(tables: Tables) -> Tables:
     )
 
 
+def write_counts(counts: Sequence[RowCount], folder: Path) -> None:
+    """Writes `counts.json`."""
+    rows = [asdict(count) for count in counts]
+    (folder / "counts.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def read_counts(folder: Path) -> tuple[RowCount, ...]:
+    """Reads what `write_counts` wrote."""
+    rows = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+    return tuple(RowCount(**row) for row in rows)
+
+
 def write_tables(tables: Tables, folder: Path) -> None:
     """Writes indexed tables as `customers`, `articles` and `transactions` in Parquet, and `counts.json`."""
     for name in _NAMES:
         getattr(tables, name).to_parquet(folder / f"{name}.parquet")
-    counts = [asdict(count) for count in tables.counts]
-    (folder / "counts.json").write_text(json.dumps(counts, indent=2, ensure_ascii=False), encoding="utf-8")
+    write_counts(tables.counts, folder)
 
 
 def read_tables(connection: ibis.BaseBackend, folder: Path) -> Tables:
@@ -155,6 +166,5 @@ def read_tables(connection: ibis.BaseBackend, folder: Path) -> Tables:
     for name in _NAMES:
         if not (folder / f"{name}.parquet").is_file():
             raise InputError(f"{folder / name}.parquet: no such file. Run `prepare` first.")
-    counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
     customers, articles, transactions = (connection.read_parquet(folder / f"{name}.parquet") for name in _NAMES)
-    return Tables(customers, articles, transactions, counts=tuple(RowCount(**count) for count in counts))
+    return Tables(customers, articles, transactions, counts=read_counts(folder))

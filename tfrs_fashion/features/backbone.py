@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import tensorflow as tf
@@ -22,8 +22,8 @@ from tfrs_fashion.features.image_files import (
 )
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount, RunError
+from tfrs_fashion.sections import Network
 
-Network = Literal["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet50"]
 _SMALLEST_IMAGE = 32
 # Keras builds EfficientNet with one more step for its own ImageNet weights, and leaves it out for a local file.
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.timelines import EVENT_TYPES, Timelines
+from tfrs_fashion.features.timelines import ALWAYS, EVENT_TYPES, Timelines
 from tfrs_fashion.features.vocabulary import look_up
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX, InputError
 
@@ -128,6 +128,8 @@ class HistoryTable(tf.Module):
         self._events = {name: variable(getattr(timelines, name), dtype) for name, dtype in EVENT_TYPES.items()}
         self._profile = variable(profiles.categorical, tf.int32)
         self._profile_numbers = variable(profiles.numbers, tf.float32)
+        # Of training alone, so it is no variable, which artifacts would keep.
+        self._known_from = tf.constant(np.concatenate([[ALWAYS] * FIRST_INDEX, timelines.known_from]), tf.int64)
 
     @property
     def num_features(self) -> int:
@@ -147,7 +149,7 @@ class HistoryTable(tf.Module):
         """Looks up `[batch]` int32 customers; unknown ones (0, 1) have an empty history and profile."""
         start = tf.gather(self._row_splits, customer_index)
         end = tf.gather(self._row_splits, customer_index + 1)
-        return self.between(customer_index, start, end)
+        return self._read(customer_index, start, end)
 
     def spec(self) -> Histories:
         """Returns the type of what a look-up gives, for a `tf.function`'s input signature."""
@@ -162,8 +164,24 @@ class HistoryTable(tf.Module):
             **events,
         )
 
-    def between(self, customer_index: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> Histories:
-        """Reads the events from `start` to before `end`, `[batch]` int64 positions each."""
+    def between(self, customer_index: tf.Tensor, start: tf.Tensor, end: tf.Tensor, now: tf.Tensor) -> Histories:
+        """Reads what was known of `[batch]` int32 customers before some instant of their past.
+
+        Args:
+            customer_index: `[batch]` int32.
+            start: `[batch]` int64, position of the first event.
+            end: `[batch]` int64, position behind the last event.
+            now: `[batch]` int64, seconds since 1970. A profile that was made from a purchase is not known before it, and
+                so not to the prediction of that very purchase.
+        """
+        histories = self._read(customer_index, start, end)
+        is_known = (tf.gather(self._known_from, customer_index) < now)[:, tf.newaxis]
+        return histories._replace(
+            profile=tf.where(is_known, histories.profile, PADDING_INDEX),
+            profile_numbers=tf.where(is_known, histories.profile_numbers, float("nan")),
+        )
+
+    def _read(self, customer_index: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> Histories:
         position = tf.ragged.range(start, end)
         events = {
             name: position.with_flat_values(tf.gather(values, position.flat_values))
@@ -281,9 +299,10 @@ def make_training_dataset(
     def gather(week: tf.Tensor, basket: tf.Tensor) -> dict[str, object]:
         customer_index = tf.cast(tf.gather(row, basket), tf.int32) + FIRST_INDEX
         position = tf.ragged.range(tf.gather(target_splits, basket), tf.gather(target_splits, basket + 1))
+        first, end, now = (tf.gather(column, basket) for column in (history_start, start, time))
         return {
-            "histories": table.between(customer_index, tf.gather(history_start, basket), tf.gather(start, basket)),
-            "now": tf.gather(time, basket),
+            "histories": table.between(customer_index, first, end, now),
+            "now": now,
             "target": position.with_flat_values(tf.gather(target, position.flat_values)),
             "week": week,
         }

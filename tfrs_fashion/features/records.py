@@ -1,7 +1,7 @@
 """TFRecord files of `tf.train.Example`, encoded column by column: no TensorFlow, and no Python for a single record.
 
-It writes what `tf.train.Example.SerializeToString(deterministic=True)` and `tf.io.TFRecordWriter` write, to the byte,
-two orders of magnitude faster. So any engine's worker can call it.
+It writes what `tf.train.Example.SerializeToString(deterministic=True)` and `tf.io.TFRecordWriter` write, to the byte.
+So any engine's worker can call it.
 """
 
 from collections.abc import Mapping

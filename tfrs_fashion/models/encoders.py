@@ -1,7 +1,7 @@
 """Encoders of features: categories, numbers, words and vectors, and of them all, articles."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -9,12 +9,11 @@ import tensorflow as tf
 from tfrs_fashion.features.articles import ArticleTable
 from tfrs_fashion.features.text import HashedWords
 from tfrs_fashion.schema import PADDING_INDEX
+from tfrs_fashion.sections import CategoryEncoding
 
 _SCALE = 2.0
 # Differences of numbers up to here are finite.
 _LARGEST = 1e38
-
-CategoryEncoding = Literal["one_hot", "embedding"]
 
 
 class CategoryEncoder(tf.keras.layers.Layer):
@@ -128,7 +127,7 @@ class WordEncoder(tf.keras.layers.Layer):
 class NumberEncoder(tf.keras.layers.Layer):
     """Numeric features, each as its place among quantiles, and a flag where it is missing.
 
-    A number becomes one value for each bin: 1 below it, 0 above it, and its share of the way within. So any
+    A number becomes one value for each bin: 1 for bins below it, 0 for bins above it, its share of the way for its own. So any
     monotonous function, and any other by its slopes, is linear in the output.
 
     Args:

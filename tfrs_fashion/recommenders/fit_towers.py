@@ -16,7 +16,7 @@ from tfrs_fashion.features.inputs import (
 )
 from tfrs_fashion.features.text import hash_texts
 from tfrs_fashion.features.view import View
-from tfrs_fashion.models.encoders import ArticleEncoder, CategoryEncoding
+from tfrs_fashion.models.encoders import ArticleEncoder
 from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.losses import sampling_probability
 from tfrs_fashion.models.retrieval import TwoTowerModel
@@ -24,6 +24,7 @@ from tfrs_fashion.models.towers import CandidateTower
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import CandidateSet, TwoTower, make_history_layer, make_query_tower
 from tfrs_fashion.schema import FIRST_INDEX
+from tfrs_fashion.sections import CategoryEncoding
 
 _EDGE_SAMPLE = 20_000
 
@@ -176,8 +177,10 @@ def fit_two_tower(
     model.compile(optimizer=tf.keras.optimizers.Adam(schedule))
 
     def candidates(article_index: np.ndarray) -> CandidateSet:
-        embed = lambda rows: candidate_tower(rows, tf.constant(0))  # noqa: E731
-        return CandidateSet(_in_batches(embed, article_index, width=embedding_dim + 1), article_index)
+        embedding = _in_batches(
+            lambda rows: candidate_tower(rows, tf.constant(0)), article_index, width=embedding_dim + 1
+        )
+        return CandidateSet(embedding, article_index)
 
     def recommender(epochs: int = 0, curves: dict[str, list[float]] | None = None) -> TwoTower:
         everything = np.arange(size, dtype=np.int32)
@@ -224,8 +227,9 @@ def _sample_numbers(layer: tf.Module, table: HistoryTable, baskets: TrainingBask
     parts = []
     for rows in np.array_split(chosen, max(1, len(chosen) // 1024)):
         customer_index = tf.constant(baskets.row[rows] + FIRST_INDEX, tf.int32)
-        histories = table.between(customer_index, baskets.history_start[rows], baskets.start[rows])
-        features = layer(histories, tf.constant(baskets.time[rows]))
+        now = tf.constant(baskets.time[rows])
+        histories = table.between(customer_index, baskets.history_start[rows], baskets.start[rows], now)
+        features = layer(histories, now)
         parts.append(np.concatenate([histories.profile_numbers, features.numbers], axis=1))
     return np.concatenate(parts)
 

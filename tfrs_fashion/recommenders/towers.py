@@ -1,7 +1,7 @@
 """Two towers as a recommender: a query tower with an index over candidates."""
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import tensorflow as tf
@@ -13,8 +13,7 @@ from tfrs_fashion.index.exact import Exact
 from tfrs_fashion.index.scann import Scann
 from tfrs_fashion.models.towers import QueryTower
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
-
-IndexKind = Literal["exact", "scann", "new_arrivals"]
+from tfrs_fashion.sections import IndexKind
 
 
 class CandidateSet(NamedTuple):
