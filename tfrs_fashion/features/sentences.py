@@ -32,9 +32,10 @@ def _load_function(folder: Path) -> Callable[[tf.Tensor], Any]:
     if name is None:
         raise InputError(
             f"{folder}: this SavedModel has neither `__call__` nor the signature `serving_default`; "
-            f"found {list(loaded.signatures)}. Save it with one of them."
+            f"found {sorted(loaded.signatures)}. Save it with one of them."
         )
-    inputs = list(loaded.signatures[name].structured_input_signature[1])
+    # A SavedModel does not keep the order of its inputs.
+    inputs = sorted(loaded.signatures[name].structured_input_signature[1])
     if len(inputs) != 1:
         raise InputError(f"{folder}: the signature `{name}` takes {inputs}; expected one tensor of strings.")
     # By way of the loaded object, which owns the weights and would otherwise be gone.
