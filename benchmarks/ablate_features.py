@@ -1,15 +1,16 @@
 """What each kind of feature is worth: two towers with and without it, judged on the test window by paired bootstrap.
 
     python benchmarks/ablate_features.py pipelines/complete_journey.toml
-    python benchmarks/ablate_features.py pipelines/rent_the_runway.toml --set data.path=FOLDER
+    python benchmarks/ablate_features.py pipelines/rent_the_runway.toml --set data.path=FOLDER --windows 6
 
-Each variant chooses its epochs on the validation window, is fitted again on everything before the test window, and ranks
-every article in store for every customer of the test window, once. Finished variants are kept in `ablation/` of the run
-folder, so that a run that was stopped goes on; `--force` begins anew.
+Each variant chooses its epochs on the window before those that are judged, is fitted again on everything before each of
+them, and ranks every article in store for every customer of that window, once. `--windows` judges the last so many test
+windows, one after the other, and pools them: a customer who bought in several counts once, by the mean over these. Finished
+fits are kept in `ablation/` of the run folder, so that a run that was stopped goes on; `--force` begins anew.
 """
 
 import argparse
-import time
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from rich.console import Console
 
 import tfrs_fashion  # noqa: F401  (before TensorFlow)
 from tfrs_fashion.config import load_config
-from tfrs_fashion.data.split import targets
+from tfrs_fashion.data.split import Split, days_before, targets
 from tfrs_fashion.evaluation.compare import bootstrap_interval, paired_difference
 from tfrs_fashion.evaluation.metrics import customer_metrics
 from tfrs_fashion.fitting import fit_recommender, make_validator, rank_customers
@@ -47,25 +48,49 @@ VARIANTS: dict[str, list[str]] = {
 }
 
 
-def judge(pipeline: str, overrides: list[str], folder: Path, console: Console) -> pd.DataFrame:
-    """Returns the metrics of each customer of the test window."""
-    config = load_config(pipeline, overrides)
-    run = Run(config=config, folder=folder, console=console)
-    views = {name: run.view(name) for name in ("validation", "test")}
-    wanted = {name: targets(run.splits[name], run.tables.transactions).execute() for name in views}
-    validate = make_validator(views["validation"], wanted["validation"], k=K)
-    chosen = fit_recommender("two_tower", views["validation"], config, choice={}, validate=validate, console=console)
-    choice = {"epochs": chosen.epochs}
-    fitted = fit_recommender("two_tower", views["test"], config, choice=choice, console=console)
-    customers = np.unique(wanted["test"]["customer_index"].to_numpy(dtype=np.int32))
-    candidates = rank_customers(fitted, views["test"], customers, k=K)
-    has_history = np.diff(views["test"].timelines.row_splits) > 0
+def make_windows(run: Run, num_windows: int) -> list[Split]:
+    """Returns the window to choose on and the windows to judge, oldest first; the last one is the pipeline's own."""
+    test, days = run.splits["test"], run.config.split.test_days
+    starts = [days_before(test.as_of, days * number) for number in range(num_windows - 1, -1, -1)]
+    ends = [*starts[1:], None]
+    first = days_before(starts[0], run.config.split.validation_days)
+    return [
+        Split(name=f"{start:%Y-%m-%d}", kind="window", as_of=start, end=end)
+        for start, end in zip([first, *starts], [starts[0], *ends], strict=True)
+    ]
+
+
+def judge(run: Run, window: Split, epochs: int) -> pd.DataFrame:
+    """Fits on everything before a window; returns the metrics of each customer who bought in it."""
+    view, wanted = run.view(window.name), targets(window, run.tables.transactions).execute()
+    fitted = fit_recommender("two_tower", view, run.config, choice={"epochs": epochs}, console=run.console)
+    customers = np.unique(wanted["customer_index"].to_numpy(dtype=np.int32))
+    candidates = rank_customers(fitted, view, customers, k=K)
+    has_history = np.diff(view.timelines.row_splits) > 0
     known = np.zeros(customers.max() + 1, dtype=bool)
     known[2 : len(has_history) + 2] = has_history[: len(known) - 2]
-    metrics = customer_metrics(candidates, wanted["test"], k=K)[["map", "recall"]]
-    return metrics.assign(
-        has_history=known[metrics.index], epochs=chosen.epochs, validation=max(chosen.curves["val_map@12"])
-    )
+    metrics = customer_metrics(candidates, wanted, k=K)[["map", "recall"]]
+    return metrics.assign(has_history=known[metrics.index]).reset_index(names="customer_index")
+
+
+def judge_variant(run: Run, windows: list[Split], kept: Path, *, force: bool) -> pd.DataFrame:
+    """Chooses the epochs and judges each window, as far as that was not done before; returns all rows."""
+    choose_on, *judged = windows
+    choice = kept / f"chosen_on_{choose_on.name}.json"
+    if force or not choice.is_file():
+        view, wanted = run.view(choose_on.name), targets(choose_on, run.tables.transactions).execute()
+        validate = make_validator(view, wanted, k=K)
+        fitted = fit_recommender("two_tower", view, run.config, choice={}, validate=validate, console=run.console)
+        chosen = {"epochs": fitted.epochs, "validation": max(fitted.curves[f"val_map@{K}"])}
+        choice.write_text(json.dumps(chosen), encoding="utf-8")
+    chosen = json.loads(choice.read_text(encoding="utf-8"))
+    frames = []
+    for window in judged:
+        path = kept / f"{window.name}_{chosen['epochs']}_epochs.parquet"
+        if force or not path.is_file():
+            judge(run, window, chosen["epochs"]).to_parquet(path)
+        frames.append(pd.read_parquet(path).assign(window=window.name, **chosen))
+    return pd.concat(frames)
 
 
 def main() -> None:
@@ -74,22 +99,22 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--only", action="append", choices=list(VARIANTS), help="These variants alone.")
+    parser.add_argument("--windows", type=int, default=1, help="Test windows to judge and pool.")
     parser.add_argument("--force", action="store_true")
     arguments = parser.parse_args()
     console = Console(width=120)
     folder = arguments.run_dir or Path("runs") / Path(arguments.pipeline).stem
     Run(config=load_config(arguments.pipeline, arguments.overrides), folder=folder, console=console).prepare()
-    kept = folder / "ablation"
-    kept.mkdir(exist_ok=True)
     found: dict[str, pd.DataFrame] = {}
     for name in arguments.only or VARIANTS:
-        path = kept / f"{name.replace(' ', '_')}.parquet"
-        if arguments.force or not path.is_file():
-            console.rule(name)
-            start = time.monotonic()
-            metrics = judge(arguments.pipeline, [*arguments.overrides, *VARIANTS[name]], folder, console)
-            metrics.assign(seconds=time.monotonic() - start).to_parquet(path)
-        found[name] = pd.read_parquet(path)
+        kept = folder / "ablation" / name.replace(" ", "_")
+        kept.mkdir(parents=True, exist_ok=True)
+        console.rule(name)
+        config = load_config(arguments.pipeline, [*arguments.overrides, *VARIANTS[name]])
+        run = Run(config=config, folder=folder, console=console)
+        windows = make_windows(run, arguments.windows)
+        run.splits.update({window.name: window for window in windows})
+        found[name] = judge_variant(run, windows, kept, force=arguments.force)
     console.print(table(found))
 
 
@@ -99,19 +124,24 @@ def table(found: dict[str, pd.DataFrame]) -> str:
     head = [f"val map@{K}", f"map@{K} (95%)", f"recall@{K}", *(f"map@{K} against {name}" for name in references)]
     head += [f"map@{K} with history", "without"]
     lines = [f"| two towers | {' | '.join(head)} |", "| --- " * (len(head) + 1) + "|"]
-    for name, frame in found.items():
+    by_customer = {name: rows.groupby("customer_index")[["map", "recall"]].mean() for name, rows in found.items()}
+    for name, frame in by_customer.items():
         mean = bootstrap_interval(frame["map"])
-        cells = [f"{frame['validation'].iloc[0]:.4f}", f"{mean.value:.4f} ({mean.low:.4f} to {mean.high:.4f})"]
+        cells = [f"{found[name]['validation'].iloc[0]:.4f}", f"{mean.value:.4f} ({mean.low:.4f} to {mean.high:.4f})"]
         cells.append(f"{frame['recall'].mean():.4f}")
         for reference in references:
-            paired = paired_difference(frame["map"], found[reference]["map"])
+            paired = paired_difference(frame["map"], by_customer[reference]["map"])
             told = f"{paired.relative:+.1%} ({paired.relative_low:+.1%} to {paired.relative_high:+.1%})"
             cells.append("" if name == reference else told)
-        parts = frame.groupby("has_history")["map"].mean()
+        parts = found[name].groupby("has_history")["map"].mean()
         cells += [f"{parts.get(known, float('nan')):.4f}" for known in (True, False)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    counts = next(iter(found.values()))
-    return "\n".join([*lines, "", f"{len(counts):,} customers, {int(counts['has_history'].sum()):,} with a history."])
+    rows = next(iter(found.values()))
+    counts = (
+        f"{rows['customer_index'].nunique():,} customers in {rows['window'].nunique()} window(s) from "
+        f"{rows['window'].min()} on, who bought in {len(rows):,}, with a history in {int(rows['has_history'].sum()):,}."
+    )
+    return "\n".join([*lines, "", counts])
 
 
 if __name__ == "__main__":
