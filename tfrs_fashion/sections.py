@@ -9,6 +9,7 @@ RecommenderName = Literal["popularity_7d", "popularity_siblings", "repurchase", 
 NEW_ARRIVALS = ("popularity_siblings", "two_tower_new_arrivals")
 IndexKind = Literal["exact", "scann", "new_arrivals"]
 CategoryEncoding = Literal["one_hot", "embedding"]
+NumberEncoding = Literal["quantile", "log"]
 # Backbones of images, by the names of `tf.keras.applications`.
 Network = Literal["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet50"]
 
@@ -127,6 +128,8 @@ class TwoTowerConfig(Section):
         content_scale: Length that the embedding of an article's content starts with; its own has length 1.
         categorical_encoding: `one_hot` (a matrix over the joined one-hot vectors) or `embedding` (a narrow embedding of
             each feature, joined and projected).
+        number_encoding: Bins of a numeric feature: `quantile` (as many rows in each) or `log` (each as wide in the
+            logarithm, so that the few articles that sell most are told apart).
         num_bins: Bins of a numeric feature.
         hidden_dims: Widths of the layers of deep towers; none for shallow ones.
         min_baskets: Articles in fewer baskets have no embedding of their own, only content.
@@ -151,6 +154,7 @@ class TwoTowerConfig(Section):
     num_steps: int = Field(default=3, ge=0)
     content_scale: float = Field(default=0.1, ge=0)
     categorical_encoding: CategoryEncoding = "one_hot"
+    number_encoding: NumberEncoding = "quantile"
     num_bins: int = Field(default=16, ge=1)
     hidden_dims: tuple[int, ...] = ()
     min_baskets: int = Field(default=5, ge=1)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfrs_fashion.features.articles import ArticleTable
 from tfrs_fashion.features.text import HashedWords
 from tfrs_fashion.schema import PADDING_INDEX
-from tfrs_fashion.sections import CategoryEncoding
+from tfrs_fashion.sections import CategoryEncoding, NumberEncoding
 
 _SCALE = 2.0
 # Differences of numbers up to here are finite.
@@ -125,7 +125,7 @@ class WordEncoder(tf.keras.layers.Layer):
 
 
 class NumberEncoder(tf.keras.layers.Layer):
-    """Numeric features, each as its place among quantiles, and a flag where it is missing.
+    """Numeric features, each as its place among bins, and a flag where it is missing.
 
     A number becomes one value for each bin: 1 for bins below it, 0 for bins above it, its share of the way for its own. So any
     monotonous function, and any other by its slopes, is linear in the output.
@@ -133,16 +133,18 @@ class NumberEncoder(tf.keras.layers.Layer):
     Args:
         num_features: Numeric features.
         num_bins: Bins of each.
+        encoding: `quantile` bins hold equally many rows, `log` bins are equally wide in `sign(x) log(1 + |x|)`.
 
     Source: Gorishniy et al. 2022, On Embeddings for Numerical Features in Tabular Deep Learning, eq. 1.
     """
 
-    def __init__(self, num_features: int, num_bins: int) -> None:
+    def __init__(self, num_features: int, num_bins: int, encoding: NumberEncoding = "quantile") -> None:
         super().__init__(name="number_encoder")
+        self._encoding = encoding
         self._edges = self.add_weight("edges", [num_features, num_bins + 1], initializer="zeros", trainable=False)
 
     def fit(self, numbers: np.ndarray) -> None:
-        """Sets the bins to the quantiles of each feature; all at zero for a feature that is always missing.
+        """Sets the bins; all at zero for a feature that is always missing.
 
         Args:
             numbers: `[num_rows, num_features]` float, NaN where missing; rows that may be seen.
@@ -151,8 +153,12 @@ class NumberEncoder(tf.keras.layers.Layer):
         for feature in range(numbers.shape[1]):
             known = numbers[np.isfinite(numbers[:, feature]), feature]
             if len(known):
-                quantiles = np.quantile(known.astype(np.float64), np.linspace(0, 1, edges.shape[1]))
-                edges[feature] = np.clip(quantiles, -_LARGEST, _LARGEST)
+                if self._encoding == "log":
+                    known = np.sign(known) * np.log1p(np.abs(known))
+                    found = np.linspace(known.min(), known.max(), edges.shape[1])
+                else:
+                    found = np.quantile(known.astype(np.float64), np.linspace(0, 1, edges.shape[1]))
+                edges[feature] = np.clip(found, -_LARGEST, _LARGEST)
         self._edges.assign(edges)
 
     @property
@@ -164,6 +170,8 @@ class NumberEncoder(tf.keras.layers.Layer):
         """Encodes `[batch, num_features]` float32, NaN where missing, as `[batch, output_dim]` float32."""
         missing = tf.math.is_nan(numbers)
         filled = tf.where(missing, 0.0, numbers)[:, :, tf.newaxis]
+        if self._encoding == "log":
+            filled = tf.sign(filled) * tf.math.log1p(tf.abs(filled))
         width = self._edges[:, 1:] - self._edges[:, :-1]
         # Bins of no width, from values that many rows share, are steps.
         inside = tf.math.divide_no_nan(filled - self._edges[:, :-1], width)
@@ -203,6 +211,7 @@ class ArticleEncoder(tf.keras.layers.Layer):
         embedding_dim: Width.
         content_scale: Length that content starts with, relative to an own embedding.
         encoding: Of the categorical features.
+        number_encoding: Of the numbers.
         num_bins: Bins of a numeric feature.
         seed: Of the initial embeddings.
     """
@@ -217,6 +226,7 @@ class ArticleEncoder(tf.keras.layers.Layer):
         embedding_dim: int,
         content_scale: float,
         encoding: CategoryEncoding = "one_hot",
+        number_encoding: NumberEncoding = "quantile",
         num_bins: int = 16,
         seed: int,
     ) -> None:
@@ -237,7 +247,7 @@ class ArticleEncoder(tf.keras.layers.Layer):
         )
         numbers = table.number_matrix()
         self._numbers = tf.constant(numbers, tf.float32)
-        self._number_encoder = NumberEncoder(numbers.shape[1], num_bins)
+        self._number_encoder = NumberEncoder(numbers.shape[1], num_bins, number_encoding)
         self._number_encoder.fit(numbers[table.num_baskets > 0])
         self._vectors = tf.constant(table.vectors, tf.float32)
         width = self._number_encoder.output_dim + table.vectors.shape[1]
@@ -251,7 +261,7 @@ class ArticleEncoder(tf.keras.layers.Layer):
             else None
         )
         self._weeks = tf.constant(weeks, tf.float32)
-        self._week_encoder = NumberEncoder(weeks.shape[2], num_bins)
+        self._week_encoder = NumberEncoder(weeks.shape[2], num_bins, number_encoding)
         self._week_encoder.fit(_sample_rows(weeks, seed=seed))
 
     def _content(self, article_index: tf.Tensor) -> tf.Tensor:

@@ -18,6 +18,7 @@ class HistoryEncoder(tf.keras.layers.Layer):
         num_steps: Steps of that descent; 0 leaves the plain sum.
         base_time_scale: Which of the decayed counts the weights start from.
         power: Exponent of that count at the start.
+        gain: Length of the weighted sum at the start; 0 where nobody buys an article twice.
         hidden_dim: Width of the layer behind the weights.
         seed: Of the initial weights.
     """
@@ -29,6 +30,7 @@ class HistoryEncoder(tf.keras.layers.Layer):
         num_steps: int,
         base_time_scale: int,
         power: float = 1.5,
+        gain: float = 1.0,
         hidden_dim: int = 16,
         seed: int = 1,
     ) -> None:
@@ -40,6 +42,7 @@ class HistoryEncoder(tf.keras.layers.Layer):
         self._weight = tf.keras.layers.Dense(2, kernel_initializer=initial(stddev=0.1, seed=seed + 1))
         # The second sum, through a map that starts at zero, adds what goes with the history beside the history itself.
         self._related = tf.keras.layers.Dense(embedding_dim, kernel_initializer="zeros")
+        self._gain = self.add_weight("gain", [], initializer=tf.keras.initializers.Constant(gain))
         self._log_step = self.add_weight("log_step", [num_steps], initializer=tf.keras.initializers.Constant(-1.2))
         self._num_steps = num_steps
 
@@ -97,7 +100,7 @@ class HistoryEncoder(tf.keras.layers.Layer):
             error = (wanted - reached) * (wanted + 0.1)
             own += tf.exp(self._log_step[step]) * total(error[:, tf.newaxis] * embedding)
         related = self._related(_unit(total(weight[:, 1:] * embedding)))
-        return _unit(own) + related
+        return self._gain * _unit(own) + related
 
 
 def _unit(vectors: tf.Tensor) -> tf.Tensor:

@@ -17,6 +17,7 @@ from tfrs_fashion.models.encoders import (
     CategoryEncoding,
     EncodedArticles,
     NumberEncoder,
+    NumberEncoding,
 )
 from tfrs_fashion.models.history_encoder import HistoryEncoder
 from tfrs_fashion.schema import FIRST_INDEX
@@ -108,11 +109,13 @@ class QueryTower(tf.keras.Model):
         num_profile_numbers: Numeric profile features.
         history_sizes: Number of indices of each categorical history feature.
         num_history_numbers: Numeric history features.
+        number_encoding: See `NumberEncoder`.
         num_bins: Bins of a numeric feature.
         embedding_dim: Width before the bias.
         time_scales_days: Time constants of the decayed counts of bought articles.
         num_articles: Articles of a history that are read: those with the largest decayed count.
         num_steps: See `HistoryEncoder`.
+        history_gain: See `HistoryEncoder`.
         encoding: Of the categorical features.
         hidden_dims: Widths of a deep tower.
         seed: Of the initial weights.
@@ -127,11 +130,13 @@ class QueryTower(tf.keras.Model):
         num_profile_numbers: int,
         history_sizes: Sequence[int],
         num_history_numbers: int,
+        number_encoding: NumberEncoding,
         num_bins: int,
         embedding_dim: int,
         time_scales_days: Sequence[float],
         num_articles: int,
         num_steps: int,
+        history_gain: float,
         encoding: CategoryEncoding,
         hidden_dims: Sequence[int],
         seed: int,
@@ -141,7 +146,11 @@ class QueryTower(tf.keras.Model):
         self._num_articles = num_articles
         self._base_time_scale = len(self._time_scales_days) // 2
         self._history = HistoryEncoder(
-            embedding_dim=embedding_dim, num_steps=num_steps, base_time_scale=self._base_time_scale, seed=seed
+            embedding_dim=embedding_dim,
+            num_steps=num_steps,
+            base_time_scale=self._base_time_scale,
+            gain=history_gain,
+            seed=seed,
         )
         self._id_index = self.add_weight(
             "id_index", [num_customers + FIRST_INDEX], dtype=tf.int32, initializer="zeros", trainable=False
@@ -152,7 +161,7 @@ class QueryTower(tf.keras.Model):
         self._categories = CategoryEncoder(
             [*profile_sizes, *history_sizes], output_dim=embedding_dim, encoding=encoding, scale=0.0, seed=seed
         )
-        self._numbers = NumberEncoder(num_profile_numbers + num_history_numbers, num_bins)
+        self._numbers = NumberEncoder(num_profile_numbers + num_history_numbers, num_bins, number_encoding)
         self._from_numbers = tf.keras.layers.Dense(embedding_dim + 1, kernel_initializer="zeros")
         self._weigh = tf.keras.layers.Dense(2, kernel_initializer="zeros", use_bias=False)
         self._bias = self.add_weight("bias", [], initializer="ones")
