@@ -73,12 +73,12 @@ def embed_customers(towers: TwoTower, view: View, customers: np.ndarray, *, batc
     """
     table, cutoff = HistoryTable(view.timelines, view.profiles), tf.constant(view.now)
 
-    @tf.function(input_signature=(tf.TensorSpec([None], tf.int32),))
-    def embed(customer_index: tf.Tensor) -> tf.Tensor:
-        return towers.embed(table(customer_index), tf.gather(cutoff, customer_index))
+    # Not a tf.function: tracing it costs more than it saves on so few batches.
+    def embed(customer_index: np.ndarray) -> np.ndarray:
+        return towers.embed(table(tf.constant(customer_index)), tf.gather(cutoff, customer_index)).numpy()
 
     batches = [customers[start : start + batch_size] for start in range(0, len(customers), batch_size)]
-    return np.concatenate([embed(batch).numpy() for batch in batches])
+    return np.concatenate([embed(batch) for batch in batches])
 
 
 def make_validator(

@@ -12,7 +12,7 @@ from rich.console import Console
 from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.data.split import days_before
 from tfrs_fashion.evaluation.cluster_sections import ClusterSection, describe_articles, describe_customers
-from tfrs_fashion.evaluation.clusters import fit_clusters
+from tfrs_fashion.evaluation.clusters import MAX_FITTED, fit_clusters
 from tfrs_fashion.evaluation.compare import compare_recommenders
 from tfrs_fashion.evaluation.metrics import ArticleStatistics, customer_metrics
 from tfrs_fashion.evaluation.report import evaluate_recommender, write_report
@@ -110,7 +110,9 @@ def article_statistics(view: View, articles: ibis.Table, *, categorical: tuple[s
 def find_clusters(
     towers: TwoTower, view: View, judged: pd.DataFrame, *, config: PipelineConfig
 ) -> list[ClusterSection]:
-    """Clusters the articles in store, and the customers of the window who have a history, by the towers' embeddings.
+    """Clusters the articles in store, and customers of the window with a history, by the towers' embeddings.
+
+    Embedding all customers of a large window takes minutes, so at most `MAX_FITTED` are taken, by chance.
 
     Args:
         towers: Fitted from the view.
@@ -136,6 +138,8 @@ def find_clusters(
     has_history = np.flatnonzero(np.diff(view.timelines.row_splits)) + FIRST_INDEX
     customers = np.intersect1d(judged["customer_index"], has_history).astype(np.int32)
     if len(customers):
+        told["chosen_from"] = len(customers)
+        customers = np.sort(np.random.default_rng(config.seed).permutation(customers)[:MAX_FITTED])
         embedding = embed_customers(towers, view, customers, batch_size=config.recommend.batch_size)
         sections.append(describe_customers(fit_clusters(embedding[:, :-1], **settings), customers, **told))
     return sections

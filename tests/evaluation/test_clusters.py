@@ -59,7 +59,7 @@ def articles_of(tables: Tables, embedding: np.ndarray, *, num_clusters: int = 2,
 
 def customers_of(tables: Tables, embedding: np.ndarray, **changes: Any) -> ClusterSection:
     found = fit_clusters(embedding, num_clusters=2, seed=1)
-    settings: dict[str, Any] = {"roles": ROLES, "seed": 1, **changes}
+    settings: dict[str, Any] = {"roles": ROLES, "chosen_from": 50, "seed": 1, **changes}
     return describe_customers(found, index_of(tables, "customer"), tables, **settings)
 
 
@@ -180,6 +180,9 @@ def test_customers_are_named_and_counted() -> None:
     assert old.figures["age_mean"] == 60
     assert "mean age 20 (known of 29)" in young.facts
     assert "mean age 60" in old.facts
+    assert "chosen by chance" not in section.figure.caption
+    section = customers_of(make_shop(), make_groups(), chosen_from=60)
+    assert "history before it, chosen by chance from 60." in section.figure.caption
     assert young.traits["category"] == (Trait("category", "Trousers", 60, 1.0, pytest.approx(100 / 60)),)
 
 

@@ -234,6 +234,7 @@ def describe_customers(
     tables: Tables,
     *,
     roles: Mapping[str, str],
+    chosen_from: int,
     seed: int,
 ) -> ClusterSection:
     """Describes clusters of customers.
@@ -243,6 +244,7 @@ def describe_customers(
         customer_index: `[num_rows]` the customer of each row, all of them different.
         tables: Indexed tables with the visible transactions alone.
         roles: The column of articles that plays each role; empty where none does.
+        chosen_from: Customers of whom these were chosen by chance.
         seed: Of the points that are drawn.
     """
     roles = _known_roles(tables, roles)
@@ -281,8 +283,9 @@ def describe_customers(
             facts.append(f"mean age {ages.mean():.0f}{of}")
         made.append(Cluster(number, len(members), figures, tuple(facts), traits.get(number, {})))
     notes = _notes(clusters, traits, roles, of="the lines bought by customers", seed=seed)
-    figure = _draw(
-        clusters, noun="customer", rows_words=" who bought in the window and had a history before it", seed=seed
-    )
+    rows_words = " who bought in the window and had a history before it"
+    if chosen_from > len(rows):
+        rows_words += f", chosen by chance from {chosen_from:,}"
+    figure = _draw(clusters, noun="customer", rows_words=rows_words, seed=seed)
     assigned = rows[["customer_id", "cluster"]]
     return ClusterSection("customer_clusters", "Clusters of customers", tuple(made), figure, tuple(notes), assigned)
