@@ -91,6 +91,7 @@ def test_all_mistakes_are_told_at_once(pipeline: Path) -> None:
         ("features.images.image_size=31", 31),
         ("features.images.network=vgg", "vgg"),
         ("evaluation.num_new_arrivals=0", 0),
+        ("evaluation.num_clusters=-1", -1),
         ("index.leaves_to_search_share=1.1", 1.1),
         ("evaluation.bootstrap_samples=9", 9),
         ("als.alpha=0", 0),

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import beats_popularity_for_strangers, rank_customers
+from tfrs_fashion.fitting import beats_popularity_for_strangers, embed_customers, rank_customers
 from tfrs_fashion.recommenders.recommender import Recommendations, with_source
 from tfrs_fashion.schema import FIRST_INDEX
 
@@ -63,3 +63,19 @@ def test_ranks_begin_at_one_and_unknown_customers_are_strangers(view: View, unpo
     customers = np.array([FIRST_INDEX, 10**6], np.int32)
     found = rank_customers(Same(unpopular), view, customers, k=3)
     assert found.to_numpy().tolist() == [[FIRST_INDEX, unpopular, 1], [10**6, unpopular, 1]]
+
+
+class Counting:
+    """Embeds a history as its number of events and the cutoff."""
+
+    def embed(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.stack([histories.article_index.row_lengths(), now], axis=1), tf.float32)
+
+
+@pytest.mark.parametrize("batch_size", [7, 256])
+def test_customers_are_embedded_at_their_cutoffs_whatever_the_batch(view: View, batch_size: int) -> None:
+    lengths = np.diff(view.timelines.row_splits)
+    customers = np.flatnonzero(lengths)[::-1].astype(np.int32) + FIRST_INDEX
+    found = embed_customers(Counting(), view, customers, batch_size=batch_size)  # type: ignore[arg-type]
+    expected = np.stack([lengths[customers - FIRST_INDEX], view.now[customers]], axis=1).astype(np.float32)
+    np.testing.assert_array_equal(found, expected)

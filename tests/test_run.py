@@ -19,7 +19,7 @@ from tfrs_fashion.data.sources import load_source
 from tfrs_fashion.evaluation.report import load_metrics
 from tfrs_fashion.fitting import fit_recommender
 from tfrs_fashion.run import Run
-from tfrs_fashion.schema import InputError, Tables
+from tfrs_fashion.schema import FIRST_INDEX, InputError, Tables
 from tfrs_fashion.sections import NEW_ARRIVALS
 from tfrs_fashion.serving.export import artifact_hash
 
@@ -66,6 +66,35 @@ def test_metrics_are_in_the_agreed_layout(tiny_run: Run) -> None:
         > metrics["recommenders"]["popularity_7d"]["map@12"]["value"]
     )
     assert (tiny_run.folder / "report" / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_report_describes_clusters_of_what_the_towers_knew(tiny_run: Run) -> None:
+    folder, view = tiny_run.folder / "report", tiny_run.view("test")
+    told = load_metrics(folder)["clusters"]
+    assert {path.stem for path in (folder / "figures").iterdir()} == set(told)
+    articles = pd.read_csv(folder / "article_clusters.csv", dtype={"article_id": str})
+    in_store = view.articles.article_id[view.articles.in_store - FIRST_INDEX]
+    assert set(articles["article_id"]) == set(in_store)
+    customers = pd.read_csv(folder / "customer_clusters.csv", dtype={"customer_id": str})
+    judged = set(tiny_run._targets("test")["customer_index"]) & set(view.transactions.customer_index.execute())
+    ids = tiny_run.tables.customers.order_by("customer_index").customer_id.execute()
+    assert set(customers["customer_id"]) == set(ids[np.array(sorted(judged)) - FIRST_INDEX])
+    for name, assigned in (("article_clusters", articles), ("customer_clusters", customers)):
+        sizes = assigned["cluster"].value_counts().sort_index()
+        assert [cluster["size"] for cluster in told[name]] == sizes.tolist() == sorted(sizes, reverse=True)
+    # In-store articles were all sold since.
+    assert sum(cluster["figures"]["share_of_sales"] for cluster in told["article_clusters"]) == pytest.approx(1)
+    assert "Clusters of customers" in (folder / "report.html").read_text()
+
+
+def test_without_towers_or_wish_there_are_no_clusters(
+    small_run: Run, tiny_run: Run, tiny_settings: tuple[str, ...]
+) -> None:
+    assert "clusters" not in load_metrics(small_run.folder / "report")
+    assert not (small_run.folder / "report" / "figures").exists()
+    assert "Clusters" not in (small_run.folder / "report" / "report.html").read_text()
+    assert tiny_run._has_clusters
+    assert not again(tiny_run, *tiny_settings, "evaluation.num_clusters=0")._has_clusters
 
 
 def test_new_arrivals_are_judged_and_not_compared_with_what_is_sold(tiny_run: Run) -> None:

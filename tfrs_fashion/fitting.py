@@ -59,6 +59,28 @@ def rank_customers(
     return candidates[candidates["article_index"] > PADDING_INDEX]
 
 
+def embed_customers(towers: TwoTower, view: View, customers: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
+    """Embeds customers at their cutoffs.
+
+    Args:
+        towers: Fitted from the view.
+        view: What they were fitted from.
+        customers: `[num_customers]` int32 indices of customers that the view knows, at least one.
+        batch_size: Customers embedded together.
+
+    Returns:
+        `[num_customers, embedding_dim + 1]` float32.
+    """
+    table, cutoff = HistoryTable(view.timelines, view.profiles), tf.constant(view.now)
+
+    # Not a tf.function: tracing it costs more than it saves on so few batches.
+    def embed(customer_index: np.ndarray) -> np.ndarray:
+        return towers.embed(table(tf.constant(customer_index)), tf.gather(cutoff, customer_index)).numpy()
+
+    batches = [customers[start : start + batch_size] for start in range(0, len(customers), batch_size)]
+    return np.concatenate([embed(batch) for batch in batches])
+
+
 def make_validator(
     view: View, targets: pd.DataFrame, *, k: int, batch_size: int = 256
 ) -> Callable[[Recommender], dict[str, float]]:

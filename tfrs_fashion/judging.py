@@ -10,11 +10,16 @@ import pandas as pd
 from rich.console import Console
 
 from tfrs_fashion.config import PipelineConfig
+from tfrs_fashion.data.split import days_before
+from tfrs_fashion.evaluation.cluster_sections import ClusterSection, describe_articles, describe_customers
+from tfrs_fashion.evaluation.clusters import MAX_FITTED, fit_clusters
 from tfrs_fashion.evaluation.compare import compare_recommenders
 from tfrs_fashion.evaluation.metrics import ArticleStatistics, customer_metrics
 from tfrs_fashion.evaluation.report import evaluate_recommender, write_report
 from tfrs_fashion.features.articles import content_embedding, sales_by_article
 from tfrs_fashion.features.view import View
+from tfrs_fashion.fitting import embed_customers
+from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import FIRST_INDEX, RowCount, Tables, check_candidates
 from tfrs_fashion.sections import NEW_ARRIVALS
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, to_candidates
@@ -102,6 +107,44 @@ def article_statistics(view: View, articles: ibis.Table, *, categorical: tuple[s
     )
 
 
+def find_clusters(
+    towers: TwoTower, view: View, judged: pd.DataFrame, *, config: PipelineConfig
+) -> list[ClusterSection]:
+    """Clusters the articles in store, and customers of the window with a history, by the towers' embeddings.
+
+    Embedding all customers of a large window takes minutes, so at most `MAX_FITTED` are taken, by chance.
+
+    Args:
+        towers: Fitted from the view.
+        view: What they were fitted from.
+        judged: The targets; only whose they are is read.
+        config: The pipeline.
+
+    Returns:
+        A section of the report on articles and one on customers, without those of which there are none.
+    """
+    settings = {"num_clusters": config.evaluation.num_clusters, "seed": config.seed}
+    told: dict[str, Any] = {
+        "tables": view.tables,
+        "roles": {role: getattr(config.features.roles, role) for role in ("category", "section", "colour")},
+        "seed": config.seed,
+    }
+    sections, articles = [], towers.in_store
+    # The last column is the bias.
+    if len(articles.article_index):
+        since = days_before(view.split.as_of, config.split.in_store_days)
+        found = fit_clusters(articles.embedding[:, :-1], **settings)
+        sections.append(describe_articles(found, articles.article_index, since=since, **told))
+    has_history = np.flatnonzero(np.diff(view.timelines.row_splits)) + FIRST_INDEX
+    customers = np.intersect1d(judged["customer_index"], has_history).astype(np.int32)
+    if len(customers):
+        told["chosen_from"] = len(customers)
+        customers = np.sort(np.random.default_rng(config.seed).permutation(customers)[:MAX_FITTED])
+        embedding = embed_customers(towers, view, customers, batch_size=config.recommend.batch_size)
+        sections.append(describe_customers(fit_clusters(embedding[:, :-1], **settings), customers, **told))
+    return sections
+
+
 def _notes(config: PipelineConfig, judged: pd.DataFrame, bought: pd.DataFrame) -> list[str]:
     unsold = int((~judged["article_index"].isin(bought["article_index"].unique())).sum())
     notes = [
@@ -140,8 +183,9 @@ def write_judgement(
     split: dict[str, Any],
     counts: Sequence[RowCount],
     curves: dict[str, Any],
+    towers: TwoTower | None = None,
 ) -> None:
-    """Writes `metrics.json` and `report.html` over the candidates of all artifacts.
+    """Writes the report over the candidates of all artifacts; see `evaluation.report.write_report`.
 
     Args:
         folder: Where to write.
@@ -155,6 +199,7 @@ def write_judgement(
         split: The dates, for the report.
         counts: What was dropped, changed or missing, by rule.
         curves: Training curves of each model.
+        towers: Whose embeddings are clustered; None leaves clusters out.
     """
     evaluation = config.evaluation
     statistics = article_statistics(view, tables.articles, categorical=config.features.categorical)
@@ -196,4 +241,5 @@ def write_judgement(
         counts=counts,
         notes=_notes(config, judged, bought),
         training_curves=curves,
+        clusters=() if towers is None else find_clusters(towers, view, judged, config=config),
     )

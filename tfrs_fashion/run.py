@@ -155,6 +155,10 @@ class Run(Preparation):
 
     # evaluate
 
+    @property
+    def _has_clusters(self) -> bool:
+        return self.config.evaluation.num_clusters > 0 and "two_tower" in self.config.recommenders
+
     def evaluate(self, *, force: bool = False) -> None:
         """Writes `candidates/<name>/`, the answers of the artifacts, and `report/`."""
         self.export()
@@ -179,6 +183,7 @@ class Run(Preparation):
             for name, place in places.items():
                 self._stage(place, answered[name], partial(ask, self._artifact(name)), force=force)
             chosen = {name: self._chosen(name) for name in config.recommenders}
+            towers = TwoTower.load(self._model("two_tower")) if self._has_clusters else None
             write = partial(
                 write_judgement,
                 config=config,
@@ -197,6 +202,7 @@ class Run(Preparation):
                 },
                 counts=self.counts,
                 curves={name: found["curves"] for name, found in chosen.items() if "curves" in found},
+                towers=towers,
             )
             self._stage(report, wanted, write, force=True)
         metrics = load_metrics(report)

@@ -221,12 +221,14 @@ class EvaluationConfig(Section):
         num_candidates: Length of the candidate list that `recall@num_candidates` judges.
         num_new_arrivals: Length of the list on which articles never sold before are judged.
         bootstrap_samples: Resamples behind each 95% interval.
+        num_clusters: Clusters of articles and of customers that the report describes, at most; 0 leaves them out.
     """
 
     k: int = Field(default=12, ge=1)
     num_candidates: int = Field(default=200, ge=1)
     num_new_arrivals: int = Field(default=100, ge=1)
     bootstrap_samples: int = Field(default=1000, ge=10)
+    num_clusters: int = Field(default=8, ge=0, le=100)
 
 
 class RecommendConfig(Section):

@@ -3,6 +3,7 @@
 Figures are 5.6 inches wide with text of 10 points: readable on a phone, where a page shows them at two thirds.
 """
 
+import base64
 import functools
 import textwrap
 import unicodedata
@@ -33,6 +34,17 @@ LINE_STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#222222", "linestyle": ":", "linewidth": 1.8, "marker": "^"},
     {"color": "#8a8a8a", "linestyle": "-.", "linewidth": 1.8, "marker": "D"},
     {"color": "#3d7ab0", "linestyle": (0, (6, 1, 1, 1, 1, 1)), "linewidth": 1.8, "marker": "v"},
+)
+# Points of a map: marker, face and edge.
+MAP_STYLES = (
+    ("o", DARK, DARK),
+    ("^", LIGHT, GREY),
+    ("s", "white", "#111111"),
+    ("x", MIDDLE, MIDDLE),
+    ("o", "#c8c8c8", "#8a8a8a"),
+    ("v", "#111111", "#111111"),
+    ("D", LIGHT, DARK),
+    ("+", GREY, GREY),
 )
 STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
@@ -127,11 +139,12 @@ def make_panels(
     return axes
 
 
-def write_png(axes: Axes, path: Path) -> None:
-    """Writes the figure that a panel belongs to."""
+def write_png(axes: Axes, path: Path) -> str:
+    """Writes the figure that a panel belongs to, and returns it as an address that a page can hold."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def bars_height(num_labels: int, num_series: int = 1) -> float:
@@ -360,3 +373,25 @@ def draw_curve(
     axes.set_ylabel(y_unit)
     for which in ("x", "y"):
         scale_axis(axes, which, is_share=True)
+
+
+def draw_map(axes: Axes, place: np.ndarray, cluster: np.ndarray, *, x_unit: str, y_unit: str) -> None:
+    """Draws points by cluster, told apart by marker and lightness, with each cluster's number at its median.
+
+    Args:
+        axes: The panel.
+        place: `[num_points, 2]`.
+        cluster: `[num_points]`, from 1.
+        x_unit: What the horizontal axis counts.
+        y_unit: What the vertical axis counts.
+    """
+    for number in np.unique(cluster):
+        found, (marker, face, edge) = place[cluster == number], MAP_STYLES[(number - 1) % len(MAP_STYLES)]
+        style: dict[str, Any] = {"marker": marker, "markerfacecolor": face, "markeredgecolor": edge}
+        axes.plot(*found.T, linestyle="", markersize=3.4, markeredgewidth=0.6, alpha=0.8, **style)
+    for number in np.unique(cluster):
+        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "#222222", "linewidth": 0.8}
+        middle = np.median(place[cluster == number], axis=0)
+        axes.annotate(str(number), middle, ha="center", va="center", fontsize=10, fontweight="bold", bbox=box, zorder=5)
+    axes.set_xlabel(x_unit)
+    axes.set_ylabel(y_unit)

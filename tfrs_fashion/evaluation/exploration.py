@@ -3,7 +3,6 @@
 `figures.json` is for programs, `exploration.html` for people: one file with no script and nothing to download.
 """
 
-import base64
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -166,9 +165,7 @@ def write_exploration(
         drawn = _draw_figures(basis, roles)
         sources = {}
         for figure in (found for found_here in drawn.values() for found in found_here if isinstance(found, Figure)):
-            path = folder / "figures" / f"{figure.name}.png"
-            write_png(figure.axes, path)
-            sources[figure.name] = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+            sources[figure.name] = write_png(figure.axes, folder / "figures" / f"{figure.name}.png")
     figures = {part: [found for found in here if isinstance(found, Figure)] for part, here in drawn.items()}
     left_out = [found for here in drawn.values() for found in here if isinstance(found, LeftOut)]
     counts = [asdict(count) for count in tables.counts]

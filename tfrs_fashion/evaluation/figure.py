@@ -1,4 +1,4 @@
-"""A figure of `explore`: a drawing, the numbers in it, and what they say; or the reason why it is left out."""
+"""A figure of `explore` or of the report: a drawing, the numbers in it, and what they say; or the reason why it is left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -11,14 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import rich.box
 from rich.markup import escape
 from rich.table import Table
 
+from tfrs_fashion.evaluation.cluster_sections import ClusterSection
 from tfrs_fashion.evaluation.compare import Comparison, bootstrap_interval
 from tfrs_fashion.evaluation.document import render, to_json_types, write_json, write_text
+from tfrs_fashion.evaluation.drawing import STYLE, format_share, shorten, write_png
 from tfrs_fashion.evaluation.metrics import (
     CUSTOMER_METRICS,
     ArticleStatistics,
@@ -223,7 +226,26 @@ def _curves(training_curves: Mapping[str, Mapping[str, Sequence[float]]]) -> lis
     return curves
 
 
-def _render(document: dict[str, Any], comparisons: Sequence[Comparison], curves: list[dict[str, Any]]) -> str:
+def _list_clusters(section: ClusterSection) -> list[dict[str, Any]]:
+    kept = ("number", "size", "figures", "traits", "examples")
+    return [{name: found for name, found in asdict(cluster).items() if name in kept} for cluster in section.clusters]
+
+
+def _write_section(section: ClusterSection, folder: Path) -> str:
+    """Writes which cluster each row belongs to, and the map; returns the map as an address that a page can hold."""
+    (folder / "figures").mkdir(exist_ok=True)
+    section.assigned.to_csv(folder / f"{section.name}.csv", index=False)
+    with matplotlib.rc_context(STYLE):
+        return write_png(section.figure.axes, folder / "figures" / f"{section.name}.png")
+
+
+def _render(
+    document: dict[str, Any],
+    comparisons: Sequence[Comparison],
+    curves: list[dict[str, Any]],
+    clusters: Sequence[ClusterSection],
+    sources: Mapping[str, str],
+) -> str:
     recommenders = document["recommenders"]
     names = sorted({metric for figures in recommenders.values() for metric in figures}, key=_metric_order)
     parsed = {metric: METRIC_NAME.fullmatch(metric) for metric in names}
@@ -248,6 +270,10 @@ def _render(document: dict[str, Any], comparisons: Sequence[Comparison], curves:
         dots=_dots(recommenders, headline),
         sentences=[comparison.sentence for comparison in comparisons],
         curves=curves,
+        clusters=clusters,
+        sources=sources,
+        shorten=shorten,
+        format_share=format_share,
         meanings={name: meaning for name, meaning in MEANINGS.items() if name in used},
     )
 
@@ -263,8 +289,9 @@ def write_report(
     counts: Iterable[RowCount | tuple[str, str, int]] = (),
     notes: Sequence[str] = (),
     training_curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    clusters: Sequence[ClusterSection] = (),
 ) -> tuple[Path, Path]:
-    """Writes `metrics.json` and `report.html`.
+    """Writes `metrics.json` and `report.html`, and for each section on clusters `<name>.csv` and `figures/<name>.png`.
 
     Args:
         folder: Where to; made if it does not exist.
@@ -276,6 +303,7 @@ def write_report(
         counts: (table, rule, rows): what was dropped or changed on the way.
         notes: What a reader has to know, one sentence each.
         training_curves: For each model, the values of each series by epoch.
+        clusters: Of articles, of customers.
 
     Returns:
         The paths of `metrics.json` and of `report.html`.
@@ -289,10 +317,12 @@ def write_report(
             "recommenders": recommenders,
             "differences": [{**asdict(found), "sentence": found.sentence} for found in comparisons],
             "data": {"counts": rows, "notes": list(notes)},
+            **({"clusters": {section.name: _list_clusters(section) for section in clusters}} if clusters else {}),
         }
     )
-    html = _render(document, comparisons, _curves(training_curves or {}))
     folder.mkdir(parents=True, exist_ok=True)
+    sources = {section.name: _write_section(section, folder) for section in clusters}
+    html = _render(document, comparisons, _curves(training_curves or {}), clusters, sources)
     metrics_path, html_path = folder / "metrics.json", folder / "report.html"
     write_json(metrics_path, document)
     write_text(html_path, html)

@@ -77,8 +77,8 @@ class TwoTower(tf.Module):
         self._history_features = history_features
         self._article_embedding = tf.Variable(article_embedding, trainable=False, dtype=tf.float32)
         self._article_weight = tf.Variable(article_weight, trainable=False, dtype=tf.float32)
-        self._in_store = in_store
-        self._never_sold = never_sold
+        self.in_store = in_store
+        self.never_sold = never_sold
         self._index: Exact | Scann = Exact(*in_store)
 
     def with_index(self, kind: IndexKind, *, name: str, **settings: Any) -> Self:
@@ -88,8 +88,8 @@ class TwoTower(tf.Module):
             self._history_features,
             self._article_embedding.numpy(),
             self._article_weight.numpy(),
-            in_store=self._in_store,
-            never_sold=self._never_sold,
+            in_store=self.in_store,
+            never_sold=self.never_sold,
             settings=self._settings,
             name=name,
         )
@@ -97,9 +97,9 @@ class TwoTower(tf.Module):
             case "exact":
                 pass
             case "scann":
-                other._index = Scann(*self._in_store, **settings)
+                other._index = Scann(*self.in_store, **settings)
             case "new_arrivals":
-                other._index = Exact(*self._never_sold)
+                other._index = Exact(*self.never_sold)
                 # Nothing else knows new arrivals, so there is nobody to leave strangers to.
                 other.needs_history = False
         return other
@@ -124,7 +124,7 @@ class TwoTower(tf.Module):
         arrays["article_embedding"] = self._article_embedding.numpy()
         arrays["article_weight"] = self._article_weight.numpy()
         for name in ("in_store", "never_sold"):
-            found = getattr(self, f"_{name}")
+            found = getattr(self, name)
             arrays |= {f"{name}_embedding": found.embedding, f"{name}_index": found.article_index}
         lookups = self._history_features.lookups if isinstance(self._history_features, HistoryFeatureLayer) else None
         described = None
