@@ -1,5 +1,6 @@
 """Fitting by name: which function fits, loads and indexes each recommender that a pipeline names."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,8 @@ def fit_recommender(
                 **config.als.model_dump(),
             )
         case "two_tower":
+            # Models hold themselves in cycles: what an earlier fit has left behind makes room for this one.
+            gc.collect()
             return fit_two_tower(
                 view,
                 num_text_buckets=config.features.num_text_buckets,

@@ -56,7 +56,8 @@ class Preparation:
 
     @cached_property
     def _connection(self) -> ibis.BaseBackend:
-        return ibis.duckdb.connect()
+        # Its threads give back what a query needed; without them the largest query's memory stays taken.
+        return ibis.duckdb.connect(allocator_background_threads=True)
 
     @cached_property
     def _timelines(self) -> Timelines:
@@ -92,6 +93,10 @@ class Preparation:
                 in_store_days=self.config.split.in_store_days,
             )
         return self._views[split]
+
+    def forget(self, split: str) -> None:
+        """Drops a view that is needed no longer; asked for again, it is made again."""
+        self._views.pop(split, None)
 
     def _targets(self, split: str) -> pd.DataFrame:
         return targets(self.splits[split], self.tables.transactions).execute()

@@ -87,6 +87,7 @@ class Run(Preparation):
         choice: dict[str, Any] = {"epochs": chosen.epochs}
         if (better := beats_popularity_for_strangers(chosen, view, wanted, k=k)) is not None:
             choice["answers_strangers"] = better
+        self.forget("validation")
         return {"choice": choice, "curves": chosen.curves}
 
     def _chosen(self, name: str) -> dict[str, Any]:
@@ -219,6 +220,7 @@ class Run(Preparation):
     def release(self, *, force: bool = False) -> None:
         """Fits on all data with the chosen settings, and writes the next version of every artifact."""
         self.train()
+        self.forget("test")
         fitted: dict[str, Recommender] = {}
 
         def fit(name: RecommenderName) -> Recommender:

@@ -1,8 +1,10 @@
 """One contract for every recommender that a pipeline can name."""
 
 import datetime
+import gc
 import importlib.util
 import typing
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 import tensorflow as tf
 
 from tfrs_fashion.config import PipelineConfig
+from tfrs_fashion.features.article_weeks import ArticleWeeks
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.view import View, make_view
@@ -400,6 +403,23 @@ def test_towers_learn_where_little_is_given(view: View, customers: np.ndarray, s
     found = ask(fit_two_tower(view, **{**FEW, **settings}), view, customers, k=12)
     assert np.isfinite(found.score).all()
     assert (found.article_index >= FIRST_INDEX).all()
+
+
+def test_towers_keep_one_copy_of_the_weeks_while_they_learn(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_weeks, arrays = View.read_weeks, []
+
+    def read_and_watch(view: View, num_weeks: int) -> ArticleWeeks:
+        weeks = read_weeks(view, num_weeks)
+        arrays.append(weakref.ref(weeks.values))
+        return weeks
+
+    def check(_recommender: Recommender) -> dict[str, float]:
+        gc.collect()
+        assert [array() for array in arrays] == [None]
+        return {"val_map@12": 0.0}
+
+    monkeypatch.setattr(View, "read_weeks", read_and_watch)
+    assert fit_two_tower(view, **FEW, validate=check).epochs == 1
 
 
 def test_towers_that_leave_strangers_to_popularity_say_so(view: View, tmp_path: Path) -> None:

@@ -6,10 +6,14 @@ later than itself: an example of March sees March.
 """
 
 import datetime
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import ibis
 import numpy as np
+import pyarrow.dataset
+import pyarrow.parquet
 from ibis import _
 
 from tfrs_fashion.data.split import days_before, epoch_seconds, seconds_since_1970
@@ -152,26 +156,39 @@ def _add_mean_age(weeks: ibis.Table, visible: ibis.Table, ages: ibis.Table) -> i
 
 
 def _add_up(grid: ibis.Table, sums: ibis.Table) -> ibis.Table:
-    """Joins the sums of each week to a grid without gaps, and adds up what was visible at each instant."""
-    names = [name for name in sums.columns if name not in {"article_index", "week"}]
-    joined = grid.left_join(sums, ["article_index", "week"]).drop("article_index_right", "week_right")
+    """Adds up what was visible at each instant of a grid of `article_index, week` without gaps.
+
+    Most articles sell in few weeks: the sums are added up over these alone, and each instant looks up the latest of them.
+    The grid itself is sorted with few columns, since it is much larger.
+    """
     order = {"group_by": "article_index", "order_by": ibis.desc("week")}
     so_far = ibis.cumulative_window(**order)
     # In float64, which holds these counts exactly: DuckDB would add integers up in 128 bits.
     added = {
-        name: joined[name].cast("float64").sum().over(so_far).fill_null(0.0)
-        for name in names
-        if not name.endswith("_second")
+        name: sums[name].cast("float64").sum().over(so_far)
+        for name in sums.columns
+        if name not in {"article_index", "week", "first_second", "last_second"}
     }
-    sales = joined.sales.cast("float64").fill_null(0.0)
-    return joined.mutate(
+    seen = sums.select(
+        "article_index",
+        sold_week=sums.week,
+        first_second=sums.first_second.min().over(so_far),
+        last_second=sums.last_second.max().over(so_far),
         **added,
-        first_second=joined.first_second.min().over(so_far),
-        last_second=joined.last_second.max().over(so_far),
+    )
+    joined = grid.left_join(sums.select("article_index", "week", "sales"), ["article_index", "week"])
+    joined = joined.drop("article_index_right")
+    sales = joined.sales.cast("float64").fill_null(0.0)
+    windowed = joined.select(
+        "article_index",
+        "week",
+        sold_week=joined.week_right.min().over(so_far),
         sales_1w=sales,
         sales_4w=sales.sum().over(ibis.window(preceding=3, following=0, **order)),
         sales_13w=sales.sum().over(ibis.window(preceding=_LONGEST - 1, following=0, **order)),
     )
+    found = windowed.left_join(seen, ["article_index", "sold_week"]).drop("article_index_right", "sold_week_right")
+    return found.mutate(**{name: found[name].fill_null(0.0) for name in added})
 
 
 def _sum_categories(grid: ibis.Table) -> ibis.Table:
@@ -256,8 +273,9 @@ def make_article_weeks(
         category=(_[category].cast("string") if category else ibis.null("string")).fill_null(""),
         product=(_.product_code if "product_code" in articles.columns else ibis.null("string")).fill_null(""),
     )
-    grid = _add_up(listed.cross_join(weeks), sums)
-    grid = grid.filter((_.week < num_weeks) & (_.known_second.isnull() | (_.known_second < _.instant)))
+    grid = _add_up(listed.select("article_index").cross_join(weeks.select("week")), sums).filter(_.week < num_weeks)
+    grid = grid.inner_join(weeks, "week").inner_join(listed, "article_index")
+    grid = grid.filter(_.known_second.isnull() | (_.known_second < _.instant))
     grid = grid.select(
         "article_index",
         "week",
@@ -358,10 +376,14 @@ def read_article_weeks(
         week_days: Days of a week, as given to `make_article_weeks`.
     """
     names = tuple(FEATURES)
-    values = np.full((num_weeks + 1, num_articles + FIRST_INDEX, len(names)), np.nan, dtype=np.float32)
     kept = table.filter((_.week < num_weeks) & (_.article_index < num_articles + FIRST_INDEX))
-    rows = kept.to_pyarrow()
-    week, article = rows["week"].to_numpy(), rows["article_index"].to_numpy()
-    for number, name in enumerate(names):
-        values[week, article, number] = rows[name].to_numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        # Through a file (of Spark, several), so that the engine's memory is free again when the array takes its own.
+        path = Path(folder) / "article_weeks.parquet"
+        kept.to_parquet(path)
+        values = np.full((num_weeks + 1, num_articles + FIRST_INDEX, len(names)), np.nan, dtype=np.float32)
+        for file in pyarrow.dataset.dataset(path).files:
+            for rows in pyarrow.parquet.ParquetFile(file).iter_batches():
+                columns = [rows[name].to_numpy(zero_copy_only=False) for name in names]
+                values[rows["week"].to_numpy(), rows["article_index"].to_numpy()] = np.stack(columns, axis=1)
     return ArticleWeeks(values, names, seconds_since_1970(as_of), week_days)

@@ -128,6 +128,9 @@ def fit_two_tower(
         num_bins=num_bins,
         seed=seed,
     )
+    num_weeks = len(weeks.values)
+    # The encoder has a copy of its own: two of them would be the largest things in memory throughout the fit.
+    del weeks
     num_customer_baskets = np.bincount(baskets.row + FIRST_INDEX, minlength=timelines.num_customers + FIRST_INDEX)
     own_row = _number_rows(num_customer_baskets >= min_customer_baskets)
     settings = {
@@ -154,7 +157,7 @@ def fit_two_tower(
     query_tower = make_query_tower(settings, view.lookups)
     history_features = make_history_layer(view.lookups)
     query_tower.fit(own_row, _sample_numbers(history_features, table, baskets, seed=seed))
-    num_targets = _count_targets(baskets, week, num_weeks=len(weeks.values), size=size)
+    num_targets = _count_targets(baskets, week, num_weeks=num_weeks, size=size)
     known = np.arange(size) >= FIRST_INDEX
     log_count = np.log1p(num_targets.sum(axis=0))
     # Articles without an embedding of their own can be drawn too: what the catalogue lists and nobody buys is told by
