@@ -172,7 +172,9 @@ def load_tables(
     counts += more
     lines = keep(connection, _with_baskets(lines, has_anonymous=bool(transactions.anonymous_ids)))
     bought = lines.filter(_.quantity > 0)
-    bought = bought.mutate(start=_.t_dat.min().over(ibis.window(group_by=["customer_id", "basket_id"])))
+    # A number used again on another day is another basket, as in `data.tables`.
+    basket = ibis.window(group_by=["customer_id", "basket_id", bought.t_dat.truncate("D")])
+    bought = bought.mutate(start=_.t_dat.min().over(basket))
 
     made = {}
     for rows in both:
