@@ -24,6 +24,11 @@ ANONYMOUS_CUSTOMER = "<anonymous>"
 # Characters of a description that are read; descriptions of articles have a few hundred.
 MAX_DESCRIPTION = 10_000
 
+# What tables and requests may say of a customer and of a purchase: an age outside these is unknown, and so is a price of
+# 0; a discount is a share.
+YOUNGEST, OLDEST = 10, 110
+LOWEST_DISCOUNT, HIGHEST_DISCOUNT = 0.0, 1.0
+
 # Timelines and requests hold whole numbers and fractions in 32 bits; a larger one would come back as another.
 MAX_INT32 = 2**31 - 1
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
@@ -293,9 +298,9 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
         _int32_rule(table, "quantity", "Give the units of a line."),
         _int32_rule(table, "sales_channel_id", "Number the channels from 1, or leave the column out."),
         _Rule(
-            (table.discount < 0) | (table.discount > 1),
+            (table.discount < LOWEST_DISCOUNT) | (table.discount > HIGHEST_DISCOUNT),
             "discount",
-            "lies outside [0, 1]",
+            f"lies outside [{LOWEST_DISCOUNT:g}, {HIGHEST_DISCOUNT:g}]",
             "Give the share off the list price.",
         ),
     ]

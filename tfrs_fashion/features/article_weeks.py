@@ -17,12 +17,11 @@ import pyarrow.parquet
 from ibis import _
 
 from tfrs_fashion.data.split import days_before, epoch_seconds, seconds_since_1970
-from tfrs_fashion.schema import FIRST_INDEX, InputError
+from tfrs_fashion.schema import FIRST_INDEX, OLDEST, YOUNGEST, InputError
 
 SEASONS = ("winter", "spring", "summer", "autumn")
-# The upper ends of the age groups, exclusive; ages outside `_AGES` are typing errors and count as unknown.
+# The upper ends of the age groups, exclusive.
 AGE_GROUPS = {"age_share_under_25": 25, "age_share_25_34": 35, "age_share_35_49": 50, "age_share_50_up": 200}
-_AGES = (10, 100)
 NUM_CHANNELS = 3
 _DAY = 86_400
 _LONGEST = 13
@@ -30,7 +29,7 @@ _ONE_IN = 20  # so many is a bestseller
 
 # Sales are baskets: a basket that held the article counts once, however many pieces or lines, and one instant of one
 # customer is one basket (anonymous customers: one basket id). Lines of one basket share its instant, as `index_tables`
-# makes them. Ages outside 10..100 years are unknown. "Visible" means strictly
+# makes them. Ages outside `YOUNGEST`..`OLDEST` are typing errors and count as unknown. "Visible" means strictly
 # before the week's instant. Shares lie in [0, 1]. A feature is null (NaN in the array) where it is undefined.
 FEATURES: dict[str, str] = {
     "sales_1w": "baskets in the last 7 days; 0 if none",
@@ -85,7 +84,7 @@ def _visible(transactions: ibis.Table, *, end: int, oldest: int, seconds: int) -
 def _list_ages(customers: ibis.Table) -> ibis.Table:
     if "age" not in customers.columns:
         customers = customers.mutate(age=ibis.null("float64"))
-    return customers.filter(_.age.between(*_AGES)).select(
+    return customers.filter(_.age.between(YOUNGEST, OLDEST)).select(
         "customer_index", age=_.age.cast("float64"), age_since=epoch_seconds(_.known_from)
     )
 
