@@ -137,6 +137,17 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes, messa
     assert refusal(tmp_path / name).startswith(f"{tmp_path / name}: {message}")
 
 
+def test_a_long_line_is_read_and_one_beyond_the_limit_names_it(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"a,b\n1,{'y' * 3_000_000}\n")
+    assert [len(value) for value in rows_of(tmp_path / "a.csv")[0]] == [1, 3_000_000]
+    # Whatever the text of the line says.
+    (tmp_path / "a.csv").write_text(f"a,b\n1,2\n1,unicode {'y' * 2**24}\n")
+    assert refusal(tmp_path / "a.csv") == (
+        f"{tmp_path / 'a.csv'}: line 3 has more than 16,777,216 bytes, or opens a quote that never ends. Double the "
+        "quotes inside a cell, shorten its text, or write the table as Parquet."
+    )
+
+
 def test_a_parquet_with_a_column_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["Price", "price"]), path)

@@ -22,6 +22,9 @@ from tfrs_fashion.schema import InputError
 
 _KINDS = {".parquet": "parquet", ".csv": "csv", ".csv.gz": "csv", ".tsv": "csv", ".tsv.gz": "csv"}
 
+# The longest line of a CSV file, in bytes. A cell is cut to `MAX_DESCRIPTION` characters only once it is read.
+_MAX_LINE = 16 * 2**20
+
 
 @dataclass(frozen=True)
 class RawFile:
@@ -124,6 +127,8 @@ def _read_csv(connection: ibis.BaseBackend, paths: Sequence[Path], where: Path) 
             )
     names, sign = headers[0]
     options = {"header": True, "auto_detect": False, "delim": sign, "quote": '"', "escape": '"'}
+    # By itself DuckDB would take buffers of sixteen times the longest line, which would be memory for nothing.
+    options |= {"max_line_size": _MAX_LINE, "buffer_size": 2 * _MAX_LINE}
     columns = dict.fromkeys(names, "VARCHAR")
     try:
         return connection.read_csv([glob.escape(str(path)) for path in paths], columns=columns, **options)
@@ -197,6 +202,11 @@ def read_error(error: Exception, *, where: str) -> InputError:
     words = str(error)
     line = f"line {found[1]}" if (found := re.search(r"Error on Line: (\d+)", words)) else "a line"
     file = found[1] if (found := re.search(r"^  file = (.+)$", words, flags=re.MULTILINE)) else where
+    if "Maximum line size of" in words:
+        return InputError(
+            f"{file}: {line} has more than {_MAX_LINE:,} bytes, or opens a quote that never ends. Double the quotes "
+            "inside a cell, shorten its text, or write the table as Parquet."
+        )
     if "unicode" in words.lower():
         return InputError(f"{file}: {line} is not UTF-8. Save the file as UTF-8.")
     if found := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", words):
