@@ -275,9 +275,13 @@ def test_odd_features_are_kept_and_named(tmp_path: Path) -> None:
     (tmp_path / "catalogue.csv").write_text("\n".join(["sku,constant,empty,unique,fine", *rows]) + "\n")
     features = ["constant", "empty", "unique", "fine"]
     config = {"file": "catalogue.csv", "article_id": "sku", "features": features, "numbers": {"number": "empty"}}
+    # Columns that the package knows are looked at as well; those of a text for each row are as they should be.
+    config |= {"description": ("unique",), "image_path": "unique", "product_code": "constant", "margin": "empty"}
     tables = load(tmp_path, articles=config)
     assert {*features, "number"} <= set(tables.articles.columns)
     assert counts_of(tables, "articles") == {
+        "`margin` is missing on every row: it says nothing": 1001,
+        "`product_code` has one value on every row: it says nothing": 1001,
         "`constant` has one value on every row: it says nothing": 1001,
         "`empty` is missing on every row: it says nothing": 1001,
         "`number` is missing on every row: it says nothing": 1001,

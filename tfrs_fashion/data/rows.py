@@ -113,8 +113,12 @@ class Rows:
         return table, (*counts, *self._odd_features(table))
 
     def _odd_features(self, table: ibis.Table) -> Iterable[RowCount]:
-        """Names features that say nothing, or something else on every row; they are kept all the same."""
-        names = (*self.config.feature_names, *self.config.numbers)
+        """Names columns that say nothing, and features that say something else on every row; they are kept all the same."""
+        config = self.config
+        named = [name for name in (*_TEXTS, *_NUMBERS, *_INSTANTS) if getattr(config, name, "")]
+        if isinstance(config, ArticlesConfig) and config.description:
+            named.append("description")
+        names = (*named, *config.feature_names, *config.numbers)
         if not names:
             return
         figures = {f"values {place}": table[name].nunique() for place, name in enumerate(names)}
