@@ -172,9 +172,15 @@ def test_declared_sections_that_do_not_exist(part: str) -> None:
 
 
 def test_declared_sections_that_exist() -> None:
-    check_roles(CATALOGUE, RolesConfig())
-    check_roles(CATALOGUE, RolesConfig(section="part", men=("Men", "not yet made"), women=("Ladies",)))
-    check_roles(CATALOGUE, RolesConfig(section="number", kids=("2",)))
+    assert check_roles(CATALOGUE, RolesConfig()) == ()
+    assert check_roles(CATALOGUE, RolesConfig(section="number", kids=("2",))) == ()
+
+
+def test_a_declared_section_that_no_article_has_is_named_beside_those_that_some_have() -> None:
+    found = check_roles(CATALOGUE, RolesConfig(section="part", men=("Men", "Mne", "Boys"), women=("Ladies",)))
+    assert [(count.table, count.rule, count.rows) for count in found] == [
+        ("articles", f"with the `part` {name!r}, which `features.roles.men` names", 0) for name in ("Mne", "Boys")
+    ]
 
 
 def test_a_view_with_features_of_histories_checks_the_roles(

@@ -8,7 +8,7 @@ import ibis
 import numpy as np
 
 from tfrs_fashion.features.articles import ArticleTable
-from tfrs_fashion.schema import FIRST_INDEX, InputError
+from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount
 from tfrs_fashion.sections import RolesConfig
 
 # Channels are few and numbered from 1; those above share the index of unknown values.
@@ -44,15 +44,18 @@ class HistoryLookups:
         return len(self.vocabulary[role]) + FIRST_INDEX
 
 
-def check_roles(articles: ibis.Table, roles: RolesConfig) -> None:
+def check_roles(articles: ibis.Table, roles: RolesConfig) -> tuple[RowCount, ...]:
     """Checks that there are articles in the sections that are declared to be for women, for men and for children.
 
-    One misspelt would otherwise be a feature that is always 0. The whole catalogue is asked, since at an early cutoff
-    a section may not have been sold yet.
+    One misspelt would otherwise be a feature that is always 0, or one that says less than it seems to. The whole
+    catalogue is asked, since at an early cutoff a section may not have been sold yet.
 
     Args:
         articles: The whole catalogue; has the column that `roles.section` names.
         roles: As declared.
+
+    Returns:
+        The values that no article has, beside others that some have: a name of a collection to come, or misspelt.
 
     Raises:
         InputError: No article is in any of the sections declared for one of them, or no column is the section.
@@ -63,6 +66,7 @@ def check_roles(articles: ibis.Table, roles: RolesConfig) -> None:
     if declared and roles.section:
         column = articles[roles.section].cast("string")
         sections = sorted(articles.filter(column.notnull()).select(section=column).distinct().execute()["section"])
+    counts = []
     for part, values in declared.items():
         if not set(values) & set(sections):
             found = f"`{roles.section}` has {len(sections):,}: {_show(sections)}" if roles.section else "it names none"
@@ -70,6 +74,12 @@ def check_roles(articles: ibis.Table, roles: RolesConfig) -> None:
                 f"features.roles.{part}: {_show(values)} should be values of the column `features.roles.section`, but "
                 f"no article has one; {found}. Spell them as the articles do, or leave the list empty."
             )
+        absent = (value for value in values if value not in sections)
+        counts += [
+            RowCount("articles", f"with the `{roles.section}` {value!r}, which `features.roles.{part}` names", 0)
+            for value in absent
+        ]
+    return tuple(counts)
 
 
 def make_history_lookups(table: ArticleTable, roles: RolesConfig) -> HistoryLookups:
