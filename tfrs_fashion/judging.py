@@ -17,10 +17,11 @@ from tfrs_fashion.evaluation.compare import compare_recommenders
 from tfrs_fashion.evaluation.metrics import ArticleStatistics, customer_metrics
 from tfrs_fashion.evaluation.report import evaluate_recommender, write_report
 from tfrs_fashion.features.articles import content_embedding, sales_by_article
+from tfrs_fashion.features.history_lookups import check_roles
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import embed_customers
 from tfrs_fashion.recommenders.towers import TwoTower
-from tfrs_fashion.schema import FIRST_INDEX, RowCount, Tables, check_candidates
+from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, RowCount, Tables, check_candidates
 from tfrs_fashion.sections import NEW_ARRIVALS
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, to_candidates
 from tfrs_fashion.serving.export import artifact_hash
@@ -145,6 +146,27 @@ def find_clusters(
     return sections
 
 
+def count_unseen(view: View, customers: np.ndarray) -> tuple[RowCount, ...]:
+    """Counts values that are out of vocabulary: not seen before the cutoff, or too rarely to be learned from.
+
+    Args:
+        view: What the artifacts were fitted from.
+        customers: `[any]` int32, those judged; who was not known before the cutoff has no profile at all.
+
+    Returns:
+        For each feature with such values the customers judged, and the articles in store, that have one.
+    """
+    known = customers[customers < len(view.profiles.categorical)]
+    profiles = zip(view.profile_vocabulary, view.profiles.categorical[known].T, strict=True)
+    articles = ((name, index[view.articles.in_store]) for name, index in view.articles.categorical.items())
+    found = [
+        RowCount(table, f"{which}, whose `{name}` is out of vocabulary", int((index == OUT_OF_VOCABULARY_INDEX).sum()))
+        for table, which, features in (("customers", "judged", profiles), ("articles", "in store", articles))
+        for name, index in features
+    ]
+    return tuple(count for count in found if count.rows)
+
+
 def _notes(config: PipelineConfig, judged: pd.DataFrame, bought: pd.DataFrame) -> list[str]:
     unsold = int((~judged["article_index"].isin(bought["article_index"].unique())).sum())
     notes = [
@@ -206,6 +228,7 @@ def write_judgement(
     cold_start = np.setdiff1d(judged["customer_index"].unique(), bought["customer_index"].unique())
     # Of these, articles that the catalogue did not even list before the cutoff can be recommended by nobody.
     never_sold = np.setdiff1d(judged["article_index"].unique(), bought["article_index"].unique())
+    unseen = count_unseen(view, judged["customer_index"].unique())
     figures, by_customer = {}, {}
     for name, place in candidates.items():
         found, found_new = (pd.read_parquet(place / f"{kind}.parquet") for kind in _KINDS)
@@ -238,7 +261,7 @@ def write_judgement(
             num_samples=evaluation.bootstrap_samples,
             seed=config.seed,
         ),
-        counts=counts,
+        counts=(*counts, *check_roles(tables.articles, config.features.roles), *unseen),
         notes=_notes(config, judged, bought),
         training_curves=curves,
         clusters=() if towers is None else find_clusters(towers, view, judged, config=config),

@@ -1,0 +1,36 @@
+"""What the report counts of the values that judged customers and articles have."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from tfrs_fashion.features.view import View
+from tfrs_fashion.judging import count_unseen
+from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX, RowCount
+
+
+def test_values_out_of_vocabulary_are_counted_among_those_judged_and_in_store(view: View) -> None:
+    known, unseen, missing = FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX
+    # Two rows of nobody, then five customers of whom the last is not judged.
+    city = np.array([missing, missing, unseen, known, missing, unseen, unseen])
+    band = np.array([missing, missing, known, known, known, known, unseen])
+    # Articles 2 to 5, of which 5 is not in store.
+    colour = np.array([missing, missing, unseen, known, missing, unseen])
+    changed = replace(
+        view,
+        profile_vocabulary={"city": ["Wien"], "band": ["20-29"]},
+        profiles=view.profiles._replace(categorical=np.stack([city, band], axis=1).astype(np.int32)),
+        articles=replace(
+            view.articles,
+            categorical={"colour": colour.astype(np.int32), "fine": np.full(6, known, np.int32)},
+            in_store=np.array([2, 3, 4], np.int32),
+        ),
+    )
+    # Customer 99 was not known before the cutoff.
+    assert count_unseen(changed, np.array([2, 3, 4, 5, 99])) == (
+        RowCount("customers", "judged, whose `city` is out of vocabulary", 2),
+        RowCount("articles", "in store, whose `colour` is out of vocabulary", 1),
+    )
+    assert count_unseen(changed, np.array([3])) == (
+        RowCount("articles", "in store, whose `colour` is out of vocabulary", 1),
+    )
