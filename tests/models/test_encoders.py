@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfrs_fashion.features.articles import ArticleTable
 from tfrs_fashion.features.text import HashedWords
-from tfrs_fashion.models.encoders import ArticleEncoder, CategoryEncoder, CategoryEncoding, NumberEncoder, WordEncoder
+from tfrs_fashion.models.encoders import ArticleEncoder, CategoryEncoder, CategoryEncoding, NumberEncoder, NumberEncoding, WordEncoder
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX
 
 DIM = 8
@@ -83,10 +83,12 @@ def test_no_rows_and_no_categories(encoding: CategoryEncoding, batch: int, num_f
     assert found.numpy().tolist() == [[0.0] * DIM] * batch
 
 
-def encode_numbers(fitted: list[list[float]], asked: list[list[float]], *, num_bins: int) -> np.ndarray:
+def encode_numbers(
+    fitted: list[list[float]], asked: list[list[float]], *, num_bins: int, encoding: NumberEncoding = "quantile"
+) -> np.ndarray:
     """The values of the bins and the flags, without the common scale."""
     num_features = len(asked[0])
-    encoder = NumberEncoder(num_features, num_bins)
+    encoder = NumberEncoder(num_features, num_bins, encoding)
     encoder.fit(np.array(fitted, np.float32).reshape(-1, num_features))
     found = encoder(tf.constant(asked, tf.float32)).numpy()
     assert np.isfinite(found).all()
@@ -121,6 +123,30 @@ def test_quantiles_between_numbers_are_interpolated() -> None:
     # Of 0 and 10, four bins: 0, 2.5, 5, 7.5, 10.
     found = encode_numbers([[0], [10]], [[6.0], [7.5]], num_bins=4)
     assert found.tolist() == [pytest.approx([1, 1, 0.4, 0, 0]), pytest.approx([1, 1, 1, 0, 0])]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        # Bins of equal width in log(1 + x) of 0 to 7: their edges are 0, 1, 3 and 7.
+        (0.0, [0, 0, 0, 0]),
+        (1.0, [1, 0, 0, 0]),
+        (3.0, [1, 1, 0, 0]),
+        (4.0, [1, 1, np.log(5 / 4) / np.log(2), 0]),
+        (7.0, [1, 1, 1, 0]),
+        (-3.0, [0, 0, 0, 0]),
+        (INF, [1, 1, 1, 0]),
+        (NAN, [0, 0, 0, 1]),
+    ],
+)
+def test_bins_by_the_logarithm_tell_the_largest_apart(value: float, expected: list[float]) -> None:
+    found = encode_numbers([[0], [0], [0], [0], [7], [NAN]], [[value]], num_bins=3, encoding="log")
+    assert found[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_logarithm_of_numbers_below_zero_has_their_sign() -> None:
+    found = encode_numbers([[-3], [3]], [[-1.0], [0.0]], num_bins=2, encoding="log")
+    assert found.tolist() == [pytest.approx([0.5, 0, 0]), pytest.approx([1, 0, 0])]
 
 
 def test_bins_of_no_width_are_steps() -> None:
