@@ -47,11 +47,23 @@ def test_embedding_is_a_narrow_embedding_of_each_joined_and_projected() -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_missing_values_add_nothing_and_unknown_ones_something(encoding: CategoryEncoding) -> None:
-    found = make_categories(encoding)(tf.constant([[0, 0, 0], [1, 0, 0], [0, 0, 1]])).numpy()
-    assert found[0].tolist() == [0] * DIM
-    assert np.abs(found[1:]).max(axis=1).min() > 0.01
-    assert not np.allclose(found[1], found[2])
+def test_missing_values_add_nothing_and_unknown_ones_only_what_was_learned(encoding: CategoryEncoding) -> None:
+    encoder, index = make_categories(encoding), tf.constant([[0, 0, 0], [1, 0, 0], [0, 0, 1], [2, 0, 0]])
+    before = encoder(index).numpy()
+    assert before[:3].tolist() == [[0] * DIM] * 3
+    assert np.abs(before[3]).max() > 0.01
+    target = np.zeros((4, DIM), np.float32)
+    target[:, 0], target[2, 1] = 1.0, 2.0
+    optimizer = tf.keras.optimizers.Adam(0.1)
+    for _step in range(5):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(encoder(index) - target))
+        gradients = tape.gradient(loss, encoder.trainable_weights)
+        optimizer.apply_gradients(zip(gradients, encoder.trainable_weights, strict=True))
+    after = encoder(index).numpy()
+    assert after[0].tolist() == [0] * DIM
+    assert np.abs(after[1:3]).max(axis=1).min() > 0.01
+    assert not np.allclose(after[1], after[2])
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfrs_fashion.features.articles import ArticleTable
 from tfrs_fashion.features.text import HashedWords
-from tfrs_fashion.schema import PADDING_INDEX
+from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX
 from tfrs_fashion.sections import CategoryEncoding, NumberEncoding
 
 _SCALE = 2.0
@@ -18,6 +18,9 @@ _LARGEST = 1e38
 
 class CategoryEncoder(tf.keras.layers.Layer):
     """Categorical features as one vector; missing values add nothing.
+
+    Unknown values start at nothing too, and become what the rare values of training make of them: a value that comes
+    first when it is asked for must not point anywhere by chance.
 
     Args:
         sizes: Number of indices of each feature, padding and out of vocabulary among them.
@@ -43,12 +46,16 @@ class CategoryEncoder(tf.keras.layers.Layer):
             self._kernel = self.add_weight(
                 "kernel", [max(sum(sizes), 1), output_dim], initializer=normal(stddev=deviation, seed=seed)
             )
+            if sizes:
+                _start_unknown_at_zero(self._kernel, sizes)
             return
         widths = [narrow_width(size) for size in sizes]
         self._tables = [
             self.add_weight(f"table_{number}", [size, width], initializer=normal(stddev=1.0, seed=seed + number))
             for number, (size, width) in enumerate(zip(sizes, widths, strict=True))
         ]
+        for table, size in zip(self._tables, sizes, strict=True):
+            _start_unknown_at_zero(table, [size])
         self._project = self.add_weight(
             "project",
             [max(sum(widths), 1), output_dim],
@@ -67,6 +74,12 @@ class CategoryEncoder(tf.keras.layers.Layer):
             for number, table in enumerate(self._tables)
         ]
         return tf.matmul(tf.concat(parts, axis=1), self._project)
+
+
+def _start_unknown_at_zero(kernel: tf.Variable, sizes: Sequence[int]) -> None:
+    """Sets the rows of padding and of unknown values to zero, in a kernel of joined features of these sizes."""
+    known = np.concatenate([np.arange(size) >= FIRST_INDEX for size in sizes])
+    kernel.assign(tf.where(known[:, np.newaxis], kernel, 0.0))
 
 
 def narrow_width(size: int) -> int:
