@@ -127,7 +127,9 @@ def view_of(frames: dict[str, pd.DataFrame], folder: Path, config: PipelineConfi
         tables,
         read_timelines(folder),
         SPLIT,
-        **features.model_dump(include={"categorical", "numbers", "min_articles", "history", "article_weeks"}),
+        **features.model_dump(
+            include={"categorical", "numbers", "min_articles", "min_customers", "history", "article_weeks"}
+        ),
         roles=features.roles,
         in_store_days=28,
     )

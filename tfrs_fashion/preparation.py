@@ -86,7 +86,10 @@ class Preparation:
                 self._timelines,
                 self.splits[split],
                 **features.model_dump(
-                    include={"categorical", "numbers", "min_articles", "history", "article_weeks", "week_days"}
+                    include={
+                        *("categorical", "numbers", "min_articles", "min_customers"),
+                        *("history", "article_weeks", "week_days"),
+                    }
                 ),
                 roles=features.roles,
                 vectors=self._vectors[0],

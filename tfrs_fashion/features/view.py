@@ -12,8 +12,8 @@ from tfrs_fashion.features.articles import ArticleTable, make_article_table
 from tfrs_fashion.features.history_lookups import HistoryLookups, check_roles, make_history_lookups
 from tfrs_fashion.features.inputs import Profiles, encode_profiles
 from tfrs_fashion.features.timelines import Timelines
-from tfrs_fashion.features.vocabulary import fit_vocabulary
-from tfrs_fashion.schema import FIRST_INDEX, Tables
+from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
+from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, RowCount, Tables
 from tfrs_fashion.sections import RolesConfig
 
 
@@ -28,12 +28,13 @@ class View:
         tables: Indexed tables with the visible transactions.
         timelines: The customers known, with the events before their cutoffs.
         articles: The articles known.
-        profile_vocabulary: Values of each profile feature among the customers with a visible purchase.
+        profile_vocabulary: Values of each profile feature that enough customers with a visible purchase share.
         profiles: See `features.inputs.Profiles`.
         now: `[num_customers + 2]` int64 seconds, each customer's cutoff.
         lookups: Of the features of histories; None where these are left out.
         category: The column of articles within which weekly features compare; None where these are left out.
         week_days: Days of a week.
+        counts: Customers whose value of a profile feature is too rare for its vocabulary.
     """
 
     split: Split
@@ -46,6 +47,7 @@ class View:
     lookups: HistoryLookups | None
     category: str | None
     week_days: int = 7
+    counts: tuple[RowCount, ...] = ()
 
     @property
     def transactions(self) -> ibis.Table:
@@ -84,6 +86,7 @@ def make_view(
     categorical: Sequence[str],
     numbers: Sequence[str] = (),
     min_articles: int = 2,
+    min_customers: int = 1,
     roles: RolesConfig | None = None,
     history: bool = True,
     article_weeks: bool = True,
@@ -100,6 +103,8 @@ def make_view(
         categorical: Columns of articles to encode.
         numbers: Numeric columns of articles.
         min_articles: See `make_article_table`.
+        min_customers: Values of the profile that fewer customers with a visible purchase share are out of vocabulary: next
+            to nothing is learned from so few, and each costs a row of weights that every step of training moves.
         roles: Which of these columns play which part.
         history: Whether features of histories will be wanted.
         article_weeks: Whether weekly features of articles will be wanted.
@@ -115,7 +120,8 @@ def make_view(
     cutoff = cutoff_seconds(split, timelines.num_customers)
     cut = timelines.before(cutoff)
     has_bought = np.diff(cut.row_splits) > 0
-    vocabulary = {name: fit_vocabulary(values[has_bought]) for name, values in cut.profile.items()}
+    bought = {name: values[has_bought] for name, values in cut.profile.items()}
+    vocabulary = {name: fit_vocabulary(values, min_count=min_customers) for name, values in bought.items()}
     articles = make_article_table(
         tables.articles,
         transactions,
@@ -141,4 +147,14 @@ def make_view(
         lookups=lookups,
         category=roles.category if article_weeks else None,
         week_days=week_days,
+        counts=tuple(
+            count for name, values in bought.items() if (count := _count_rare(name, values, vocabulary[name])).rows
+        ),
     )
+
+
+def _count_rare(name: str, values: np.ndarray, vocabulary: Sequence[str]) -> RowCount:
+    """Counts the customers whose value is not in the vocabulary, and how many values these are."""
+    is_rare = look_up(values, vocabulary) == OUT_OF_VOCABULARY_INDEX
+    num_values = len(set(values[is_rare]))
+    return RowCount("customers", f"`{name}`: {num_values:,} value(s) of too few customers", int(is_rare.sum()))
