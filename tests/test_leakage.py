@@ -40,7 +40,13 @@ Found = dict[str, np.ndarray]
 
 @pytest.fixture(scope="module")
 def pipeline(root: Path) -> PipelineConfig:
-    overrides = ("two_tower.epochs=1", "two_tower.embedding_dim=8", "two_tower.min_baskets=2", "als.iterations=3")
+    overrides = (
+        'features.sets=["materials"]',
+        "two_tower.epochs=1",
+        "two_tower.embedding_dim=8",
+        "two_tower.min_baskets=2",
+        "als.iterations=3",
+    )
     return load_config(root / "pipelines" / "tiny.toml", overrides)
 
 
@@ -64,6 +70,8 @@ def frames() -> dict[str, pd.DataFrame]:
     articles["available_from"], articles["available_to"] = pd.NaT, pd.NaT
     articles.loc[::10, "available_from"] = CUTOFF - datetime.timedelta(days=20)
     articles.loc[5::20, "available_to"] = CUTOFF - datetime.timedelta(days=2)
+    articles["materials"] = [("cotton", "cotton|wool", "silk|wool", "")[number % 4] for number in range(len(articles))]
+    articles.loc[3, "materials"] = "felt"
     return {
         "customers": with_late_rows(customers, "customer_id"),
         "articles": with_late_rows(articles, "article_id"),
@@ -130,6 +138,7 @@ def view_of(frames: dict[str, pd.DataFrame], folder: Path, config: PipelineConfi
         **features.model_dump(
             include={"categorical", "numbers", "min_articles", "min_customers", "history", "article_weeks"}
         ),
+        sets=features.sets,
         roles=features.roles,
         in_store_days=28,
     )
@@ -162,6 +171,9 @@ def features_of(view: View) -> Found:
     }
     found |= {f"articles: {name}": index for name, index in articles.categorical.items()}
     found |= {f"articles: {name}": values for name, values in articles.numbers.items()}
+    found |= {f"articles: {name}": sets.values for name, sets in articles.sets.items()}
+    found |= {f"articles: {name} splits": sets.row_splits for name, sets in articles.sets.items()}
+    found |= {f"vocabulary: {name}": np.array(sets.vocabulary) for name, sets in articles.sets.items()}
     found |= {f"vocabulary: {name}": np.array(values) for name, values in articles.vocabulary.items()}
     found |= {f"vocabulary: {name}": np.array(values) for name, values in view.profile_vocabulary.items()}
     for column, name in enumerate(view.profile_vocabulary):
@@ -268,8 +280,8 @@ def test_every_feature_is_compared_by_name_and_says_something(unchanged: Found, 
     features = pipeline.features
     named = [f"weeks: {name}" for name in FEATURES]
     named += [f"profile: {name}" for name in (*features.profile, *features.profile_numbers)]
-    named += [f"articles: {name}" for name in (*features.categorical, *features.numbers)]
-    named += [f"vocabulary: {name}" for name in (*features.profile, *features.categorical)]
+    named += [f"articles: {name}" for name in (*features.categorical, *features.numbers, *features.sets)]
+    named += [f"vocabulary: {name}" for name in (*features.profile, *features.categorical, *features.sets)]
     named += [
         f"history: {name}" for name in ("has_history", "recency_days", "spend", "predicted_sex", "predicted_kids")
     ]

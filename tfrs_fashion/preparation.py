@@ -87,7 +87,7 @@ class Preparation:
                 self.splits[split],
                 **features.model_dump(
                     include={
-                        *("categorical", "numbers", "min_articles", "min_customers"),
+                        *("categorical", "numbers", "sets", "set_separator", "min_articles", "min_customers"),
                         *("history", "article_weeks", "week_days"),
                     }
                 ),

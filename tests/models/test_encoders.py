@@ -1,11 +1,14 @@
 """Encoders against NumPy, and numbers worked by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfrs_fashion.features.articles import ArticleTable
 from tfrs_fashion.features.text import HashedWords
+from tfrs_fashion.features.value_sets import ValueSets
 from tfrs_fashion.models.encoders import ArticleEncoder, CategoryEncoder, CategoryEncoding, NumberEncoder, WordEncoder
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX
 
@@ -175,6 +178,32 @@ def test_words_add_up_over_the_root_of_their_number() -> None:
     nothing = np.zeros(DIM)
     assert found == pytest.approx(np.stack([three, nothing, nothing, kernel[1], three]), abs=1e-6)
     assert encoder(tf.zeros([0], tf.int32)).shape == (0, DIM)
+
+
+def test_values_of_a_set_add_up_over_the_root_of_their_number() -> None:
+    # Article 2 has values 2 and 3, article 3 an unknown one, article 4 value 3 and an unknown one, article 5 none.
+    sets = ValueSets(np.array([2, 3, 1, 1, 3], np.int32), np.array([0, 0, 0, 2, 3, 5, 5], np.int64), ["cotton", "wool"])
+    encoder = WordEncoder(sets, output_dim=DIM, scale=1.0, seed=1)
+    (kernel,) = encoder.get_weights()
+    assert kernel.shape == (4, DIM)
+    assert (kernel[1] == 0).all()
+    kernel[1] = 7.0
+    encoder.set_weights([kernel])
+    found = encoder(tf.range(6)).numpy()
+    both, mixed, nothing = (kernel[2] + kernel[3]) / np.sqrt(2), (kernel[1] + kernel[3]) / np.sqrt(2), np.zeros(DIM)
+    assert found == pytest.approx(np.stack([nothing, nothing, both, kernel[1], mixed, nothing]), abs=1e-6)
+
+
+def test_sets_are_content() -> None:
+    values = ValueSets(np.array([2, 3, 3], np.int32), np.array([0, 0, 0, 2, 2, 3, 3, 3], np.int64), ["cotton", "wool"])
+    table = replace(make_table(), sets={"material": values, "again": values})
+    articles = tf.range(7)
+    encoder = make_encoder(table)
+    expected = make_encoder()(articles, tf.constant(0)).side + encoder._sets[0](articles) + encoder._sets[1](articles)
+    found = encoder(articles, tf.constant(0)).side.numpy()
+    assert found == pytest.approx(expected.numpy(), abs=1e-6)
+    assert np.abs(found - make_encoder()(articles, tf.constant(0)).side.numpy()).max(axis=1)[[2, 4]].min() > 0.01
+    assert len(encoder.trainable_weights) == len(make_encoder().trainable_weights) + 2
 
 
 # Article 2 has an embedding of its own and content; 3 and 4 only content, the same; 5 only an embedding of its own; 6

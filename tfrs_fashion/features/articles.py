@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import ibis
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from ibis import _
 
 from tfrs_fashion.data.split import days_before
+from tfrs_fashion.features.value_sets import ValueSets, make_value_sets
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
 from tfrs_fashion.schema import FIRST_INDEX, InputError
 
@@ -28,6 +29,7 @@ class ArticleTable:
         num_baskets: `[num_articles + 2]` int64, baskets that held the article.
         in_store: Sorted int32 article indices that may be recommended; see `make_article_table`.
         never_sold: Sorted int32 article indices that the catalogue lists and that were never sold.
+        sets: For each feature of several values the set of each article.
     """
 
     article_id: np.ndarray
@@ -39,6 +41,7 @@ class ArticleTable:
     num_baskets: np.ndarray
     in_store: np.ndarray
     never_sold: np.ndarray
+    sets: dict[str, ValueSets] = field(default_factory=dict)
 
     @property
     def num_articles(self) -> int:
@@ -89,6 +92,8 @@ def make_article_table(
     as_of: datetime.datetime,
     categorical: Sequence[str],
     numbers: Sequence[str] = (),
+    sets: Sequence[str] = (),
+    set_separator: str = "|",
     min_articles: int = 2,
     in_store_days: int,
 ) -> ArticleTable:
@@ -103,6 +108,8 @@ def make_article_table(
         as_of: The cutoff.
         categorical: Columns of `articles` to encode.
         numbers: Numeric columns of `articles`.
+        sets: Columns of `articles` that hold several values each.
+        set_separator: What stands between these.
         min_articles: Values that fewer of the articles sold share are out of vocabulary, since nothing can be learned
             from one article's value that its id does not say.
         in_store_days: How many these last days are.
@@ -110,7 +117,7 @@ def make_article_table(
     Raises:
         InputError: `articles` lacks a column, or one of `numbers` is not numeric.
     """
-    for setting, names in (("categorical", categorical), ("numbers", numbers)):
+    for setting, names in (("categorical", categorical), ("numbers", numbers), ("sets", sets)):
         missing = [name for name in names if name not in articles.columns]
         if missing:
             raise InputError(
@@ -134,6 +141,7 @@ def make_article_table(
             "article_index",
             **{name: _[name].cast("string") for name in categorical},
             **{f"number {name}": _[name].cast("float64") for name in numbers},
+            **{f"set {name}": _[name].cast("string") for name in sets},
             **dates,
         )
         .order_by("article_index")
@@ -164,6 +172,12 @@ def make_article_table(
         num_baskets=num_baskets,
         in_store=_indices(in_store),
         never_sold=_indices(~is_sold & is_available),
+        sets={
+            name: make_value_sets(
+                catalogue[f"set {name}"], separator=set_separator, is_sold=is_sold, min_articles=min_articles
+            )
+            for name in sets
+        },
     )
 
 

@@ -85,6 +85,8 @@ def make_view(
     *,
     categorical: Sequence[str],
     numbers: Sequence[str] = (),
+    sets: Sequence[str] = (),
+    set_separator: str = "|",
     min_articles: int = 2,
     min_customers: int = 1,
     roles: RolesConfig | None = None,
@@ -102,6 +104,8 @@ def make_view(
         split: The cutoffs.
         categorical: Columns of articles to encode.
         numbers: Numeric columns of articles.
+        sets: Columns of articles that hold several values each.
+        set_separator: What stands between these.
         min_articles: See `make_article_table`.
         min_customers: Values of the profile that fewer customers with a visible purchase share are out of vocabulary: next
             to nothing is learned from so few, and each costs a row of weights that every step of training moves.
@@ -128,6 +132,8 @@ def make_view(
         as_of=split.as_of,
         categorical=categorical,
         numbers=numbers,
+        sets=sets,
+        set_separator=set_separator,
         min_articles=min_articles,
         in_store_days=in_store_days,
     )

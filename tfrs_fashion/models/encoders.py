@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfrs_fashion.features.articles import ArticleTable
 from tfrs_fashion.features.text import HashedWords
+from tfrs_fashion.features.value_sets import ValueSets
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX
 from tfrs_fashion.sections import CategoryEncoding, NumberEncoding
 
@@ -111,21 +112,23 @@ def _multiply(
 
 
 class WordEncoder(tf.keras.layers.Layer):
-    """The sum of the embeddings of hashed words and pairs of words, over the square root of their number.
+    """The sum of the embeddings of hashed words and pairs of words, or of a set's values, over the root of their number.
 
     Args:
-        words: Of all articles.
+        words: Of all articles; of sets, what is out of vocabulary starts at nothing.
         output_dim: Width.
         scale: Length of the output at the start.
         seed: Of the initial weights.
     """
 
-    def __init__(self, words: HashedWords, *, output_dim: int, scale: float, seed: int) -> None:
+    def __init__(self, words: HashedWords | ValueSets, *, output_dim: int, scale: float, seed: int) -> None:
         super().__init__(name="word_encoder")
         self._values = tf.constant(words.values, tf.int32)
         self._row_splits = tf.constant(words.row_splits, tf.int64)
         initial = tf.keras.initializers.RandomNormal(stddev=scale * output_dim**-0.5, seed=seed)
         self._kernel = self.add_weight("kernel", [words.num_buckets, output_dim], initializer=initial)
+        if isinstance(words, ValueSets):
+            _start_unknown_at_zero(self._kernel, [words.num_buckets])
 
     def call(self, article_index: tf.Tensor) -> tf.Tensor:
         """Encodes the texts of `[batch]` int32 articles as `[batch, output_dim]` float32."""
@@ -217,7 +220,7 @@ class ArticleEncoder(tf.keras.layers.Layer):
 
     Args:
         id_index: `[num_articles + 2]` int32, the row of each article's own embedding; 0 for those without one.
-        table: Of the cutoff: categorical features, numbers and vectors.
+        table: Of the cutoff: categorical features, sets, numbers and vectors.
         words: Of the descriptions; None leaves text out.
         weeks: `[num_weeks, num_articles + 2, num_features]` float32, NaN where unknown: what was known of each article
             so many weeks before the cutoff.
@@ -258,6 +261,10 @@ class ArticleEncoder(tf.keras.layers.Layer):
         self._words = (
             WordEncoder(words, output_dim=embedding_dim, scale=content_scale, seed=seed + 2) if words else None
         )
+        self._sets = [
+            WordEncoder(values, output_dim=embedding_dim, scale=content_scale, seed=seed + 100 + number)
+            for number, values in enumerate(table.sets.values())
+        ]
         numbers = table.number_matrix()
         self._numbers = tf.constant(numbers, tf.float32)
         self._number_encoder = NumberEncoder(numbers.shape[1], num_bins, number_encoding)
@@ -281,6 +288,8 @@ class ArticleEncoder(tf.keras.layers.Layer):
         content = self._categories(tf.gather(self._index, article_index))
         if self._words is not None:
             content += self._words(article_index)
+        for encoder in self._sets:
+            content += encoder(article_index)
         if self._dense_kernel is not None:
             numbers = self._number_encoder(tf.gather(self._numbers, article_index))
             dense = tf.concat([numbers, tf.gather(self._vectors, article_index)], axis=1)
