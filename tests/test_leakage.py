@@ -210,6 +210,8 @@ def edges_of(view: View) -> Found:
     return {
         "edges: articles": encoder._number_encoder._edges.numpy(),
         "edges: weeks": encoder._week_encoder._edges.numpy(),
+        "medians: articles": encoder._number_encoder._median.numpy(),
+        "medians: weeks": encoder._week_encoder._median.numpy(),
     }
 
 
@@ -239,6 +241,7 @@ def answers_of(view: View, config: PipelineConfig, names: tuple[RecommenderName,
         if isinstance(fitted, TwoTower):
             asked.append(fitted.with_index("new_arrivals", name="two_tower_new_arrivals"))
             found["edges: profile and history"] = fitted._query_tower._numbers._edges.numpy()
+            found["medians: profile and history"] = fitted._query_tower._numbers._median.numpy()
             for number, weight in enumerate(fitted._query_tower.get_weights()):
                 found[f"weights: query tower {number}"] = weight
         for recommender in asked:

@@ -124,7 +124,8 @@ def encode_numbers(fitted: list[list[float]], asked: list[list[float]], *, num_b
         (INF, [1, 1, 0]),
         (-INF, [0, 0, 0]),
         (3e38, [1, 1, 0]),
-        (NAN, [0, 0, 1]),
+        # The median is 2.
+        (NAN, [1, 0, 1]),
     ],
 )
 def test_a_number_is_its_place_among_quantiles(value: float, expected: list[float]) -> None:
@@ -146,7 +147,17 @@ def test_bins_of_no_width_are_steps() -> None:
 
 def test_a_constant_tells_below_from_above() -> None:
     found = encode_numbers([[5], [5], [NAN]], [[4.9], [5], [5.1], [NAN]], num_bins=3)
-    assert found.tolist() == [[0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 1]]
+    assert found.tolist() == [[0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+
+
+def test_a_missing_number_has_the_place_of_the_median() -> None:
+    # Of ages 20, 30, 60 and of 20, 30, 40, 60 the medians are 30 and 35; each feature has its own.
+    fitted = [[20, 20.0], [30, 30], [60, 40], [NAN, 60]]
+    found = encode_numbers(fitted, [[NAN, NAN], [30, 35], [NAN, 35]], num_bins=4).reshape(3, 2, 5)
+    assert found[0, :, :4] == pytest.approx(found[1, :, :4])
+    assert found[2, :, :4] == pytest.approx(found[1, :, :4])
+    assert found[:, :, 4].tolist() == [[1, 1], [0, 0], [1, 0]]
+    assert 0 < found[0, 0, :4].mean() < 1
 
 
 @pytest.mark.parametrize("fitted", [[], [[NAN], [NAN]], [[INF], [-INF]]])
@@ -163,7 +174,8 @@ def test_the_largest_numbers_there_are_stay_finite() -> None:
 
 def test_each_feature_has_bins_of_its_own_and_they_follow_each_other() -> None:
     found = encode_numbers([[0, 100], [4, 300]], [[1.0, NAN], [NAN, 150.0]], num_bins=1)
-    assert found.tolist() == [[0.25, 0, 0, 1], [0, 1, 0.25, 0]]
+    # Missing ones are at the medians, 2 of 0 and 4, and 200 of 100 and 300.
+    assert found.tolist() == [[0.25, 0, 0.5, 1], [0.5, 1, 0.25, 0]]
     assert NumberEncoder(0, 4)(tf.zeros([3, 0])).shape == (3, 0)
     assert encode_numbers([[0.0]], [[0.0]], num_bins=1)[:0].shape == (0, 2)
 
@@ -297,8 +309,9 @@ def test_numbers_and_vectors_are_content() -> None:
     encoder = make_encoder(make_table(numbers=[1.0, 3.0, 2.0, NAN, 100.0], vectors=vectors))
     articles = tf.range(7)
     parts = encoder._categories(tf.constant([[0], [0], [3], [2], [2], [0], [0]])) + encoder._words(articles)
-    # The edges are the quantiles of what was sold, 1, 2 and 3: article 6, never sold at 100, has no say in them.
-    bins = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1], [1, 1, 0]]) * SCALE / 3
+    # The edges are the quantiles of what was sold, 1, 2 and 3: article 6, never sold at 100, has no say in them. Where
+    # there is no number it is at the median, 2.
+    bins = np.array([[1, 0, 1], [1, 0, 1], [0, 0, 0], [1, 1, 0], [1, 0, 0], [1, 0, 1], [1, 1, 0]]) * SCALE / 3
     expected = parts.numpy() + np.concatenate([bins, vectors], axis=1) @ encoder._dense_kernel.numpy()
     assert encoder(articles, tf.constant(0)).side.numpy() == pytest.approx(expected, abs=1e-5)
 

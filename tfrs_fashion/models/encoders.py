@@ -144,7 +144,8 @@ class NumberEncoder(tf.keras.layers.Layer):
     """Numeric features, each as its place among bins, and a flag where it is missing.
 
     A number becomes one value for each bin: 1 for bins below it, 0 for bins above it, its share of the way for its own. So any
-    monotonous function, and any other by its slopes, is linear in the output.
+    monotonous function, and any other by its slopes, is linear in the output. A missing number has the place of the median,
+    beside its flag.
 
     Args:
         num_features: Numeric features.
@@ -158,17 +159,22 @@ class NumberEncoder(tf.keras.layers.Layer):
         super().__init__(name="number_encoder")
         self._encoding = encoding
         self._edges = self.add_weight("edges", [num_features, num_bins + 1], initializer="zeros", trainable=False)
+        # NaN for a feature that is always missing, which has no place.
+        nothing = tf.keras.initializers.Constant(float("nan"))
+        self._median = self.add_weight("median", [num_features], initializer=nothing, trainable=False)
 
     def fit(self, numbers: np.ndarray) -> None:
-        """Sets the bins; all at zero for a feature that is always missing.
+        """Sets the bins, and the median of each feature; bins at zero for a feature that is always missing.
 
         Args:
             numbers: `[num_rows, num_features]` float, NaN where missing; rows that may be seen.
         """
         edges = np.zeros(self._edges.shape, dtype=np.float32)
+        median = np.full(self._median.shape, np.nan, dtype=np.float32)
         for feature in range(numbers.shape[1]):
             known = numbers[np.isfinite(numbers[:, feature]), feature]
             if len(known):
+                median[feature] = np.clip(np.median(known.astype(np.float64)), -_LARGEST, _LARGEST)
                 if self._encoding == "log":
                     known = np.sign(known) * np.log1p(np.abs(known))
                     found = np.linspace(known.min(), known.max(), edges.shape[1])
@@ -176,6 +182,7 @@ class NumberEncoder(tf.keras.layers.Layer):
                     found = np.quantile(known.astype(np.float64), np.linspace(0, 1, edges.shape[1]))
                 edges[feature] = np.clip(found, -_LARGEST, _LARGEST)
         self._edges.assign(edges)
+        self._median.assign(median)
 
     @property
     def output_dim(self) -> int:
@@ -185,7 +192,7 @@ class NumberEncoder(tf.keras.layers.Layer):
     def call(self, numbers: tf.Tensor) -> tf.Tensor:
         """Encodes `[batch, num_features]` float32, NaN where missing, as `[batch, output_dim]` float32."""
         missing = tf.math.is_nan(numbers)
-        filled = tf.where(missing, 0.0, numbers)[:, :, tf.newaxis]
+        filled = tf.where(missing, self._median, numbers)[:, :, tf.newaxis]
         if self._encoding == "log":
             filled = tf.sign(filled) * tf.math.log1p(tf.abs(filled))
         width = self._edges[:, 1:] - self._edges[:, :-1]
@@ -194,7 +201,7 @@ class NumberEncoder(tf.keras.layers.Layer):
         share = tf.where(
             width > 0, tf.clip_by_value(inside, 0.0, 1.0), tf.cast(filled >= self._edges[:, 1:], tf.float32)
         )
-        share = tf.where(missing[:, :, tf.newaxis], 0.0, share)
+        share = tf.where(tf.math.is_nan(filled), 0.0, share)
         flagged = tf.concat([share, tf.cast(missing, tf.float32)[:, :, tf.newaxis]], axis=2)
         # However many features there are, a step of training moves what is made of them by the same length.
         return tf.reshape(flagged, [tf.shape(numbers)[0], self.output_dim]) * (_SCALE / max(self.output_dim, 1))
