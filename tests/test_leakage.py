@@ -72,6 +72,10 @@ def frames() -> dict[str, pd.DataFrame]:
     articles.loc[5::20, "available_to"] = CUTOFF - datetime.timedelta(days=2)
     articles["materials"] = [("cotton", "cotton|wool", "silk|wool", "")[number % 4] for number in range(len(articles))]
     articles.loc[3, "materials"] = "felt"
+    # Three stores, the third from shortly before the cutoff on; and lines that name none.
+    store = np.where(lines["t_dat"] < CUTOFF - datetime.timedelta(days=9), "Wien", "Linz")
+    lines["store_id"] = pd.Series(np.where(np.arange(len(lines)) % 3 > 0, "Graz", store), dtype=object)
+    lines.loc[::5, "store_id"] = None
     return {
         "customers": with_late_rows(customers, "customer_id"),
         "articles": with_late_rows(articles, "article_id"),
@@ -108,6 +112,7 @@ def perturbed(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     future["quantity"] = 7
     future["discount"] = 0.9
     future["sales_channel_id"] = 9
+    future["store_id"] = "a store of the future"
     future["basket_id"] = "future-" + future["basket_id"] + future["customer_id"]
     future["t_dat"] = future["t_dat"] + pd.Timedelta(days=3)
     future = pd.concat([future.iloc[: len(future) // 2], future.iloc[:20]])
@@ -166,6 +171,7 @@ def features_of(view: View) -> Found:
         "customers: ids": timelines.customer_id,
         "customers: known from": timelines.known_from,
         "customers: cutoffs": view.now,
+        "stores: ids": timelines.store_id,
         "histories: splits": timelines.row_splits,
         "lookups: section shares": np.array(lookups.section_shares),
     }
@@ -290,6 +296,7 @@ def test_every_feature_is_compared_by_name_and_says_something(unchanged: Found, 
     ]
     named += ["history: preferred_sales_channel", "history: favourite_colour_this_season"]
     named += ["history: favourite_garment_group", "history: section_share/Ladieswear"]
+    named += ["history: usual_store", "histories: store_index", "lookups: vocabulary of store"]
     names = (*typing.get_args(RecommenderName), "two_tower_new_arrivals")
     named += [f"{what}: {name}" for name in names for what in ("candidates", "scores")]
     assert [name for name in named if name not in unchanged] == []

@@ -54,6 +54,7 @@ def make_histories(
         quantity=ragged([1] * len(flat), tf.int32),
         discount=ragged([0.0] * len(flat), tf.float32),
         sales_channel_id=ragged([1] * len(flat), tf.int32),
+        store_index=ragged([0] * len(flat), tf.int32),
         **changed,
     )
 

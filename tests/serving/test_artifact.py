@@ -24,7 +24,7 @@ from tfrs_fashion.serving.export import artifact_hash, latest_artifact, list_ver
 SERVABLE = ("popularity_7d", "repurchase", "als", "two_tower", "two_tower_scann")
 # These have an answer of their own for customers who bought nothing; popularity answers for the others.
 FOR_STRANGERS = ("popularity_7d", "two_tower", "two_tower_scann")
-EVENT_INPUTS = ("article_ids", "times", "prices", "quantities", "discounts", "sales_channel_ids")
+EVENT_INPUTS = ("article_ids", "times", "prices", "quantities", "discounts", "sales_channel_ids", "store_ids")
 
 
 def judged(run: Run, name: str) -> Path:
@@ -68,6 +68,7 @@ def history_inputs(run: Run, customers: list[str]) -> dict[str, np.ndarray]:
             "quantity",
             "discount",
             "sales_channel_id",
+            store_id=_.store_id.fill_null(""),
             seconds=epoch_seconds(_.t_dat),
         )
         .order_by(["customer_id", "seconds", "article_id"])
@@ -77,7 +78,7 @@ def history_inputs(run: Run, customers: list[str]) -> dict[str, np.ndarray]:
     inputs = no_history(run, len(customers), width=max(map(len, rows)))
     inputs["now"][:] = int(cutoff.replace(tzinfo=datetime.UTC).timestamp())
     for number, row in enumerate(rows):
-        columns = ("article_id", "seconds", "price", "quantity", "discount", "sales_channel_id")
+        columns = ("article_id", "seconds", "price", "quantity", "discount", "sales_channel_id", "store_id")
         for name, column in zip(EVENT_INPUTS, columns, strict=True):
             inputs[name][number, : len(row)] = row[column]
     features = run.config.features
@@ -97,6 +98,7 @@ def no_history(run: Run, batch: int, *, width: int = 2) -> dict[str, np.ndarray]
         "quantities": np.zeros((batch, width), np.int32),
         "discounts": np.full((batch, width), np.nan, np.float32),
         "sales_channel_ids": np.zeros((batch, width), np.int32),
+        "store_ids": np.full((batch, width), "", dtype=object),
         "profile": np.full((batch, len(features.profile)), "", dtype=object),
         "profile_numbers": np.full((batch, len(features.profile_numbers)), np.nan, np.float32),
         "now": np.full(batch, run.view("test").now[0]),

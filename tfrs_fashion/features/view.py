@@ -9,7 +9,7 @@ import numpy as np
 from tfrs_fashion.data.split import Split, cutoff_seconds, seconds_since_1970, visible
 from tfrs_fashion.features.article_weeks import ArticleWeeks, make_article_weeks, read_article_weeks
 from tfrs_fashion.features.articles import ArticleTable, make_article_table
-from tfrs_fashion.features.history_lookups import HistoryLookups, check_roles, make_history_lookups
+from tfrs_fashion.features.history_lookups import HistoryLookups, add_stores, check_roles, make_history_lookups
 from tfrs_fashion.features.inputs import Profiles, encode_profiles
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
@@ -139,8 +139,9 @@ def make_view(
     )
     if vectors is not None:
         articles = replace(articles, vectors=vectors[: articles.num_articles + FIRST_INDEX])
-    lookups = make_history_lookups(articles, roles) if history else None
+    lookups = None
     if history:
+        lookups = add_stores(make_history_lookups(articles, roles), cut, min_customers=min_customers)
         check_roles(tables.articles, roles)
     return View(
         split=split,

@@ -108,6 +108,7 @@ class Funnel(tf.Module):
         histories: Histories of the known customers.
         profile_vocabulary: Encodes profiles that come with a request.
         profile_numbers: Names of the numeric profile features.
+        stores: Ids of the stores that histories name.
         now: `[num_customers + 2]` int64, the instant at which each customer is answered.
         k: Articles that `serving_default` returns.
     """
@@ -122,6 +123,7 @@ class Funnel(tf.Module):
         histories: HistoryTable,
         profile_vocabulary: ProfileVocabulary,
         profile_numbers: Sequence[str],
+        stores: Sequence[str],
         now: np.ndarray,
         k: int,
     ) -> None:
@@ -133,6 +135,7 @@ class Funnel(tf.Module):
         self._histories = histories
         self._profile_vocabulary = profile_vocabulary
         self._profile_numbers = tuple(profile_numbers)
+        self._stores = ProfileVocabulary({"store_id": list(stores)})
         self._now = tf.Variable(now, trainable=False, dtype=tf.int64)
         self._k = k
         # One trace serves every signature.
@@ -201,6 +204,7 @@ class Funnel(tf.Module):
         quantities: tf.Tensor,
         discounts: tf.Tensor,
         sales_channel_ids: tf.Tensor,
+        store_ids: tf.Tensor,
         profile: tf.Tensor,
         profile_numbers: tf.Tensor,
         now: tf.Tensor,
@@ -218,6 +222,7 @@ class Funnel(tf.Module):
             quantities: `[batch, length]` int32.
             discounts: `[batch, length]` float32, share off the list price, NaN where unknown.
             sales_channel_ids: `[batch, length]` int32, 0 where unknown.
+            store_ids: `[batch, length]` string, empty where unknown.
             profile: `[batch, num_features]` string, the categorical profile features in the order of the pipeline, empty
                 strings where unknown.
             profile_numbers: `[batch, num_numbers]` float32, the numeric ones, NaN where unknown.
@@ -235,6 +240,7 @@ class Funnel(tf.Module):
             "quantity": quantities,
             "discount": discounts,
             "sales_channel_id": sales_channel_ids,
+            "store_index": self._stores(store_ids),
         }
         stranger = self._histories.empty(tf.shape(now)[0])
         numbers = clean_profile_numbers(profile_numbers, self._profile_numbers)
@@ -265,6 +271,7 @@ class Funnel(tf.Module):
                 spec([None, None], tf.int32, "quantities"),
                 spec([None, None], tf.float32, "discounts"),
                 spec([None, None], tf.int32, "sales_channel_ids"),
+                spec([None, None], tf.string, "store_ids"),
                 spec([None, self._histories.num_features], tf.string, "profile"),
                 spec([None, self._histories.num_numbers], tf.float32, "profile_numbers"),
                 spec([None], tf.int64, "now"),
