@@ -23,7 +23,6 @@ from tfrs_fashion.features import view as view_module
 from tfrs_fashion.features.article_weeks import FEATURES, make_article_weeks
 from tfrs_fashion.features.history_lookups import categorical_names, number_names
 from tfrs_fashion.features.inputs import HistoryTable, make_training_baskets, make_training_dataset
-from tfrs_fashion.features.text import hash_texts
 from tfrs_fashion.features.timelines import EVENT_TYPES, Timelines, read_timelines, write_timelines
 from tfrs_fashion.features.view import View, make_view
 from tfrs_fashion.fitting import fit_recommender
@@ -159,10 +158,9 @@ def features_of(view: View) -> Found:
     """Every feature and vocabulary by name."""
     articles, timelines, lookups = view.articles, view.timelines, view.lookups
     assert lookups is not None
-    words = hash_texts(articles.description.tolist(), num_buckets=64)
+    words = view.read_words(64)
     found: Found = {
         "articles: ids": articles.article_id,
-        "articles: description": articles.description,
         "articles: words": words.values,
         "articles: words splits": words.row_splits,
         "articles: baskets": articles.num_baskets,

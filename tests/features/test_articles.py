@@ -103,7 +103,6 @@ def test_rows_are_the_articles_known_before_the_cutoff_sold_or_not() -> None:
     assert table.num_articles == 6
     assert table.article_id.tolist() == ["p", "q", "r", "s", "t", "u"]
     assert table.num_baskets.tolist() == [0, 0, 3, 2, 2, 1, 1, 0]
-    assert table.description.tolist() == ["", "", "red hat", "", "hat", "", "red red", "never"]
     assert table.vectors.shape == (8, 0)
     # One microsecond later article 8 is known.
     assert make_table(as_of=AS_OF + datetime.timedelta(microseconds=1)).num_articles == 7

@@ -80,7 +80,6 @@ def make_table(**columns: list[str]) -> ArticleTable:
         vocabulary=vocabulary,
         numbers={},
         vectors=np.zeros([size, 0], np.float32),
-        description=np.full(size, "", dtype=object),
         num_baskets=np.zeros(size, np.int64),
         in_store=np.zeros(0, np.int32),
         never_sold=np.zeros(0, np.int32),

@@ -232,7 +232,6 @@ def make_table(*, numbers: list[float] | None = None, vectors: np.ndarray | None
         vocabulary={"colour": ["blue", "red"]},
         numbers={} if numbers is None else {"list_price": np.array([NAN, NAN, *numbers], np.float32)},
         vectors=np.zeros((size, 0), np.float32) if vectors is None else vectors,
-        description=np.full(size, "", dtype=object),
         num_baskets=np.array([0, 0, 3, 1, 1, 1, 0]),
         in_store=np.arange(2, 6, dtype=np.int32),
         never_sold=np.array([6], np.int32),

@@ -1,7 +1,7 @@
 """Vectors of articles that are made outside the towers: of their images, and of their descriptions by other encoders."""
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import ibis
@@ -9,14 +9,13 @@ import numpy as np
 from ibis import _
 from rich.console import Console
 
+from tfrs_fashion.features.articles import read_values
 from tfrs_fashion.features.backbone import Backbone, fit_backbone
 from tfrs_fashion.features.embedding_cache import Embeddings
 from tfrs_fashion.features.images import embed_images
 from tfrs_fashion.features.sentences import embed_sentences
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount
 from tfrs_fashion.sections import ImagesConfig
-
-_CHUNK = 10_000
 
 
 def make_vectors(
@@ -57,7 +56,7 @@ def make_vectors(
             )
         )
     if sentence_encoder:
-        texts = _values(articles, "description")
+        texts = read_values(articles, "description")
         parts.append(
             embed_sentences(texts=texts, encoder=Path(sentence_encoder), cache=cache / "sentences", console=console)
         )
@@ -99,18 +98,8 @@ def _embed_images(
             console=console,
         )
     return embed_images(
-        paths=_values(articles, "image_path"), root=root, backbone=backbone, cache=cache / "images", console=console
+        paths=read_values(articles, "image_path"), root=root, backbone=backbone, cache=cache / "images", console=console
     )
-
-
-def _values(articles: ibis.Table, column: str) -> Iterator[str | None]:
-    """Reads a column in the order of the articles; its strings become Python's a part at a time.
-
-    The query is over before the first one is asked for: DuckDB allows no other work beside one that is being read.
-    """
-    values = articles.order_by("article_index").select(column).to_pyarrow()[column]
-    parts = (values.slice(start, _CHUNK) for start in range(0, len(values), _CHUNK))
-    return (value for part in parts for value in part.to_pylist())
 
 
 def _unit(embedding: np.ndarray) -> np.ndarray:

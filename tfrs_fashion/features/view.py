@@ -1,19 +1,22 @@
 """A view: what a fit may see of a split, in every form that it needs."""
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import ibis
 import numpy as np
+from ibis import _
 
 from tfrs_fashion.data.split import Split, cutoff_seconds, seconds_since_1970, visible
 from tfrs_fashion.features.article_weeks import ArticleWeeks, make_article_weeks, read_article_weeks
-from tfrs_fashion.features.articles import ArticleTable, make_article_table
+from tfrs_fashion.features.articles import ArticleTable, make_article_table, read_values
 from tfrs_fashion.features.history_lookups import HistoryLookups, add_stores, check_roles, make_history_lookups
 from tfrs_fashion.features.inputs import Profiles, encode_profiles
+from tfrs_fashion.features.text import HashedWords, hash_texts
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
-from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, RowCount, Tables
+from tfrs_fashion.schema import FIRST_INDEX, MAX_DESCRIPTION, OUT_OF_VOCABULARY_INDEX, RowCount, Tables
 from tfrs_fashion.sections import RolesConfig
 
 
@@ -35,6 +38,8 @@ class View:
         category: The column of articles within which weekly features compare; None where these are left out.
         week_days: Days of a week.
         counts: Customers whose value of a profile feature is too rare for its vocabulary.
+        words: The hashed words of all articles by the number of buckets, which views of the same tables share: they depend
+            on each article's own text, and on no cutoff.
     """
 
     split: Split
@@ -48,11 +53,24 @@ class View:
     category: str | None
     week_days: int = 7
     counts: tuple[RowCount, ...] = ()
+    words: dict[int, HashedWords] = field(default_factory=dict)
 
     @property
     def transactions(self) -> ibis.Table:
         """The visible transactions."""
         return self.tables.transactions
+
+    def read_words(self, num_buckets: int) -> HashedWords:
+        """Hashes the words of the articles known, `[num_articles + 2]` texts of which the first two are empty.
+
+        Args:
+            num_buckets: Hash buckets.
+        """
+        if num_buckets not in self.words:
+            cut = self.tables.articles.select("article_index", description=_.description.left(MAX_DESCRIPTION))
+            texts = itertools.chain([""] * FIRST_INDEX, read_values(cut, "description"))
+            self.words[num_buckets] = hash_texts(texts, num_buckets=num_buckets)
+        return self.words[num_buckets].first(self.articles.num_articles + FIRST_INDEX)
 
     def read_weeks(self, num_weeks: int) -> ArticleWeeks:
         """Computes what was known of each article at the last weeks' beginnings; large, so it is not kept.
@@ -94,6 +112,7 @@ def make_view(
     article_weeks: bool = True,
     week_days: int = 7,
     vectors: np.ndarray | None = None,
+    words: dict[int, HashedWords] | None = None,
     in_store_days: int,
 ) -> View:
     """Cuts tables and timelines at a split's cutoffs.
@@ -114,6 +133,7 @@ def make_view(
         article_weeks: Whether weekly features of articles will be wanted.
         week_days: Days of a week.
         vectors: `[num_articles + 2, any]` float32 of all articles; see `features.vectors`.
+        words: Of other views of the same tables; see `View`.
         in_store_days: An article is in store if it was sold in so many days before the cutoff.
 
     Raises:
@@ -154,6 +174,7 @@ def make_view(
         lookups=lookups,
         category=roles.category if article_weeks else None,
         week_days=week_days,
+        words={} if words is None else words,
         counts=tuple(
             count for name, values in bought.items() if (count := _count_rare(name, values, vocabulary[name])).rows
         ),
