@@ -111,7 +111,7 @@ def view(config: PipelineConfig, tables: Tables, timelines: "Timelines", splits:
         tables,
         timelines,
         splits["test"],
-        **config.features.model_dump(include={"categorical", "numbers", "min_articles"}),
+        **config.features.model_dump(include={"categorical", "numbers", "min_articles", "min_customers"}),
         roles=config.features.roles,
         in_store_days=config.split.in_store_days,
     )

@@ -24,6 +24,11 @@ ANONYMOUS_CUSTOMER = "<anonymous>"
 # Characters of a description that are read; descriptions of articles have a few hundred.
 MAX_DESCRIPTION = 10_000
 
+# What tables and requests may say of a customer and of a purchase: an age outside these is unknown, and so is a price of
+# 0; a discount is a share.
+YOUNGEST, OLDEST = 10, 110
+LOWEST_DISCOUNT, HIGHEST_DISCOUNT = 0.0, 1.0
+
 Kind = Literal["string", "timestamp", "float", "int"]
 
 
@@ -260,9 +265,9 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
             "Drop returns and empty lines.",
         ),
         _Rule(
-            (table.discount < 0) | (table.discount > 1),
+            (table.discount < LOWEST_DISCOUNT) | (table.discount > HIGHEST_DISCOUNT),
             "discount",
-            "lies outside [0, 1]",
+            f"lies outside [{LOWEST_DISCOUNT:g}, {HIGHEST_DISCOUNT:g}]",
             "Give the share off the list price.",
         ),
     ]

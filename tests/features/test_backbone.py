@@ -252,13 +252,29 @@ def replace_labels(gallery: Gallery, **labels: list[str | None]) -> Gallery:
 
 def test_features_that_teach_nothing(gallery: Gallery, tmp_path: Path) -> None:
     constant = replace_labels(gallery, colour=["red"] * 180)
+    fitted = fit(constant, tmp_path / "weights.h5", rows=slice(9))
+    assert list(fitted.classes) == ["shape"]
+    rule = "image taught no `colour`: 1 value(s) on two images or more, not 2 to 1,000"
+    assert fitted.counts == [RowCount("articles", rule, 9)]
+    of_its_own = replace_labels(constant, shape=[f"shape {number}" for number in range(180)])
     with pytest.raises(
-        InputError, match=r"`colour`: 1 value\(s\) on two or more of 9 usable images; expected at least"
+        InputError,
+        match=r"No feature can be learned from 9 usable images \(`colour`: 1 value.*; `shape`: 0 value.*\). Give more",
     ):
-        fit(constant, tmp_path / "weights.h5", rows=slice(9))
-    empty = replace_labels(gallery, shape=[None] * 180)
-    with pytest.raises(InputError, match=r"`shape`: 0 value\(s\) on two or more of 9 usable images"):
-        fit(empty, tmp_path / "weights.h5", rows=slice(9))
+        fit(of_its_own, tmp_path / "weights.h5", rows=slice(9))
+
+
+def test_a_feature_of_too_many_values_gets_no_head() -> None:
+    design, empty = [f"design {number // 2}" for number in range(2_002)], [None] * 2_002
+    labels = {"design": design, "empty": empty, "colour": ["red", "blue"] * 1_001}
+    classes, targets, counts = backbones._encode_labels(labels, np.ones(2_002, bool))
+    assert classes == {"colour": ["blue", "red"]}
+    assert targets.shape == (2_002, 1)
+    assert [count.rule for count in counts] == [
+        "image taught no `design`: 1,001 value(s) on two images or more, not 2 to 1,000",
+        "image taught no `empty`: 0 value(s) on two images or more, not 2 to 1,000",
+    ]
+    assert len(backbones._encode_labels({"design": design[:2_000]}, np.ones(2_000, bool))[0]["design"]) == 1_000
 
 
 def test_nothing_to_learn_from(gallery: Gallery, tmp_path: Path) -> None:

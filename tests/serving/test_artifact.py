@@ -26,7 +26,7 @@ from tfrs_fashion.serving.export import artifact_hash, latest_artifact, list_ver
 SERVABLE = ("popularity_7d", "repurchase", "als", "two_tower", "two_tower_scann")
 # These have an answer of their own for customers who bought nothing; popularity answers for the others.
 FOR_STRANGERS = ("popularity_7d", "two_tower", "two_tower_scann")
-EVENT_INPUTS = ("article_ids", "times", "prices", "quantities", "discounts", "sales_channel_ids")
+EVENT_INPUTS = ("article_ids", "times", "prices", "quantities", "discounts", "sales_channel_ids", "store_ids")
 
 
 def judged(run: Run, name: str) -> Path:
@@ -74,6 +74,7 @@ def history_inputs(run: Run, customers: list[str]) -> dict[str, np.ndarray]:
             "quantity",
             "discount",
             "sales_channel_id",
+            store_id=_.store_id.fill_null(""),
             seconds=epoch_seconds(_.t_dat),
         )
         .order_by(["customer_id", "seconds", "article_id"])
@@ -83,7 +84,7 @@ def history_inputs(run: Run, customers: list[str]) -> dict[str, np.ndarray]:
     inputs = no_history(run, len(customers), width=max(map(len, rows)))
     inputs["now"][:] = int(cutoff.replace(tzinfo=datetime.UTC).timestamp())
     for number, row in enumerate(rows):
-        columns = ("article_id", "seconds", "price", "quantity", "discount", "sales_channel_id")
+        columns = ("article_id", "seconds", "price", "quantity", "discount", "sales_channel_id", "store_id")
         for name, column in zip(EVENT_INPUTS, columns, strict=True):
             inputs[name][number, : len(row)] = row[column]
     features = run.config.features
@@ -103,6 +104,7 @@ def no_history(run: Run, batch: int, *, width: int = 2) -> dict[str, np.ndarray]
         "quantities": np.zeros((batch, width), np.int32),
         "discounts": np.full((batch, width), np.nan, np.float32),
         "sales_channel_ids": np.zeros((batch, width), np.int32),
+        "store_ids": np.full((batch, width), "", dtype=object),
         "profile": np.full((batch, len(features.profile)), "", dtype=object),
         "profile_numbers": np.full((batch, len(features.profile_numbers)), np.nan, np.float32),
         "now": np.full(batch, run.view("test").now[0]),
@@ -272,8 +274,40 @@ def test_ages_of_any_size_are_answered(tiny_run: Run) -> None:
     found = by_history(tiny_run, "two_tower", requests)
     assert np.isfinite(found["scores"]).all()
     assert (found["article_ids"] != b"").all()
-    # What is older than anyone is as old as the oldest.
-    np.testing.assert_array_equal(found["article_ids"][1], found["article_ids"][4])
+    # What nobody can be is unknown, as in the tables.
+    np.testing.assert_allclose(found["scores"][1:], np.repeat(found["scores"][:1], 5, axis=0), atol=1e-6)
+    inside = by_history(
+        tiny_run,
+        "two_tower",
+        no_history(tiny_run, 2) | {"profile_numbers": np.array([[10.0], [110.0]]).astype(np.float32)},
+    )
+    assert np.abs(inside["scores"] - found["scores"][:1]).max(axis=1).min() > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("column", "bad"),
+    [("prices", [0.0, -5.0, np.inf]), ("discounts", [-0.01, 1.01, np.inf])],
+)
+def test_what_the_rules_of_tables_make_unknown_is_unknown_in_a_request(
+    tiny_run: Run, column: str, bad: list[float]
+) -> None:
+    inputs = history_inputs(tiny_run, known_customers(tiny_run))
+    unknown = by_history(tiny_run, "two_tower", inputs | {column: np.full_like(inputs[column], np.nan)})
+    for value in bad:
+        found = by_history(tiny_run, "two_tower", inputs | {column: np.full_like(inputs[column], value)})
+        np.testing.assert_array_equal(found["scores"], unknown["scores"])
+    assert np.abs(by_history(tiny_run, "two_tower", inputs)["scores"] - unknown["scores"]).max() > 1e-5
+
+
+def test_returns_in_a_request_are_left_out_as_in_tables(tiny_run: Run) -> None:
+    inputs = history_inputs(tiny_run, known_customers(tiny_run))
+    article_ids, quantities = inputs["article_ids"].copy(), inputs["quantities"].copy()
+    article_ids[:, 0], quantities[:, 0] = "", 0
+    without = by_history(tiny_run, "two_tower", inputs | {"article_ids": article_ids})
+    for quantity in (0, -1):
+        quantities[:, 0] = quantity
+        found = by_history(tiny_run, "two_tower", inputs | {"quantities": quantities})
+        np.testing.assert_array_equal(found["scores"], without["scores"])
 
 
 @pytest.mark.parametrize(("column", "dtype"), [("profile", object), ("profile_numbers", np.float32)])

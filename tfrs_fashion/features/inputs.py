@@ -24,6 +24,7 @@ class Histories(NamedTuple):
         quantity: `[batch, (length)]` ragged int32.
         discount: `[batch, (length)]` ragged float32, share off the list price, NaN where unknown.
         sales_channel_id: `[batch, (length)]` ragged int32, 0 where unknown.
+        store_index: `[batch, (length)]` ragged int32, 0 where unknown.
         profile: `[batch, num_features]` int32 into the profile vocabularies; 0 where missing.
         profile_numbers: `[batch, num_numbers]` float32, NaN where missing.
     """
@@ -35,6 +36,7 @@ class Histories(NamedTuple):
     quantity: tf.RaggedTensor
     discount: tf.RaggedTensor
     sales_channel_id: tf.RaggedTensor
+    store_index: tf.RaggedTensor
     profile: tf.Tensor
     profile_numbers: tf.Tensor
 

@@ -14,7 +14,6 @@ from tfrs_fashion.features.inputs import (
     make_training_baskets,
     make_training_dataset,
 )
-from tfrs_fashion.features.text import hash_texts
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.encoders import ArticleEncoder
@@ -119,7 +118,7 @@ def fit_two_tower(
     encoder = ArticleEncoder(
         _number_rows(articles.num_baskets >= min_baskets),
         articles,
-        hash_texts(articles.description.tolist(), num_buckets=num_text_buckets) if num_text_buckets else None,
+        view.read_words(num_text_buckets) if num_text_buckets else None,
         weeks.values,
         embedding_dim=embedding_dim,
         content_scale=content_scale,

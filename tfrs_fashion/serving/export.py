@@ -49,6 +49,8 @@ def export_artifact(
             articles=IdTable(view.articles.article_id, Path(scratch) / "article_ids.txt"),
             histories=HistoryTable(view.timelines.last(recommender.history_length), view.profiles),
             profile_vocabulary=ProfileVocabulary(view.profile_vocabulary),
+            profile_numbers=tuple(view.timelines.profile_numbers),
+            stores=view.timelines.store_id.tolist(),
             now=view.now,
             k=k,
         )
