@@ -121,9 +121,7 @@ def index_tables(tables: Tables) -> Tables:
         index = f"{key.removesuffix('_id')}_index"
         numbers = _compute(ids.select(key).inner_join(rows.select(key, index), key).select(ids[key], index))
         transactions = transactions.left_join(numbers, key).drop(f"{key}_right")
-    transactions = transactions.mutate(
-        customer_index=_.customer_index.fill_null(OUT_OF_VOCABULARY_INDEX).cast("int32")
-    )
+    transactions = transactions.mutate(customer_index=_.customer_index.fill_null(OUT_OF_VOCABULARY_INDEX).cast("int32"))
     order = ["customer_index", "t_dat", "basket_id", "article_index"]
     # Lines that agree in all of these are ordered by what else they have, so that equal input gives equal files.
     order += [name for name in transactions.columns if name not in {*order, "customer_id", "article_id"}]

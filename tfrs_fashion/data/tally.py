@@ -30,7 +30,8 @@ class Tally:
     def count(self, name: str, where: ibis.Value | None = None) -> ibis.Value:
         """Counts rows of the file by a condition on one column's values."""
         own = self._own(name)
-        return self.table.rows.sum(where=own if where is None else own & where).fill_null(0)
+        # Not `&`, of which DuckDB would compute the condition for the values of all columns.
+        return self.table.rows.sum(where=own if where is None else ibis.ifelse(own, where, False)).fill_null(0)
 
     def count_values(self, name: str) -> ibis.Value:
         """Counts the values, a missing one among them."""

@@ -151,27 +151,24 @@ def _add_mean_age(weeks: ibis.Table, visible: ibis.Table, ages: ibis.Table) -> i
     )
 
 
-def _add_up(grid: ibis.Table, sums: ibis.Table) -> ibis.Table:
-    """Joins the sums of each week to a grid without gaps, and adds up what was visible at each instant."""
-    names = [name for name in sums.columns if name not in {"article_index", "week"}]
-    joined = grid.left_join(sums, ["article_index", "week"]).drop("article_index_right", "week_right")
-    order = {"group_by": "article_index", "order_by": ibis.desc("week")}
-    so_far = ibis.cumulative_window(**order)
+def _add_up(grid: ibis.Table, weeks: ibis.Table, sums: ibis.Table) -> ibis.Table:
+    """Adds what was visible of each article at each instant to a grid without gaps.
+
+    Few articles sell in a week, so each sum is added to the instants that see it; a window over the grid of all
+    articles and weeks takes several times as long.
+    """
+    sold = sums.rename(sold="week")
+    seen = weeks.select("week").join(sold, weeks.week <= sold.sold)
     # In float64, which holds these counts exactly: DuckDB would add integers up in 128 bits.
-    added = {
-        name: joined[name].cast("float64").sum().over(so_far).fill_null(0.0)
-        for name in names
-        if not name.endswith("_second")
-    }
-    sales = joined.sales.cast("float64").fill_null(0.0)
-    return joined.mutate(
-        **added,
-        first_second=joined.first_second.min().over(so_far),
-        last_second=joined.last_second.max().over(so_far),
-        sales_1w=sales,
-        sales_4w=sales.sum().over(ibis.window(preceding=3, following=0, **order)),
-        sales_13w=sales.sum().over(ibis.window(preceding=_LONGEST - 1, following=0, **order)),
+    counts = {name: seen[name].cast("float64") for name in sold.columns if name not in {"article_index", "sold"}}
+    figures = {name: count.sum() for name, count in counts.items() if not name.endswith("_second")}
+    for span in (1, 4, _LONGEST):
+        figures[f"sales_{span}w"] = counts["sales"].sum(where=seen.sold < seen.week + span)
+    added = seen.group_by(["article_index", "week"]).agg(
+        first_second=_.first_second.min(), last_second=_.last_second.max(), **figures
     )
+    joined = grid.left_join(added, ["article_index", "week"]).drop("article_index_right", "week_right")
+    return joined.mutate(**{name: joined[name].fill_null(0.0) for name in figures})
 
 
 def _sum_categories(grid: ibis.Table) -> ibis.Table:
@@ -256,8 +253,9 @@ def make_article_weeks(
         category=(_[category].cast("string") if category else ibis.null("string")).fill_null(""),
         product=(_.product_code if "product_code" in articles.columns else ibis.null("string")).fill_null(""),
     )
-    grid = _add_up(listed.cross_join(weeks), sums)
-    grid = grid.filter((_.week < num_weeks) & (_.known_second.isnull() | (_.known_second < _.instant)))
+    weeks = weeks.filter(_.week < num_weeks)
+    grid = listed.cross_join(weeks).filter(_.known_second.isnull() | (_.known_second < _.instant))
+    grid = _add_up(grid, weeks, sums)
     grid = grid.select(
         "article_index",
         "week",
