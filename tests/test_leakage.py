@@ -96,7 +96,10 @@ def make_tables(frames: dict[str, pd.DataFrame]) -> Tables:
 
 
 def perturbed(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Changes each row from the cutoff on: other customers, new articles, other prices; some gone, some doubled."""
+    """Changes each row from the cutoff on: other customers, new articles, other prices; some gone, some doubled.
+
+    Some have the customer and the basket id of a purchase before it, as where a till counts its receipts anew.
+    """
     lines = frames["transactions"]
     after = lines["t_dat"] >= CUTOFF
     assert after.sum() > 100
@@ -114,6 +117,12 @@ def perturbed(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     future["store_id"] = "a store of the future"
     future["basket_id"] = "future-" + future["basket_id"] + future["customer_id"]
     future["t_dat"] = future["t_dat"] + pd.Timedelta(days=3)
+    # Receipts of the last days, of which the latest go on at the cutoff itself, and of long ago.
+    used = lines[~after].sort_values("t_dat", kind="stable")
+    for first, again in ((0, used.iloc[-20:]), (20, used.iloc[:20])):
+        for name in ("customer_id", "basket_id"):
+            future.iloc[first : first + 20, future.columns.get_loc(name)] = again[name].to_numpy()
+    future.iloc[:20, future.columns.get_loc("t_dat")] = CUTOFF
     future = pd.concat([future.iloc[: len(future) // 2], future.iloc[:20]])
     changed = {"transactions": pd.concat([future, lines[~after]], ignore_index=True)}
     for name, key in (("customers", "customer_id"), ("articles", "article_id")):

@@ -51,13 +51,20 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 SMALL = ('recommenders=["popularity_7d", "repurchase", "als"]', "recommend.recommender=repurchase")
 
 
+def cold_targets(run: Run) -> pd.DataFrame:
+    """What was bought in the window of articles never sold before it."""
+    bought = run._targets("test")
+    return bought[~bought["article_index"].isin(run.view("test").timelines.article_index)]
+
+
 def test_metrics_are_in_the_agreed_layout(tiny_run: Run) -> None:
     metrics = load_metrics(tiny_run.folder / "report")
     assert list(metrics["recommenders"]) == list(tiny_run.config.servable)
     assert metrics["customers"] > 50
+    cold = cold_targets(tiny_run)
     for name, figures in metrics["recommenders"].items():
         # The list of new arrivals is no longer than that of candidates, of which tiny has 50.
-        assert figures["customers@50_cold_start_articles"]["value"] >= 0
+        assert figures["customers@50_cold_start_articles"]["value"] == cold["customer_index"].nunique()
         for metric in ("map@12", "recall@12", "ndcg@12", "map@12_new", "recall@50", "coverage@12", "diversity@12"):
             assert figures[metric]["low"] <= figures[metric]["value"] <= figures[metric]["high"]
         assert metrics["artifact"][name] == artifact_hash(tiny_run.folder / "saved_models" / name / "1")
@@ -103,8 +110,7 @@ def test_new_arrivals_are_judged_and_not_compared_with_what_is_sold(tiny_run: Ru
     assert compared == {*tiny_run.config.servable} - {*NEW_ARRIVALS}
     never_sold = set(tiny_run.view("test").articles.never_sold.tolist())
     assert never_sold
-    bought = tiny_run._targets("test")
-    cold = bought[~bought["article_index"].isin(tiny_run.view("test").timelines.article_index)]
+    cold = cold_targets(tiny_run)
     for name in NEW_ARRIVALS:
         candidates = pd.read_parquet(tiny_run.folder / "candidates" / name / "candidates.parquet")
         assert set(candidates["article_index"]) <= never_sold

@@ -170,6 +170,17 @@ def test_null_empty_and_broken_ids_are_refused(table: str, column: str, size: in
         ("quantity", pa.array([0, 1, 1]), "is null or below 1, e.g. 0"),
         ("quantity", pa.array([-3, 1, 1]), "is null or below 1, e.g. -3"),
         ("quantity", pa.array([None, 1, 1], pa.int64()), "is null or below 1, e.g. "),
+        (
+            "quantity",
+            pa.array([3_000_000_000, 1, 2**31 - 1]),
+            "lies outside [-2,147,483,648, 2,147,483,647], e.g. 3000000000",
+        ),
+        (
+            "sales_channel_id",
+            pa.array([2**32 + 1, None, 2]),
+            "lies outside [-2,147,483,648, 2,147,483,647], e.g. 4294967297",
+        ),
+        ("price", pa.array([1e39, 3.4e38, None]), "is beyond 3.4e+38 in size, e.g. 1e+39"),
         ("discount", pa.array([1.5, 1.0, None]), "lies outside [0, 1], e.g. 1.5"),
         ("discount", pa.array([-0.25, 1.0, None]), "lies outside [0, 1], e.g. -0.25"),
         ("discount", pa.array([NAN, 1.0, None]), "lies outside [0, 1], e.g. nan"),
@@ -188,6 +199,15 @@ def test_a_value_out_of_range_is_refused(column: str, values: pa.Array, what: st
 
 def test_an_infinite_price_is_refused() -> None:
     assert "`price`" in refusal(make_tables(transactions={"price": pa.array([float("inf"), 2.0, None])}))
+
+
+@pytest.mark.parametrize("bad", [1e300, -1e39, float("inf")])
+def test_numbers_of_customers_and_articles_have_32_bits(bad: float) -> None:
+    what = "is infinite or beyond 3.4e+38 in size, e.g. "
+    weight = {"weight": pa.array([bad, 2.0, None])}
+    assert refusal(make_tables(articles=weight)).startswith(f"articles: 1 row(s) where `weight` {what}{bad!r}")
+    score = {"score": pa.array([NAN, bad])}
+    assert refusal(make_tables(customers=score)).startswith(f"customers: 1 row(s) where `score` {what}{bad!r}")
 
 
 def test_now_is_the_present_by_default() -> None:

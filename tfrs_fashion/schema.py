@@ -31,6 +31,10 @@ MAX_DESCRIPTION = 10_000
 YOUNGEST, OLDEST = 10, 110
 LOWEST_DISCOUNT, HIGHEST_DISCOUNT = 0.0, 1.0
 
+# Timelines and requests hold whole numbers and fractions in 32 bits; a larger one would come back as another.
+MAX_INT32 = 2**31 - 1
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
+
 Kind = Literal["string", "timestamp", "float", "int"]
 
 
@@ -226,6 +230,26 @@ def _any(rules: Sequence[_Rule]) -> ibis.Value:
     return reduce(operator.or_, (rule.bad for rule in rules))
 
 
+def _too_large(number: ibis.Value) -> ibis.Value:
+    """Whether a number is infinite, or not even finite in 32 bits; NaN is neither."""
+    return (number.abs() > MAX_FLOAT32) & ~number.isnan()
+
+
+def _number_rules(table: ibis.Table) -> list[_Rule]:
+    what = f"is infinite or beyond {MAX_FLOAT32:.1e} in size"
+    return [
+        _Rule(_too_large(table[name].cast("float64")), name, what, "Leave an unknown number null.")
+        for name, dtype in table.schema().items()
+        if dtype.is_numeric()
+    ]
+
+
+def _int32_rule(table: ibis.Table, column: str, fix: str) -> _Rule:
+    lowest, highest = -MAX_INT32 - 1, MAX_INT32
+    outside = (table[column] < lowest) | (table[column] > highest)
+    return _Rule(outside, column, f"lies outside [{lowest:,}, {highest:,}]", fix)
+
+
 def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> None:
     """Checks tables against the canonical columns.
 
@@ -237,7 +261,7 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
     Raises:
         InputError: A column is missing or of another type; a table is empty; an id is null or repeated; a price
             is negative, NaN or infinite; a quantity is below 1; a discount lies outside [0, 1]; a date is null or in the
-            future.
+            future; a number is too large for 32 bits.
     """
     now = now or datetime.datetime.now()
     for name, table, columns in (
@@ -253,7 +277,8 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
         ("customers", tables.customers, "customer_id"),
         ("articles", tables.articles, "article_id"),
     ):
-        _refuse(table, _id_rules(table, key), where=name, raw_names=tables.raw_names.get(name, {}))
+        rules = [*_id_rules(table, key), *_number_rules(table)]
+        _refuse(table, rules, where=name, raw_names=tables.raw_names.get(name, {}))
         check_unique(table, key, where=name)
     table = tables.transactions.mutate(price=_.price.cast("float64"), discount=_.discount.cast("float64"))
     future = table.t_dat >= ibis.literal(now + datetime.timedelta(days=1))
@@ -268,6 +293,12 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
         _Rule(table.t_dat.isnull(), "t_dat", "is null or could not be read as a date", "Write dates as YYYY-MM-DD."),
         _Rule(future, "t_dat", late, "Check the date format and the clock."),
         _Rule(table.price.isnan() | table.price.isinf(), "price", "is NaN or infinite", "Leave an unknown price null."),
+        _Rule(
+            _too_large(table.price),
+            "price",
+            f"is beyond {MAX_FLOAT32:.1e} in size",
+            "Leave an unknown price null.",
+        ),
         _Rule(table.price < 0, "price", "is negative", "Drop returns, or net them against the purchase."),
         _Rule(
             table.quantity.isnull() | (table.quantity < 1),
@@ -275,6 +306,8 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
             "is null or below 1",
             "Drop returns and empty lines.",
         ),
+        _int32_rule(table, "quantity", "Give the units of a line."),
+        _int32_rule(table, "sales_channel_id", "Number the channels from 1, or leave the column out."),
         _Rule(
             (table.discount < LOWEST_DISCOUNT) | (table.discount > HIGHEST_DISCOUNT),
             "discount",

@@ -79,7 +79,7 @@ def test_numbers(tmp_path: Path) -> None:
 
 
 def test_whole_numbers(tmp_path: Path) -> None:
-    largest = 2**63 - 1
+    largest = 2**31 - 1
     cells = ["1", " -2", "3.0", "", str(largest), "+4"]
     assert from_csv(tmp_path, cells, "whole")[0] == [1, -2, 3, None, largest, 4]
     assert from_parquet(tmp_path, pa.array([1.0, None, -2.0]), "whole")[0] == [1, None, -2]
@@ -123,6 +123,13 @@ def test_an_ordinal_is_days_or_seconds_since_1970(tmp_path: Path) -> None:
     [
         ("number", ["1,5", "NA"], "a finite number", "Write numbers with a point"),
         ("number", ["inf", "-Infinity"], "a finite number", "Write numbers with a point"),
+        (
+            "number",
+            ["1e300", "-3.5e38"],
+            "a finite number",
+            "Write numbers with a point, without separators, up to 3.4e",
+        ),
+        ("whole", ["3000000000", "-2147483649"], "a whole number", "Write whole numbers up to 2,147,483,647;"),
         ("whole", ["1.5", "two"], "a whole number", "Write whole numbers"),
         ("whole", ["1e30", "9223372036854775808"], "a whole number", "Write whole numbers"),
         ("instant", ["01.03.2024", "yesterday"], "a time", "Set `date_format` beside it"),
@@ -138,6 +145,16 @@ def test_what_does_not_parse_is_refused_and_never_null(
     start = f"{tmp_path / 'a.csv'}: 2 row(s) where `x` cannot be read as {meaning}, e.g. {bad[0]!r}, {bad[1]!r}. {fix}"
     assert str(caught.value).startswith(start)
     assert str(caught.value).endswith('(data.t.x = "x")')
+
+
+def test_the_largest_numbers_of_32_bits_are_read(tmp_path: Path) -> None:
+    whole = [2_147_483_647, -2_147_483_648]
+    assert from_csv(tmp_path, [str(number) for number in whole], "whole")[0] == whole
+    assert from_parquet(tmp_path, pa.array(whole), "whole")[0] == whole
+    assert from_parquet(tmp_path, pa.array([3.4e38, None, NAN]), "number")[0] == [3.4e38, None, None]
+    for values, kind in ((pa.array([2**32 + 1]), "whole"), (pa.array([1e39]), "number")):
+        with pytest.raises(InputError, match=r"1 row\(s\) where `x` cannot be read as"):
+            from_parquet(tmp_path, values, kind)
 
 
 def test_infinite_numbers_in_parquet_are_refused(tmp_path: Path) -> None:

@@ -154,6 +154,14 @@ def test_later_lines_change_no_row_that_was_known_before(tmp_path: Path, shop: T
         assert first == second
 
 
+def test_a_row_is_derived_no_earlier_for_a_receipt_number_used_again(tmp_path: Path) -> None:
+    # Customer 1 buys article 011 on the 12th, under the number of a receipt of the 5th.
+    tables = load(tmp_path, SALES + "1.0,011,2024-03-12 15:00,3.00,1,B1,Hut,,34,Wien\n")
+    known = {row["article_id"]: row["known_from"] for row in tables.articles.to_pyarrow().to_pylist()}
+    assert known["011"] == datetime.datetime(2024, 3, 12, 15)
+    assert known["008"] == datetime.datetime(2024, 3, 5, 10)
+
+
 def test_ties_are_broken_by_what_the_lines_say_and_not_by_their_order(tmp_path: Path) -> None:
     header, *lines = SALES.splitlines()
     tied = [line.replace("Jersey,Kids", f"{group},{size}") for group, size in (("B", "2"), ("A", "9"), ("A", "3"))

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from tfrs_fashion.config import load_config
+from tfrs_fashion.data import sources
 from tfrs_fashion.data.complete_journey import source_files as complete_journey_files
 from tfrs_fashion.data.sources import load_source, source_files
 from tfrs_fashion.data.split import make_splits
@@ -112,3 +113,28 @@ def test_embedded_and_generated_data_need_no_folder() -> None:
     sizes = {"num_customers": 5, "num_articles": 6, "num_days": 30}
     tables = load_source(ibis.duckdb.connect(), DataConfig(source="simulator", **sizes), seed=1)
     assert int(tables.articles.count().execute()) == 6
+
+
+def test_invented_files_of_another_generator_are_not_taken_for_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+
+    def write(folder: Path, **_settings: object) -> None:
+        written.append(folder)
+        folder.mkdir(parents=True)
+        raise InputError("written")
+
+    monkeypatch.setattr(sources, "write_hm_scale", write)
+    config = DataConfig(source="hm_scale", path=str(tmp_path))
+    for version in (1, 2):
+        monkeypatch.setattr(sources, "GENERATOR_VERSION", version)
+        with pytest.raises(InputError, match="written"):
+            load_source(ibis.duckdb.connect(), config, seed=7)
+        # Now the folder is there, and is read.
+        with pytest.raises(InputError, match="no such file as"):
+            load_source(ibis.duckdb.connect(), config, seed=7)
+    first, second = (folder.name for folder in written)
+    assert (first[:3], second[:3]) == ("v1-", "v2-")
+    assert first[3:] == second[3:]
+    assert first.endswith("-7")

@@ -176,6 +176,52 @@ def test_lines_move_to_the_first_instant_of_their_basket(indexed: Tables) -> Non
     assert len(lines) == len(PURCHASES)
 
 
+def with_lines(rows: list[tuple[str, str, datetime.datetime, str]]) -> Tables:
+    tables = make_tables()
+    lines = pd.DataFrame(rows, columns=["customer_id", "article_id", "t_dat", "basket_id"])
+    lines["t_dat"] = lines["t_dat"].astype("datetime64[us]")
+    lines = lines.assign(price=1.0, quantity=1, discount=0.0, sales_channel_id=1, store_id="s")
+    return Tables(tables.customers, tables.articles, ibis.memtable(lines))
+
+
+def test_a_basket_id_used_again_on_another_day_is_another_basket() -> None:
+    rows = [
+        ("a", "01", day(1, 9), "7"),
+        ("a", "02", day(1, 10), "7"),
+        ("a", "05", day(20, 18), "7"),
+        ("a", "08", day(20, 19), "7"),
+        ("b", "01", day(20, 19), "7"),
+        # Ten minutes that midnight lies in.
+        ("z", "01", day(4, 23), "9"),
+        ("z", "02", day(5), "9"),
+        (ANONYMOUS_CUSTOMER, "99", day(6), "1"),
+        (ANONYMOUS_CUSTOMER, "77", day(8), "1"),
+    ]
+    found = index_tables(with_lines(rows))
+    lines = found.transactions.execute()
+    assert {(row.customer_id, row.article_id): (row.t_dat, row.basket_id) for row in lines.itertuples()} == {
+        ("a", "01"): (day(1, 9), "7"),
+        ("a", "02"): (day(1, 9), "7"),
+        ("a", "05"): (day(20, 18), "7 2024-01-20"),
+        ("a", "08"): (day(20, 18), "7 2024-01-20"),
+        ("b", "01"): (day(20, 19), "7"),
+        ("z", "01"): (day(4, 23), "9"),
+        ("z", "02"): (day(5), "9 2024-01-05"),
+        (ANONYMOUS_CUSTOMER, "99"): (day(6), "1"),
+        (ANONYMOUS_CUSTOMER, "77"): (day(8), "1 2024-01-08"),
+    }
+    counted = {count.rule: count.rows for count in found.counts}
+    assert counted["moved to the first instant of their basket"] == 2
+    assert counted["with a basket_id that the customer had on an earlier day: another basket"] == 4
+    known = found.articles.execute().set_index("article_id")["known_from"]
+    assert known["77"] == pd.Timestamp(day(8))
+    # What comes later changes nothing before it.
+    early = [row for row in rows if row[2] < day(5)]
+    before = index_tables(with_lines(early)).transactions.execute()
+    names = ["customer_id", "article_id", "t_dat", "basket_id"]
+    pd.testing.assert_frame_equal(before[names], lines.loc[lines["t_dat"] < day(5), names].reset_index(drop=True))
+
+
 def test_transactions_carry_both_indices_in_order(indexed: Tables) -> None:
     lines = indexed.transactions.execute()
     customer = indexed.customers.execute().set_index("customer_id")["customer_index"]

@@ -221,7 +221,7 @@ AGES = {"age_preference": NAN, **{name: NAN for name in AGE_GROUPS}}
     "customers",
     [
         CUSTOMERS.drop(columns="age"),
-        CUSTOMERS.assign(age=[116.0, -1.0, 0.0, NAN]),
+        CUSTOMERS.assign(age=[111.0, -1.0, 9.0, NAN]),
         # Ages that became known only after the first purchase were not known at the instants between.
         CUSTOMERS.assign(known_from=pd.Timestamp("2024-03-01")),
     ],
@@ -229,6 +229,13 @@ AGES = {"age_preference": NAN, **{name: NAN for name in AGE_GROUPS}}
 def test_without_ages(customers: pd.DataFrame) -> None:
     found = features_of(weeks_of(customers=customers), week=0, article=2)
     assert_features(found, {name: values[0] for name, values in EXPECTED.items()} | AGES)
+
+
+def test_the_ages_that_tables_know_are_known_here() -> None:
+    # Those who bought article 2 are the first two; the mean of all is 60 as well.
+    found = features_of(weeks_of(customers=CUSTOMERS.assign(age=[10.0, 110.0, NAN, 60.0])), week=0, article=2)
+    expected = {"age_preference": 0, "age_share_under_25": 0.5, "age_share_35_49": 0, "age_share_50_up": 0.5}
+    assert_features(found, {name: values[0] for name, values in EXPECTED.items()} | expected)
 
 
 def test_without_prices_discounts_and_channels() -> None:

@@ -3,11 +3,17 @@ import datetime
 import numpy as np
 import tensorflow as tf
 
+from tfrs_fashion.features.article_weeks import SEASONS, season_of
 from tfrs_fashion.features.inputs import SECONDS_A_DAY
 from tfrs_fashion.features.season import find_season
 
-# By month, January first: winter is 3, spring 0, summer 1, autumn 2.
-SEASON_OF_MONTH = [3, 3, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
+# By month, January first.
+NAMES = ["winter", "winter", *["spring"] * 3, *["summer"] * 3, *["autumn"] * 3, "winter"]
+SEASON_OF_MONTH = [SEASONS.index(name) for name in NAMES]
+
+
+def test_months_are_numbered_alike_everywhere() -> None:
+    assert [season_of(month) for month in range(1, 13)] == SEASON_OF_MONTH
 
 
 def test_every_day_from_1970_to_2100() -> None:
@@ -30,6 +36,6 @@ def test_years_before_1970_and_long_after() -> None:
 def test_any_shape_and_type() -> None:
     march = int(datetime.datetime(2024, 3, 1, tzinfo=datetime.UTC).timestamp())
     found = find_season(tf.constant([[march - 1, march]], tf.int64))
-    assert found.numpy().tolist() == [[3, 0]]
+    assert found.numpy().tolist() == [[SEASONS.index("winter"), SEASONS.index("spring")]]
     assert found.dtype == tf.int32
     assert find_season(tf.zeros([0], tf.int64)).shape == (0,)

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import ibis
@@ -11,7 +11,7 @@ from ibis import _
 
 from tfrs_fashion.data.raw import RawFile, read_error
 from tfrs_fashion.data.tally import count_values
-from tfrs_fashion.schema import InputError, RowCount
+from tfrs_fashion.schema import MAX_FLOAT32, MAX_INT32, InputError, RowCount
 
 # Whole numbers beyond this are not exact in floating point, so an id would not be itself.
 _LARGEST_EXACT = 2**53
@@ -121,10 +121,10 @@ def _as_text(column: ibis.Value, wanted: Wanted, *, is_typed: bool) -> _Converte
 
 
 def _as_number(column: ibis.Value) -> _Converted:
-    """NaN is how files write a missing number; an infinite one is refused."""
+    """NaN is how files write a missing number; one that is infinite, if only in 32 bits, is refused."""
     is_text = column.type().is_string()
     value = column.try_cast("float64") if is_text else column.cast("float64")
-    unread = value.isinf()
+    unread = (value.abs() > MAX_FLOAT32) & ~value.isnan()
     if is_text:
         unread = ibis.ifelse(value.isnull(), _text_of(column).notnull(), unread)
     return _Converted(ibis.ifelse(value.isnan(), ibis.null("float64"), value), unread)
@@ -193,7 +193,8 @@ def _converted(column: ibis.Value, wanted: Wanted, raw: RawFile) -> _Converted:
         case "number":
             return _as_number(column)
         case "whole":
-            return _as_whole(column)
+            whole = _as_whole(column)
+            return replace(whole, unread=whole.unread | ~whole.value.between(-MAX_INT32 - 1, MAX_INT32))
         case "instant":
             return _as_instant(column, wanted, raw.where)
 
@@ -228,8 +229,8 @@ _FIX = {
     "id": "Write ids as text or whole numbers.",
     "text": "Write text.",
     "words": "Write text.",
-    "number": "Write numbers with a point, without separators; name what means a missing one in `data.missing_values`.",
-    "whole": "Write whole numbers; name what means a missing one in `data.missing_values`.",
+    "number": f"Write numbers with a point, without separators, up to {MAX_FLOAT32:.1e}; name what means a missing one in `data.missing_values`.",
+    "whole": f"Write whole numbers up to {MAX_INT32:,}; name what means a missing one in `data.missing_values`.",
     "instant": "Set `date_format` beside it, or write YYYY-MM-DD.",
 }
 

@@ -24,6 +24,9 @@ from tfrs_fashion.schema import InputError
 
 Format = Literal["csv", "parquet"]
 
+# Raised with every change of what equal sizes and an equal seed give; folders of files carry it in their names.
+GENERATOR_VERSION = 1
+
 MAX_CUSTOMERS, MAX_ARTICLES, MAX_TRANSACTIONS = 1_371_980, 105_542, 31_788_324
 
 _EPOCH_DAY = (FIRST_DAY - datetime.date(1970, 1, 1)).days

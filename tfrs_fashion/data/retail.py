@@ -180,7 +180,9 @@ def load_tables(
         lines = _sum_identical(lines)
     lines = _replace(connection, converted, lines)
     bought = lines.filter(_.quantity > 0)
-    bought = bought.mutate(start=_.t_dat.min().over(ibis.window(group_by=["customer_id", "basket_id"])))
+    # A number used again on another day is another basket, as in `data.tables`.
+    basket = ibis.window(group_by=["customer_id", "basket_id", bought.t_dat.truncate("D")])
+    bought = bought.mutate(start=_.t_dat.min().over(basket))
 
     made = {}
     for rows in both:

@@ -6,7 +6,7 @@ import ibis
 from rich.console import Console
 
 from tfrs_fashion.data import complete_journey, hm, retail, simulator
-from tfrs_fashion.data.hm_scale import write_hm_scale
+from tfrs_fashion.data.hm_scale import GENERATOR_VERSION, write_hm_scale
 from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig, DataConfig, TransactionsConfig
 from tfrs_fashion.schema import Tables
 
@@ -59,8 +59,9 @@ def load_source(
             return simulator.load_tables(connection, **sizes, seed=seed)
         case "hm_scale":
             sizes = config.model_dump(include={"num_customers", "num_articles", "num_transactions"})
-            # Files of these sizes and this seed are equal whenever they are written, so they are written once.
-            folder = Path(config.path or "data/hm_scale") / "-".join(str(size) for size in (*sizes.values(), seed))
+            # One version of the generator writes equal files for equal sizes and seeds, so they are written once.
+            name = "-".join(str(part) for part in (f"v{GENERATOR_VERSION}", *sizes.values(), seed))
+            folder = Path(config.path or "data/hm_scale") / name
             if not folder.is_dir():
                 write_hm_scale(folder, **sizes, seed=seed, console=console)
             return load_source(connection, DataConfig(source="hm", path=str(folder)), seed=seed)

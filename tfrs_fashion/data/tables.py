@@ -75,16 +75,34 @@ def _indexed(table: ibis.Table, *, key: str, index: str) -> ibis.Table:
     return _compute(table.mutate(**{index: number}))
 
 
-def _start_together(transactions: ibis.Table) -> tuple[ibis.Table, int]:
-    """Gives the lines of a basket the time of its first one; few baskets, if any, last longer than an instant."""
-    baskets = transactions.group_by(["customer_id", "basket_id"]).agg(start=_.t_dat.min(), end=_.t_dat.max())
-    long = _compute(baskets.filter(_.start < _.end).drop("end"))
+def _start_together(transactions: ibis.Table) -> tuple[ibis.Table, int, int]:
+    """Gives the lines of a basket the time of its first one; few baskets, if any, last longer than an instant.
+
+    Tills use the numbers of their receipts again. What a customer buys under one number on another day is another basket,
+    so that no purchase moves to an earlier day; and a cutoff at midnight, as those of windows are, falls inside no basket.
+    The day is written behind the number of all but the first of them, which no later line changes.
+
+    Returns:
+        The transactions, how many lines were moved, and how many got another number.
+    """
+    key = ["customer_id", "basket_id"]
+    baskets = transactions.group_by(key).agg(start=_.t_dat.min(), end=_.t_dat.max())
+    long = _compute(baskets.filter(_.start < _.end).select(*key))
     if not int(long.count().execute()):
-        return transactions, 0
-    joined = transactions.left_join(long, ["customer_id", "basket_id"])
+        return transactions, 0, 0
+    # Those alone are looked at by day, which for all rows would cost a second grouping.
+    lines = transactions.semi_join(long, key).mutate(day=_.t_dat.cast("timestamp").truncate("D"))
+    days = _compute(lines.group_by([*key, "day"]).agg(start=_.t_dat.min(), rows=_.count()))
+    days = days.mutate(is_again=days.day > days.day.min().over(ibis.window(group_by=key)))
+    reused = int(days.rows.sum(where=days.is_again).fill_null(0).execute())
+    dated = transactions.mutate(day=_.t_dat.cast("timestamp").truncate("D"))
+    joined = dated.left_join(days.drop("rows"), [*key, "day"])
     moved = int(joined.filter(_.t_dat > _.start).count().execute())
-    together = joined.mutate(t_dat=_.start.fill_null(_.t_dat))
-    return together.select(*transactions.columns), moved
+    told_apart = _.basket_id + " " + _.day.date().cast("string")
+    together = joined.mutate(
+        t_dat=_.start.fill_null(_.t_dat), basket_id=ibis.ifelse(_.is_again, told_apart, _.basket_id)
+    )
+    return together.select(*transactions.columns), moved, reused
 
 
 def index_tables(tables: Tables) -> Tables:
@@ -99,13 +117,13 @@ def index_tables(tables: Tables) -> Tables:
     Returns:
         Tables with `customer_index` and `article_index`, both also in the transactions, and `known_from`. Ids without
         a row get an empty one, known from their first transaction on. Anonymous customers have no row, and the index
-        of what is out of vocabulary. The lines of one basket all get the time of its first line, since a basket is one
-        event. Each rule that touched rows adds to `counts`.
+        of what is out of vocabulary. The lines of one basket, of one customer and day, all get the time of its first
+        line, since a basket is one event. Each rule that touched rows adds to `counts`.
 
     Raises:
         InputError: A table has a column with a name that is made here.
     """
-    transactions, moved = _start_together(tables.transactions)
+    transactions, moved, reused = _start_together(tables.transactions)
     named = transactions.filter(_.customer_id != ANONYMOUS_CUSTOMER)
     anonymous = int(transactions.filter(_.customer_id == ANONYMOUS_CUSTOMER).count().execute())
     # The ids of the transactions, each once: their rows are many, and texts take long to join.
@@ -128,6 +146,7 @@ def index_tables(tables: Tables) -> Tables:
     long = int(articles.filter(_.description.length() > MAX_DESCRIPTION).count().execute())
     found = (
         ("transactions", "moved to the first instant of their basket", moved),
+        ("transactions", "with a basket_id that the customer had on an earlier day: another basket", reused),
         ("transactions", "of anonymous customers: they count for articles and belong to no history", anonymous),
         ("customers", "added: bought, but without a row; empty profile", new_customers),
         ("articles", "added: sold, but without a row; no features", new_articles),

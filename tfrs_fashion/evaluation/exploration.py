@@ -3,7 +3,6 @@
 `figures.json` is for programs, `exploration.html` for people: one file with no script and nothing to download.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -129,7 +128,6 @@ def write_exploration(
     category: str = "",
     garment_group: str = "",
     colour: str = "",
-    notes: Sequence[str] = (),
 ) -> None:
     """Writes `exploration.html`, `figures/*.png` and `figures.json`, the numbers behind the figures.
 
@@ -145,7 +143,6 @@ def write_exploration(
         category: Column of the kind of product.
         garment_group: Column of the kind of garment, broader than the category.
         colour: Column of the colour.
-        notes: What a reader has to know, one sentence each.
 
     Raises:
         InputError: A role names a column that articles do not have.
@@ -172,7 +169,6 @@ def write_exploration(
     html = render(
         "exploration.html",
         title=title,
-        notes=list(notes),
         overview=overview,
         roles={role: column for role, column in roles.items() if column},
         features={

@@ -9,6 +9,7 @@ import datetime
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import ibis
 import numpy as np
@@ -17,12 +18,13 @@ import pyarrow.parquet
 from ibis import _
 
 from tfrs_fashion.data.split import days_before, epoch_seconds, seconds_since_1970
-from tfrs_fashion.schema import FIRST_INDEX, InputError
+from tfrs_fashion.schema import FIRST_INDEX, OLDEST, YOUNGEST, InputError
+
+Month = TypeVar("Month", int, ibis.Value)
 
 SEASONS = ("winter", "spring", "summer", "autumn")
-# The upper ends of the age groups, exclusive; ages outside `_AGES` are typing errors and count as unknown.
+# The upper ends of the age groups, exclusive.
 AGE_GROUPS = {"age_share_under_25": 25, "age_share_25_34": 35, "age_share_35_49": 50, "age_share_50_up": 200}
-_AGES = (10, 100)
 NUM_CHANNELS = 3
 _DAY = 86_400
 _LONGEST = 13
@@ -30,7 +32,7 @@ _ONE_IN = 20  # so many is a bestseller
 
 # Sales are baskets: a basket that held the article counts once, however many pieces or lines, and one instant of one
 # customer is one basket (anonymous customers: one basket id). Lines of one basket share its instant, as `index_tables`
-# makes them. Ages outside 10..100 years are unknown. "Visible" means strictly
+# makes them. Ages outside `YOUNGEST`..`OLDEST` are typing errors and count as unknown. "Visible" means strictly
 # before the week's instant. Shares lie in [0, 1]. A feature is null (NaN in the array) where it is undefined.
 FEATURES: dict[str, str] = {
     "sales_1w": "baskets in the last 7 days; 0 if none",
@@ -62,9 +64,13 @@ FEATURES: dict[str, str] = {
 }
 
 
-def _season_of(month: ibis.Value) -> ibis.Value:
-    """Meteorological seasons of the northern half: winter is December to February."""
-    return ((month % 12) / 3).floor().cast("int32")
+def season_of(month: Month) -> Month:
+    """Numbers the meteorological season of a month as in `SEASONS`, of the northern half: winter is December to February.
+
+    >>> [season_of(month) for month in (12, 2, 3, 11)]
+    [0, 0, 1, 3]
+    """
+    return month % 12 // 3
 
 
 def _share(part: ibis.Value, whole: ibis.Value) -> ibis.Value:
@@ -85,7 +91,7 @@ def _visible(transactions: ibis.Table, *, end: int, oldest: int, seconds: int) -
 def _list_ages(customers: ibis.Table) -> ibis.Table:
     if "age" not in customers.columns:
         customers = customers.mutate(age=ibis.null("float64"))
-    return customers.filter(_.age.between(*_AGES)).select(
+    return customers.filter(_.age.between(YOUNGEST, OLDEST)).select(
         "customer_index", age=_.age.cast("float64"), age_since=epoch_seconds(_.known_from)
     )
 
@@ -111,7 +117,7 @@ def _sum_by_week(visible: ibis.Table, ages: ibis.Table, channels: ibis.Table) ->
     """Sums by `article_index, week`; a buyer counts, and has an age, at the first basket."""
     lines = _number_baskets(visible).left_join(channels, "sales_channel_id").left_join(ages, "customer_index")
     is_named_basket = _.is_first_line & (_.customer_index >= FIRST_INDEX)
-    lines = lines.mutate(is_buyer=is_named_basket & (_.position == 0), season=_season_of(_.t_dat.month()))
+    lines = lines.mutate(is_buyer=is_named_basket & (_.position == 0), season=season_of(lines.t_dat.month()))
     lines = lines.mutate(age=ibis.ifelse(_.is_buyer & _is_age_known(), _.age, ibis.null("float64")))
     counts = {f"season_{number}": _.is_first_line & (_.season == number) for number in range(len(SEASONS))}
     counts |= {f"channel_{number}": _.channel == number for number in range(NUM_CHANNELS)}
@@ -246,7 +252,7 @@ def make_article_weeks(
     end = seconds_since_1970(as_of)
     # All that is older than any window reaches goes into one last week.
     oldest = num_weeks + _LONGEST - 1
-    seasons = [(days_before(as_of, week_days * week).month % 12) // 3 for week in range(oldest + 1)]
+    seasons = [season_of(days_before(as_of, week_days * week).month) for week in range(oldest + 1)]
     weeks = ibis.range(oldest + 1).unnest().name("week").as_table().mutate(week=_.week.cast("int32"))
     weeks = weeks.mutate(
         instant=end - _.week.cast("int64") * (week_days * _DAY), season=ibis.literal(seasons)[weeks.week]

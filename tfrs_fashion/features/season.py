@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tfrs_fashion.features.article_weeks import SEASONS
 from tfrs_fashion.features.inputs import SECONDS_A_DAY
 
 
@@ -12,8 +13,8 @@ def find_season(time: tf.Tensor) -> tf.Tensor:
         time: Int64 seconds since 1970, of any shape; earlier moments are negative.
 
     Returns:
-        Int32 of the same shape: 0 from March to May, 1 from June to August, 2 from September to November, 3 from
-        December to February. What is spring in the north is autumn in the south, but the same months belong together.
+        Int32 of the same shape: places in `SEASONS`, as `season_of` numbers months. What is spring in the north is autumn
+        in the south, but the same months belong together.
 
     Source:
         `civil_from_days` in Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": years begin on 1 March, so
@@ -24,4 +25,5 @@ def find_season(time: tf.Tensor) -> tf.Tensor:
     year = (day - day // 1_460 + day // 36_524 - day // 146_096) // 365
     day_of_year = day - (365 * year + year // 4 - year // 100)
     month = (5 * day_of_year + 2) // 153
-    return month // 3
+    # Here March is month 0, and spring the second season.
+    return (month // 3 + 1) % len(SEASONS)
