@@ -160,7 +160,7 @@ class TwoTowerConfig(Section):
     num_steps: int = Field(default=3, ge=0)
     content_scale: float = Field(default=0.1, ge=0)
     categorical_encoding: CategoryEncoding = "one_hot"
-    number_encoding: NumberEncoding = "quantile"
+    number_encoding: NumberEncoding = "log"
     num_bins: int = Field(default=16, ge=1)
     hidden_dims: tuple[int, ...] = ()
     min_baskets: int = Field(default=5, ge=1)

@@ -40,7 +40,7 @@ def fit_two_tower(
     content_scale: float = 0.1,
     num_text_buckets: int = 8192,
     categorical_encoding: CategoryEncoding = "one_hot",
-    number_encoding: NumberEncoding = "quantile",
+    number_encoding: NumberEncoding = "log",
     num_bins: int = 16,
     hidden_dims: Sequence[int] = (),
     min_baskets: int = 5,
