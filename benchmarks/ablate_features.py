@@ -29,7 +29,10 @@ from tfrs_fashion.stage import code_fingerprint, fingerprint
 
 K = 12
 NO_PROFILE = ["features.profile=[]", "features.profile_numbers=[]"]
-NO_CONTENT = ["features.categorical=[]", "features.numbers=[]"]
+# Features of a history that need such a column go with it.
+NO_ROLES = [f'features.roles.{role}=""' for role in ("colour", "garment_group", "section")]
+NO_ROLES += [f"features.roles.{group}=[]" for group in ("women", "men", "kids")]
+NO_CONTENT = ["features.categorical=[]", "features.numbers=[]", *NO_ROLES]
 NO_TEXT = ["features.num_text_buckets=0"]
 NO_HISTORY = ["features.history=false"]
 NO_WEEKS = ["features.article_weeks=false"]
@@ -43,9 +46,10 @@ VARIANTS: dict[str, list[str]] = {
     "without profile": NO_PROFILE,
     "without history features": NO_HISTORY,
     "without weekly article features": NO_WEEKS,
-    "without article categories and numbers": [*NO_CONTENT, *NO_HISTORY],
+    "without article categories and numbers": NO_CONTENT,
     "without text": NO_TEXT,
     "embedding instead of one-hot": ["two_tower.categorical_encoding=embedding"],
+    "quantiles instead of logarithms": ["two_tower.number_encoding=quantile"],
     "deep instead of shallow": ["two_tower.hidden_dims=[256, 128]"],
 }
 
@@ -112,11 +116,15 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(width=120)
     folder = arguments.run_dir or Path("runs") / Path(arguments.pipeline).stem
-    Run(config=load_config(arguments.pipeline, arguments.overrides), folder=folder, console=console).prepare()
+    whole = load_config(arguments.pipeline, arguments.overrides)
+    Run(config=whole, folder=folder, console=console).prepare()
     found: dict[str, pd.DataFrame] = {}
     for name in arguments.only or VARIANTS:
-        console.rule(name)
         config = load_config(arguments.pipeline, [*arguments.overrides, *VARIANTS[name]])
+        if VARIANTS[name] and config == whole:
+            console.print(f"{name}: the pipeline is that already")
+            continue
+        console.rule(name)
         # What another program or other settings found is not taken for this one's.
         key = fingerprint(code_fingerprint(), config.model_dump(mode="json"))[:12]
         kept = folder / "ablation" / f"{name.replace(' ', '_')}_{key}"
