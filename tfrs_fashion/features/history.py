@@ -107,9 +107,10 @@ def make_history_features(histories: Histories, now: tf.Tensor, lookups: History
 
 def _find_baskets(row: tf.Tensor, time: tf.Tensor) -> _Baskets:
     first = tf.concat([[True], (row[1:] != row[:-1]) | (time[1:] != time[:-1])], 0)[: tf.size(row)]
+    start = tf.where(first)[:, 0]
     return _Baskets(
-        row=tf.boolean_mask(row, first),
-        time=tf.boolean_mask(time, first),
+        row=tf.gather(row, start),
+        time=tf.gather(time, start),
         of_event=tf.cumsum(tf.cast(first, tf.int64)) - 1,
     )
 

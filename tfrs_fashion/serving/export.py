@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from tf_keras.src.saving.legacy.saved_model.utils import keras_option_scope
 
 from tfrs_fashion.features.inputs import HistoryTable, ProfileVocabulary
 from tfrs_fashion.features.view import View
@@ -53,7 +54,9 @@ def export_artifact(
         )
         # The custom operation of ScaNN is named here; the other indices use none.
         options = tf.saved_model.SaveOptions(namespace_whitelist=["Scann"])
-        tf.saved_model.save(funnel, str(folder), signatures=funnel.signatures(), options=options)
+        # The signatures hold all that is computed; Keras would trace and store a function of each layer beside them.
+        with keras_option_scope(save_traces=False):
+            tf.saved_model.save(funnel, str(folder), signatures=funnel.signatures(), options=options)
     metadata = {**metadata, "recommender": recommender.name, "libraries": _versions(), "git_commit": _git_commit()}
     (folder / "metadata.json").write_text(
         json.dumps(metadata, indent=2, ensure_ascii=False, sort_keys=True), encoding="utf-8"

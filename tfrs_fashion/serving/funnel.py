@@ -62,11 +62,12 @@ def clean_history(events: dict[str, tf.Tensor], now: tf.Tensor, unknown: Histori
     key = time * 2**30 + tf.cast(article_index, tf.int64)
     order = tf.argsort(tf.where(valid, key, tf.int64.max), axis=1, stable=True)
     lengths = tf.reduce_sum(tf.cast(valid, tf.int64), axis=1)
-
-    def ragged(values: tf.Tensor) -> tf.RaggedTensor:
-        return tf.RaggedTensor.from_tensor(tf.gather(values, order, batch_dims=1), lengths=lengths)
-
-    return unknown._replace(**{name: ragged(values) for name, values in events.items()})
+    # All columns have one partition, and are gathered from one list of positions.
+    column = tf.ragged.range(lengths)
+    kept = tf.stack([column.value_rowids(), column.flat_values], axis=1)
+    position = tf.stack([kept[:, 0], tf.cast(tf.gather_nd(order, kept), tf.int64)], axis=1)
+    ordered = {name: column.with_flat_values(tf.gather_nd(values, position)) for name, values in events.items()}
+    return unknown._replace(**ordered)
 
 
 class Funnel(tf.Module):
@@ -107,7 +108,9 @@ class Funnel(tf.Module):
         # One trace serves every signature.
         batch, excluded = tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, None], tf.int32)
         signature = (histories.spec(), batch, tf.TensorSpec([], tf.int32), excluded)
-        self._answer = tf.function(self.answer, input_signature=signature)
+        traced = tf.function(self.answer, input_signature=signature, autograph=False)
+        # A function that saving finds among the attributes is traced once more, and stored a second time.
+        self._answer = lambda *inputs: traced(*inputs)
 
     def answer(self, histories: Histories, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
         """Recommends, and lets popularity answer where the recommender has nothing.
@@ -214,9 +217,9 @@ class Funnel(tf.Module):
         exclude = spec([None, None], tf.string, "exclude")
         k = spec([None], tf.int32, "k")
 
-        by_customer = tf.function(self.by_customer, input_signature=(customer_id, exclude, k))
+        by_customer = tf.function(self.by_customer, input_signature=(customer_id, exclude, k), autograph=False)
 
-        @tf.function(input_signature=(customer_id,))
+        @tf.function(input_signature=(customer_id,), autograph=False)
         def default(customer_id: tf.Tensor) -> dict[str, tf.Tensor]:
             batch = tf.shape(customer_id)[0]
             answer: dict[str, tf.Tensor] = by_customer(customer_id, tf.fill([batch, 0], ""), tf.fill([batch], self._k))
@@ -224,6 +227,7 @@ class Funnel(tf.Module):
 
         by_history = tf.function(
             self.by_history,
+            autograph=False,
             input_signature=(
                 spec([None, None], tf.string, "article_ids"),
                 spec([None, None], tf.int64, "times"),
