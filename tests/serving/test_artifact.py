@@ -1,12 +1,14 @@
 """Artifacts answer from raw ids, in processes that know nothing of this package."""
 
 import datetime
+import functools
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,10 +34,14 @@ def judged(run: Run, name: str) -> Path:
     return run.folder / "saved_models" / name / "1"
 
 
+@functools.cache
+def load_once(folder: Path) -> tf.Module:
+    """Answers change nothing in an artifact, so that all tests of the module may ask one."""
+    return tf.saved_model.load(str(folder))
+
+
 def signature(run: Run, name: str, which: str) -> Callable[..., dict[str, tf.Tensor]]:
-    artifact = tf.saved_model.load(str(judged(run, name)))
-    found = artifact.signatures[which]
-    found.artifact = artifact
+    found: Callable[..., dict[str, tf.Tensor]] = load_once(judged(run, name)).signatures[which]
     return found
 
 
@@ -115,7 +121,7 @@ def by_history(run: Run, name: str, inputs: dict[str, np.ndarray], *, k: int = 1
 
 @pytest.mark.parametrize("name", [*SERVABLE, *NEW_ARRIVALS])
 def test_outputs_are_named_and_every_input_has_a_batch_dimension(tiny_run: Run, name: str) -> None:
-    artifact = tf.saved_model.load(str(judged(tiny_run, name)))
+    artifact = load_once(judged(tiny_run, name))
     assert set(artifact.signatures) == {"serving_default", "by_customer", "by_history"}
     for found in artifact.signatures.values():
         assert set(found.structured_outputs) == {"article_ids", "scores", "sources"}
@@ -125,22 +131,38 @@ def test_outputs_are_named_and_every_input_has_a_batch_dimension(tiny_run: Run, 
     assert default["article_ids"].shape == (3, tiny_run.config.export.k)
 
 
-@pytest.mark.parametrize("name", ["popularity_7d", "repurchase", "als", "two_tower"])
-def test_a_process_with_tensorflow_alone_gives_the_same_answer(tiny_run: Run, name: str, tmp_path: Path) -> None:
+ALONE = ("popularity_7d", "repurchase", "als", "two_tower")
+ASK_ALONE = """
+import json, sys
+import tensorflow as tf
+customers, *folders = sys.argv[1:]
+for folder in folders:
+    artifact = tf.saved_model.load(folder)
+    answer = artifact.signatures["serving_default"](customer_id=tf.constant(json.loads(customers)))
+    foreign = {"tfrs_fashion", "tensorflow_recommenders", "scann"} & set(sys.modules)
+    ids = [[value.decode() for value in row] for row in answer["article_ids"].numpy()]
+    print("answer", json.dumps({"foreign": sorted(foreign), "ids": ids, "scores": answer["scores"].numpy().tolist()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def answered_alone(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What each artifact answers in a process that imports TensorFlow alone."""
     customers = [*known_customers(tiny_run, 5), "nobody"]
-    script = tmp_path / "ask.py"
-    script.write_text(
-        "import json, sys\n"
-        "import tensorflow as tf\n"
-        "artifact = tf.saved_model.load(sys.argv[1])\n"
-        "answer = artifact.signatures['serving_default'](customer_id=tf.constant(json.loads(sys.argv[2])))\n"
-        "foreign = {'tfrs_fashion', 'tensorflow_recommenders', 'scann'} & set(sys.modules)\n"
-        "ids = [[value.decode() for value in row] for row in answer['article_ids'].numpy()]\n"
-        "print(json.dumps({'foreign': sorted(foreign), 'ids': ids, 'scores': answer['scores'].numpy().tolist()}))\n"
-    )
-    command = [sys.executable, str(script), str(judged(tiny_run, name)), json.dumps(customers)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    printed = json.loads(done.stdout.splitlines()[-1])
+    folder = tmp_path_factory.mktemp("alone")
+    (folder / "ask.py").write_text(ASK_ALONE)
+    command = [sys.executable, str(folder / "ask.py"), json.dumps(customers)]
+    command += [str(judged(tiny_run, name)) for name in ALONE]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    lines = [line.removeprefix("answer ") for line in done.stdout.splitlines() if line.startswith("answer ")]
+    return {name: json.loads(line) for name, line in zip(ALONE, lines, strict=True)}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_process_with_tensorflow_alone_gives_the_same_answer(
+    tiny_run: Run, name: str, answered_alone: dict[str, Any]
+) -> None:
+    customers, printed = [*known_customers(tiny_run, 5), "nobody"], answered_alone[name]
     assert printed["foreign"] == []
     here = ask(signature(tiny_run, name, "by_customer"), customers, [[]] * 6, tiny_run.config.export.k)
     assert printed["ids"] == [[value.decode() for value in row] for row in here["article_ids"]]
