@@ -326,7 +326,7 @@ histories = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(histories, st.integers(0, 400 * SECONDS_A_DAY))
 def test_equals_a_slow_reference(rows: list[list[Event]], later: int) -> None:
     now = [NOW + later * (number % 2) for number in range(len(rows))]
@@ -334,7 +334,7 @@ def test_equals_a_slow_reference(rows: list[list[Event]], later: int) -> None:
         assert found == pytest.approx(slow_features(row, moment, LOOKUPS), rel=1e-5, abs=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(histories, st.randoms(use_true_random=False))
 def test_rows_stand_alone_and_the_order_within_a_basket_does_not_matter(rows: list[list[Event]], random: Any) -> None:
     expected = [features_of([row])[0] for row in rows]
