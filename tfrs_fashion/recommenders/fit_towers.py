@@ -185,6 +185,9 @@ def fit_two_tower(
     steps = (max_epochs or epochs) * (steps_per_epoch or int(dataset.cardinality()))
     schedule = tf.keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, 0.05 * learning_rate)
     model.compile(optimizer=tf.keras.optimizers.Adam(schedule))
+    # A training step that makes variables is traced twice; here they are all made before.
+    candidate_tower(tf.zeros([0], tf.int32), tf.constant(0))
+    model.optimizer.build(model.trainable_variables)
 
     def candidates(article_index: np.ndarray) -> CandidateSet:
         embedding = _in_batches(
