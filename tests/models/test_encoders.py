@@ -193,6 +193,14 @@ def test_a_missing_number_has_the_place_of_the_median() -> None:
     assert 0 < found[0, 0, :4].mean() < 1
 
 
+def test_a_missing_number_is_at_the_median_of_logarithmic_bins_too() -> None:
+    encoder = NumberEncoder(1, 2, "log")
+    encoder.fit(np.expm1(np.array([[0.0], [0.5], [2.0], [np.nan]])).astype(np.float32))
+    # Bins from 0 to 1 and from 1 to 2 in log1p; the median is half-way through the first.
+    found = encoder(tf.constant([[NAN], [np.expm1(0.5)], [np.expm1(1.5)]])).numpy() * encoder.output_dim / SCALE
+    assert found == pytest.approx(np.array([[0.5, 0, 1], [0.5, 0, 0], [1, 0.5, 0]]), abs=1e-6)
+
+
 @pytest.mark.parametrize("fitted", [[], [[NAN], [NAN]], [[INF], [-INF]]])
 def test_a_feature_that_was_always_missing_is_fitted(fitted: list[list[float]]) -> None:
     found = encode_numbers(fitted, [[NAN], [3.0], [-3.0]], num_bins=2)
