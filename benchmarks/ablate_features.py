@@ -6,7 +6,8 @@
 Each variant chooses its epochs on the window before those that are judged, is fitted again on everything before each of
 them, and ranks every article in store for every customer of that window, once. `--windows` judges the last so many test
 windows, one after the other, and pools them: a customer who bought in several counts once, by the mean over these. Finished
-fits are kept in `ablation/` of the run folder, so that a run that was stopped goes on; `--force` begins anew.
+fits are kept in `ablation/` of the run folder, so that a run that was stopped goes on; `--force` begins anew. `--epochs`
+trains all variants for so long instead, without choosing.
 """
 
 import argparse
@@ -24,10 +25,14 @@ from tfrs_fashion.evaluation.compare import bootstrap_interval, paired_differenc
 from tfrs_fashion.evaluation.metrics import customer_metrics
 from tfrs_fashion.fitting import fit_recommender, make_validator, rank_customers
 from tfrs_fashion.run import Run
+from tfrs_fashion.stage import code_fingerprint, fingerprint
 
 K = 12
 NO_PROFILE = ["features.profile=[]", "features.profile_numbers=[]"]
-NO_CONTENT = ["features.categorical=[]", "features.numbers=[]"]
+# Features of a history that need such a column go with it.
+NO_ROLES = [f'features.roles.{role}=""' for role in ("colour", "garment_group", "section")]
+NO_ROLES += [f"features.roles.{group}=[]" for group in ("women", "men", "kids")]
+NO_CONTENT = ["features.categorical=[]", "features.numbers=[]", *NO_ROLES]
 NO_TEXT = ["features.num_text_buckets=0"]
 NO_HISTORY = ["features.history=false"]
 NO_WEEKS = ["features.article_weeks=false"]
@@ -41,9 +46,10 @@ VARIANTS: dict[str, list[str]] = {
     "without profile": NO_PROFILE,
     "without history features": NO_HISTORY,
     "without weekly article features": NO_WEEKS,
-    "without article categories and numbers": [*NO_CONTENT, *NO_HISTORY],
+    "without article categories and numbers": NO_CONTENT,
     "without text": NO_TEXT,
     "embedding instead of one-hot": ["two_tower.categorical_encoding=embedding"],
+    "quantiles instead of logarithms": ["two_tower.number_encoding=quantile"],
     "deep instead of shallow": ["two_tower.hidden_dims=[256, 128]"],
 }
 
@@ -73,9 +79,11 @@ def judge(run: Run, window: Split, epochs: int) -> pd.DataFrame:
     return metrics.assign(has_history=known[metrics.index]).reset_index(names="customer_index")
 
 
-def judge_variant(run: Run, windows: list[Split], kept: Path, *, force: bool) -> pd.DataFrame:
+def judge_variant(run: Run, windows: list[Split], kept: Path, *, epochs: int | None, force: bool) -> pd.DataFrame:
     """Chooses the epochs and judges each window, as far as that was not done before; returns all rows."""
     choose_on, *judged = windows
+    if epochs is not None:
+        return judge_windows(run, judged, kept, chosen={"epochs": epochs, "validation": float("nan")}, force=force)
     choice = kept / f"chosen_on_{choose_on.name}.json"
     if force or not choice.is_file():
         view, wanted = run.view(choose_on.name), targets(choose_on, run.tables.transactions).execute()
@@ -83,12 +91,15 @@ def judge_variant(run: Run, windows: list[Split], kept: Path, *, force: bool) ->
         fitted = fit_recommender("two_tower", view, run.config, choice={}, validate=validate, console=run.console)
         chosen = {"epochs": fitted.epochs, "validation": max(fitted.curves[f"val_map@{K}"])}
         choice.write_text(json.dumps(chosen), encoding="utf-8")
-    chosen = json.loads(choice.read_text(encoding="utf-8"))
+    return judge_windows(run, judged, kept, chosen=json.loads(choice.read_text(encoding="utf-8")), force=force)
+
+
+def judge_windows(run: Run, judged: list[Split], kept: Path, *, chosen: dict[str, float], force: bool) -> pd.DataFrame:
     frames = []
     for window in judged:
         path = kept / f"{window.name}_{chosen['epochs']}_epochs.parquet"
         if force or not path.is_file():
-            judge(run, window, chosen["epochs"]).to_parquet(path)
+            judge(run, window, int(chosen["epochs"])).to_parquet(path)
         frames.append(pd.read_parquet(path).assign(window=window.name, **chosen))
     return pd.concat(frames)
 
@@ -100,21 +111,28 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--only", action="append", choices=list(VARIANTS), help="These variants alone.")
     parser.add_argument("--windows", type=int, default=1, help="Test windows to judge and pool.")
+    parser.add_argument("--epochs", type=int, help="Train for so many epochs instead of choosing them.")
     parser.add_argument("--force", action="store_true")
     arguments = parser.parse_args()
     console = Console(width=120)
     folder = arguments.run_dir or Path("runs") / Path(arguments.pipeline).stem
-    Run(config=load_config(arguments.pipeline, arguments.overrides), folder=folder, console=console).prepare()
+    whole = load_config(arguments.pipeline, arguments.overrides)
+    Run(config=whole, folder=folder, console=console).prepare()
     found: dict[str, pd.DataFrame] = {}
     for name in arguments.only or VARIANTS:
-        kept = folder / "ablation" / name.replace(" ", "_")
-        kept.mkdir(parents=True, exist_ok=True)
-        console.rule(name)
         config = load_config(arguments.pipeline, [*arguments.overrides, *VARIANTS[name]])
+        if VARIANTS[name] and config == whole:
+            console.print(f"{name}: the pipeline is that already")
+            continue
+        console.rule(name)
+        # What another program or other settings found is not taken for this one's.
+        key = fingerprint(code_fingerprint(), config.model_dump(mode="json"))[:12]
+        kept = folder / "ablation" / f"{name.replace(' ', '_')}_{key}"
+        kept.mkdir(parents=True, exist_ok=True)
         run = Run(config=config, folder=folder, console=console)
         windows = make_windows(run, arguments.windows)
         run.splits.update({window.name: window for window in windows})
-        found[name] = judge_variant(run, windows, kept, force=arguments.force)
+        found[name] = judge_variant(run, windows, kept, epochs=arguments.epochs, force=arguments.force)
     console.print(table(found))
 
 

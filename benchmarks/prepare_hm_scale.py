@@ -1,10 +1,10 @@
 """Prepares H&M's three files at growing sizes: CSV → tables → weekly article tables → timelines, and pandas doing the same.
 
 Each measurement is a process of its own; memory is the highest sum of what it and its children hold. Beside the seconds
-on the clock stand those of the processor, since a busy machine stretches the former. pandas checks, indexes and sorts
-the same, writes the same files, and one `tf.train.Example` a customer; of the weekly features it computes a few.
+on the clock stand those of the processor, since a busy machine stretches the former. `prepare_hm_pandas.py` is the peer:
+the same work in pandas. That both wrote the same is asserted on a hundredth of the rows, the records to the byte.
 
-Usage: python benchmarks/prepare_hm_scale.py [--folder runs/hm_scale] [--rows 1e6 3e6 1e7 31788324] [--pandas-rows 3e6]
+Usage: python benchmarks/prepare_hm_scale.py [--folder runs/hm_scale] [--rows 1e6 3e6 1e7 31788324] [--pandas-rows 1e6 3e6]
 """
 
 import argparse
@@ -84,129 +84,72 @@ def read_back(raw: Path, out: Path) -> Stages:
 
 
 def prepare_pandas(raw: Path, out: Path) -> Stages:
-    """The same with pandas, ids as categories, which is its fastest."""
-    import numpy as np
-    import pandas as pd
+    """The same with pandas."""
+    import prepare_hm_pandas as peer
 
     stages: Stages = {}
-    folder = out / "pandas"
-    folder.mkdir()
-
-    def load() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-        types = {"customer_id": "category", "article_id": "category", "price": "float64", "sales_channel_id": "int64"}
-        lines = pd.read_csv(raw / "transactions_train.csv", dtype=types, parse_dates=["t_dat"], date_format="%Y-%m-%d")
-        lines = lines.groupby(list(lines.columns), observed=True, sort=False).size().rename("quantity").reset_index()
-        articles = pd.read_csv(raw / "articles.csv", dtype={"article_id": str})
-        articles["description"] = articles["prod_name"] + " " + articles["detail_desc"].fillna("")
-        customers = pd.read_csv(raw / "customers.csv").fillna({"FN": -1, "Active": -1})
-        edges = [-np.inf, 16, 20, 25, 30, 35, 40, 50, 60, np.inf]
-        customers["age_band"] = pd.cut(customers["age"], edges, right=False).astype(str)
-        return customers, articles, lines
-
-    customers, articles, lines = timed(stages, "load", load)
-
-    def check() -> None:
-        for frame, key in ((customers, "customer_id"), (articles, "article_id")):
-            assert frame[key].notna().all()
-            assert frame[key].is_unique
-            assert not frame[key].str.contains(r"[\x00-\x1f\x7f]").any()
-        assert lines[["customer_id", "article_id", "t_dat"]].notna().all(axis=None)
-        assert (lines["price"] >= 0).all()
-        assert (lines["quantity"] >= 1).all()
-        assert lines["t_dat"].max() < pd.Timestamp.now()
-
-    timed(stages, "check", check)
-
-    def index() -> pd.DataFrame:
-        nonlocal lines
-        for frame, key, number in (
-            (customers, "customer_id", "customer_index"),
-            (articles, "article_id", "article_index"),
-        ):
-            frame.sort_values(key, ignore_index=True, inplace=True)
-            frame[number] = np.arange(2, len(frame) + 2, dtype=np.int32)
-            of_category = pd.Series(frame[number].to_numpy(), index=frame[key]).reindex(lines[key].cat.categories)
-            lines[number] = of_category.to_numpy()[lines[key].cat.codes]
-        lines["basket_id"] = lines["t_dat"].dt.strftime("%Y-%m-%d").astype("category")
-        order = ["customer_index", "t_dat", "basket_id", "article_index", "price", "quantity", "sales_channel_id"]
-        return lines.sort_values(order, ignore_index=True)
-
-    lines = timed(stages, "index", index)
-
-    def write() -> None:
-        for name, frame in (("customers", customers), ("articles", articles), ("transactions", lines)):
-            frame.to_parquet(folder / f"{name}.parquet")
-
-    timed(stages, "write", write)
+    folder, counts = out / "pandas", {}
+    (folder / "timelines").mkdir(parents=True)
+    customers, articles, lines = timed(stages, "load", lambda: peer.load(raw, counts))
+    timed(stages, "check", lambda: peer.check(customers, articles, lines))
+    customers, articles, lines = timed(stages, "index", lambda: peer.index(customers, articles, lines, counts))
+    tables = {"customers": customers, "articles": articles, "transactions": lines}
+    timed(stages, "write", lambda: peer.write_tables(folder, counts, **tables))
 
     def weeks() -> None:
-        week = np.minimum((pd.Timestamp(AS_OF) - lines["t_dat"]).dt.days.to_numpy() // 7, NUM_WEEKS + 12)
-        keys = pd.DataFrame({"article_index": lines["article_index"].to_numpy(), "week": week})
-        sums = (
-            keys.assign(price=lines["price"].to_numpy(), online=(lines["sales_channel_id"] == 2).to_numpy(), lines=1)
-            .groupby(["article_index", "week"])
-            .sum()
-        )
-        baskets = lines[["article_index", "customer_index", "t_dat"]].assign(week=week).drop_duplicates()
-        baskets = baskets.sort_values(["article_index", "customer_index", "t_dat"])
-        baskets["age"] = customers["age"].to_numpy()[baskets["customer_index"].to_numpy() - 2]
-        baskets["first"] = ~baskets.duplicated(["article_index", "customer_index"])
-        baskets["season"] = baskets["t_dat"].dt.month % 12 // 3
-        found = baskets.groupby(["article_index", "week"]).agg(
-            sales=("first", "size"),
-            buyers=("first", "sum"),
-            age=("age", "mean"),
-            sold=("t_dat", "max"),
-            new=("t_dat", "min"),
-        )
-        seasons = (
-            baskets.groupby(["article_index", "week", "season"]).size().unstack(fill_value=0).add_prefix("season_")
-        )
-        grid = pd.MultiIndex.from_product(
-            [articles["article_index"], range(NUM_WEEKS + 13)], names=["article_index", "week"]
-        )
-        found = found.join(sums).join(seasons).reindex(grid)
-        sales = found["sales"].fillna(0).to_numpy().reshape(len(articles), -1)
-        before = np.cumsum(sales[:, ::-1], axis=1)[:, ::-1]
-        padded = np.concatenate([before, np.zeros((len(articles), 13))], axis=1)
-        for span in (1, 4, 13):
-            found[f"sales_{span}w"] = (before - padded[:, span : span + sales.shape[1]]).ravel()
-        found.reset_index().to_parquet(folder / "article_weeks.parquet")
+        table = peer.make_weeks(customers, articles, lines, as_of=AS_OF, num_weeks=NUM_WEEKS)
+        table.to_parquet(folder / "article_weeks.parquet")
 
     timed(stages, "weeks", weeks)
 
-    def timelines() -> None:
-        import tensorflow as tf
+    def write() -> None:
+        peer.write_timelines(customers, lines, folder / "timelines", profile=PROFILE, numbers=PROFILE_NUMBERS)
 
-        splits = np.searchsorted(lines["customer_index"].to_numpy(), np.arange(2, len(customers) + 3))
-        time_ = lines["t_dat"].astype("datetime64[s]").astype("int64").to_numpy()
-        integers = {name: lines[name].to_numpy() for name in ("article_index", "quantity", "sales_channel_id")}
-        integers["time"] = time_
-        price = lines["price"].to_numpy(np.float32)
-        discount = np.full(len(lines), np.nan, np.float32)
-        names = {"age_band": "age_band", "status": "club_member_status", **{name: name for name in PROFILE[2:]}}
-        profile = {name: customers[raw].astype(str).tolist() for name, raw in names.items()}
-        ids, age = customers["customer_id"].tolist(), customers["age"].tolist()
-        with tf.io.TFRecordWriter(str(folder / "timelines.tfrecord")) as writer:
-            for row, (first, last) in enumerate(zip(splits[:-1].tolist(), splits[1:].tolist(), strict=True)):
-                example = tf.train.Example()
-                feature = example.features.feature
-                feature["customer_id"].bytes_list.value.append(ids[row].encode())
-                feature["customer_index"].int64_list.value.append(row + 2)
-                for name, values in profile.items():
-                    feature[f"profile/{name}"].bytes_list.value.append(values[row].encode())
-                feature["profile_numbers/age"].float_list.value.append(age[row])
-                for name, numbers in integers.items():
-                    feature[f"events/{name}"].int64_list.value.extend(numbers[first:last].tolist())
-                feature["events/price"].float_list.value.extend(price[first:last].tolist())
-                feature["events/discount"].float_list.value.extend(discount[first:last].tolist())
-                writer.write(example.SerializeToString(deterministic=True))
-
-    timed(stages, "timelines", timelines)
+    timed(stages, "timelines", write)
     return stages
 
 
-WORKS = {"prepare": prepare, "read_back": read_back, "pandas": prepare_pandas}
+def compare(raw: Path, out: Path) -> Stages:
+    """Asserts that both wrote the same: all rows of a hundredth of the ids in tables and weeks, and records to the byte."""
+    import numpy as np
+    import pandas as pd
+    import pyarrow.parquet as pq
+    import tensorflow as tf
+
+    compared = {}
+    for name, keys in (
+        ("customers", ["customer_index"]),
+        ("articles", ["article_index"]),
+        ("transactions", ["customer_index", "t_dat", "article_index", "price", "sales_channel_id"]),
+        ("article_weeks", ["article_index", "week"]),
+    ):
+        ours, theirs = (pq.read_table(folder / f"{name}.parquet") for folder in (out, out / "pandas"))
+        assert set(ours.column_names) == set(theirs.column_names), name
+        assert len(ours) == len(theirs), name
+        ours, theirs = (
+            table.filter(np.asarray(table[keys[0]]) % 100 == 7).to_pandas().sort_values(keys, ignore_index=True)
+            for table in (ours, theirs)
+        )
+        for column in ours:
+            left, right = ours[column], theirs[column]
+            if pd.api.types.is_numeric_dtype(left):
+                left, right = left.to_numpy(float, na_value=np.nan), right.to_numpy(float, na_value=np.nan)
+                np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-6, err_msg=f"{name}.{column}")
+            else:
+                left, right = (values.astype(object).where(values.notna(), None) for values in (left, right))
+                assert left.tolist() == right.tolist(), f"{name}.{column}"
+        compared[name] = len(ours)
+    records = [
+        tf.data.TFRecordDataset(sorted(map(str, (folder / "timelines").glob("*.tfrecord-*")))).shard(100, 7)
+        for folder in (out, out / "pandas")
+    ]
+    ours, theirs = (list(found.as_numpy_iterator()) for found in records)
+    assert ours == theirs, "timelines"
+    print(f"  equal: {compared | {'timelines': len(ours)}} rows", file=sys.stderr)
+    return {}
+
+
+WORKS = {"prepare": prepare, "read_back": read_back, "pandas": prepare_pandas, "compare": compare}
 
 
 def measure(work: str, raw: Path, out: Path, *, max_memory: float) -> dict[str, Any]:
@@ -252,7 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/hm_scale"), help="raw files are kept here")
     parser.add_argument("--rows", type=float, nargs="*", default=[1e6, 3e6, 1e7, MAX_ROWS])
-    parser.add_argument("--pandas-rows", type=float, nargs="*", default=[3e6])
+    parser.add_argument("--pandas-rows", type=float, nargs="*", default=[1e6, 3e6])
     parser.add_argument("--max-memory", type=float, default=12.0, help="GB at which a process is stopped")
     parser.add_argument("--work", choices=WORKS, help=argparse.SUPPRESS)
     parser.add_argument("--raw", type=Path, help=argparse.SUPPRESS)
@@ -275,10 +218,14 @@ def main() -> None:
             print(f"hm_scale  {rows:>11,} rows  written in {time.monotonic() - start:.1f} s", flush=True)
         works = ["prepare", "read_back"] if rows in map(int, options.rows) else []
         works += ["pandas"] if rows in map(int, options.pandas_rows) else []
+        works += ["compare"] if {"prepare", "pandas"} <= set(works) else []
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         for work in works:
             found = measure(work, raw, out, max_memory=options.max_memory)
+            if work == "compare":
+                print(f"compare   {rows:>11,} rows  {found.get('failed', 'equal')}", flush=True)
+                continue
             show(work, rows, found)
             if "failed" not in found:
                 stages = found["stages"].values()

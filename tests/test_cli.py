@@ -47,7 +47,7 @@ def message(result: Result, *, exit_code: int) -> str:
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=600)
 
 
 def test_help_loads_no_tensorflow() -> None:

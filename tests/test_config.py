@@ -1,4 +1,5 @@
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from pydantic import BaseModel
 
 from tfrs_fashion.config import PipelineConfig, load_config
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.sections import NEW_ARRIVALS
+from tfrs_fashion.sections import NEW_ARRIVALS, FeaturesConfig, ImagesConfig
 
 SMALLEST = '[data]\nsource = "simulator"\n'
 PIPELINES = sorted((Path(__file__).parent.parent / "pipelines").glob("*.toml"))
@@ -223,3 +224,11 @@ def test_a_config_never_changes_after_loading(pipeline: Path) -> None:
     config = load_config(pipeline)
     with pytest.raises(ValueError, match="frozen"):
         config.split.test_days = 3
+
+
+def test_the_page_on_images_shows_every_key_with_a_value_that_it_may_have(root: Path) -> None:
+    page = (root / "docs" / "images.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    shown = tomllib.loads(block)["features"]
+    assert set(shown["images"]) == set(ImagesConfig.model_fields)
+    assert FeaturesConfig.model_validate(shown).images.network == "mobilenet_v2"

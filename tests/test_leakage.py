@@ -23,7 +23,6 @@ from tfrs_fashion.features import view as view_module
 from tfrs_fashion.features.article_weeks import FEATURES, make_article_weeks
 from tfrs_fashion.features.history_lookups import categorical_names, number_names
 from tfrs_fashion.features.inputs import HistoryTable, make_training_baskets, make_training_dataset
-from tfrs_fashion.features.text import hash_texts
 from tfrs_fashion.features.timelines import EVENT_TYPES, Timelines, read_timelines, write_timelines
 from tfrs_fashion.features.view import View, make_view
 from tfrs_fashion.fitting import fit_recommender
@@ -40,7 +39,13 @@ Found = dict[str, np.ndarray]
 
 @pytest.fixture(scope="module")
 def pipeline(root: Path) -> PipelineConfig:
-    overrides = ("two_tower.epochs=1", "two_tower.embedding_dim=8", "two_tower.min_baskets=2", "als.iterations=3")
+    overrides = (
+        'features.sets=["materials"]',
+        "two_tower.epochs=1",
+        "two_tower.embedding_dim=8",
+        "two_tower.min_baskets=2",
+        "als.iterations=3",
+    )
     return load_config(root / "pipelines" / "tiny.toml", overrides)
 
 
@@ -64,6 +69,12 @@ def frames() -> dict[str, pd.DataFrame]:
     articles["available_from"], articles["available_to"] = pd.NaT, pd.NaT
     articles.loc[::10, "available_from"] = CUTOFF - datetime.timedelta(days=20)
     articles.loc[5::20, "available_to"] = CUTOFF - datetime.timedelta(days=2)
+    articles["materials"] = [("cotton", "cotton|wool", "silk|wool", "")[number % 4] for number in range(len(articles))]
+    articles.loc[3, "materials"] = "felt"
+    # Three stores, the third from shortly before the cutoff on; and lines that name none.
+    store = np.where(lines["t_dat"] < CUTOFF - datetime.timedelta(days=9), "Wien", "Linz")
+    lines["store_id"] = pd.Series(np.where(np.arange(len(lines)) % 3 > 0, "Graz", store), dtype=object)
+    lines.loc[::5, "store_id"] = None
     return {
         "customers": with_late_rows(customers, "customer_id"),
         "articles": with_late_rows(articles, "article_id"),
@@ -103,6 +114,7 @@ def perturbed(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     future["quantity"] = 7
     future["discount"] = 0.9
     future["sales_channel_id"] = 9
+    future["store_id"] = "a store of the future"
     future["basket_id"] = "future-" + future["basket_id"] + future["customer_id"]
     future["t_dat"] = future["t_dat"] + pd.Timedelta(days=3)
     # Receipts of the last days, of which the latest go on at the cutoff itself, and of long ago.
@@ -136,7 +148,10 @@ def view_of(frames: dict[str, pd.DataFrame], folder: Path, config: PipelineConfi
         tables,
         read_timelines(folder),
         SPLIT,
-        **features.model_dump(include={"categorical", "numbers", "min_articles", "history", "article_weeks"}),
+        **features.model_dump(
+            include={"categorical", "numbers", "min_articles", "min_customers", "history", "article_weeks"}
+        ),
+        sets=features.sets,
         roles=features.roles,
         in_store_days=28,
     )
@@ -152,10 +167,9 @@ def features_of(view: View) -> Found:
     """Every feature and vocabulary by name."""
     articles, timelines, lookups = view.articles, view.timelines, view.lookups
     assert lookups is not None
-    words = hash_texts(articles.description.tolist(), num_buckets=64)
+    words = view.read_words(64)
     found: Found = {
         "articles: ids": articles.article_id,
-        "articles: description": articles.description,
         "articles: words": words.values,
         "articles: words splits": words.row_splits,
         "articles: baskets": articles.num_baskets,
@@ -164,11 +178,15 @@ def features_of(view: View) -> Found:
         "customers: ids": timelines.customer_id,
         "customers: known from": timelines.known_from,
         "customers: cutoffs": view.now,
+        "stores: ids": timelines.store_id,
         "histories: splits": timelines.row_splits,
         "lookups: section shares": np.array(lookups.section_shares),
     }
     found |= {f"articles: {name}": index for name, index in articles.categorical.items()}
     found |= {f"articles: {name}": values for name, values in articles.numbers.items()}
+    found |= {f"articles: {name}": sets.values for name, sets in articles.sets.items()}
+    found |= {f"articles: {name} splits": sets.row_splits for name, sets in articles.sets.items()}
+    found |= {f"vocabulary: {name}": np.array(sets.vocabulary) for name, sets in articles.sets.items()}
     found |= {f"vocabulary: {name}": np.array(values) for name, values in articles.vocabulary.items()}
     found |= {f"vocabulary: {name}": np.array(values) for name, values in view.profile_vocabulary.items()}
     for column, name in enumerate(view.profile_vocabulary):
@@ -205,6 +223,8 @@ def edges_of(view: View) -> Found:
     return {
         "edges: articles": encoder._number_encoder._edges.numpy(),
         "edges: weeks": encoder._week_encoder._edges.numpy(),
+        "medians: articles": encoder._number_encoder._median.numpy(),
+        "medians: weeks": encoder._week_encoder._median.numpy(),
     }
 
 
@@ -234,6 +254,7 @@ def answers_of(view: View, config: PipelineConfig, names: tuple[RecommenderName,
         if isinstance(fitted, TwoTower):
             asked.append(fitted.with_index("new_arrivals", name="two_tower_new_arrivals"))
             found["edges: profile and history"] = fitted._query_tower._numbers._edges.numpy()
+            found["medians: profile and history"] = fitted._query_tower._numbers._median.numpy()
             for number, weight in enumerate(fitted._query_tower.get_weights()):
                 found[f"weights: query tower {number}"] = weight
         for recommender in asked:
@@ -275,13 +296,14 @@ def test_every_feature_is_compared_by_name_and_says_something(unchanged: Found, 
     features = pipeline.features
     named = [f"weeks: {name}" for name in FEATURES]
     named += [f"profile: {name}" for name in (*features.profile, *features.profile_numbers)]
-    named += [f"articles: {name}" for name in (*features.categorical, *features.numbers)]
-    named += [f"vocabulary: {name}" for name in (*features.profile, *features.categorical)]
+    named += [f"articles: {name}" for name in (*features.categorical, *features.numbers, *features.sets)]
+    named += [f"vocabulary: {name}" for name in (*features.profile, *features.categorical, *features.sets)]
     named += [
         f"history: {name}" for name in ("has_history", "recency_days", "spend", "predicted_sex", "predicted_kids")
     ]
     named += ["history: preferred_sales_channel", "history: favourite_colour_this_season"]
     named += ["history: favourite_garment_group", "history: section_share/Ladieswear"]
+    named += ["history: usual_store", "histories: store_index", "lookups: vocabulary of store"]
     names = (*typing.get_args(RecommenderName), "two_tower_new_arrivals")
     named += [f"{what}: {name}" for name in names for what in ("candidates", "scores")]
     assert [name for name in named if name not in unchanged] == []

@@ -1,12 +1,13 @@
 """Killed in any stage, the next run completes and equals a run that nobody disturbed."""
 
 import hashlib
+import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -31,47 +32,97 @@ STAGES = (
 )
 
 
-def command(folder: Path) -> list[str]:
+# One process imports TensorFlow and does nothing with it; each command is a fork of it, a process of its own. Every
+# line of its input is a command's arguments and the size that no file may exceed.
+STARTER = """
+import json, os, resource, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import tfrs_fashion.run
+from tfrs_fashion.cli import main
+for line in sys.stdin:
+    arguments, limit = json.loads(line)
+    if process := os.fork():
+        print("started", process, flush=True)
+        print("ended", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+        continue
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    sys.argv[1:] = arguments
+    main()
+"""
+
+
+class Starter:
+    """Runs commands one after the other, each in a process of its own."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", STARTER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+
+    def __call__(
+        self, arguments: list[str], *, kill_at: str | None = None, largest_file: int | None = None
+    ) -> tuple[int, str]:
+        """Returns the exit code and all output; kills the process a moment after it has written some line."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([arguments, largest_file]) + "\n")
+        self._process.stdin.flush()
+        pid, output = 0, []
+        for line in self._process.stdout:
+            match line.split():
+                case ["started", number]:
+                    pid = int(number)
+                case ["ended", code]:
+                    return int(code), "".join(output)
+                case _:
+                    output.append(line)
+            if kill_at is not None and line.strip() == kill_at:
+                time.sleep(0.05)
+                os.kill(pid, signal.SIGKILL)
+        raise AssertionError("".join(output))
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Starter]:
+    starter = Starter()
+    yield starter
+    starter.stop()
+
+
+def arguments_of(folder: Path) -> list[str]:
     settings = ("two_tower.epochs=2", "data.num_customers=80", f"export.folder={folder / 'released'}")
     overrides = [word for setting in settings for word in ("--set", setting)]
-    return [
-        sys.executable,
-        "-m",
-        "tfrs_fashion.cli",
-        "run",
-        str(PIPELINE),
-        "--run-dir",
-        str(folder / "run"),
-        *overrides,
-    ]
+    return ["run", str(PIPELINE), "--run-dir", str(folder / "run"), *overrides]
 
 
-def finish(folder: Path) -> None:
-    done = subprocess.run(command(folder), capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def finish(start: Starter, folder: Path) -> None:
+    code, output = start(arguments_of(folder))
+    assert code == 0, output
 
 
-def kill_in(folder: Path, stage: str) -> None:
+def kill_in(start: Starter, folder: Path, stage: str) -> None:
     """Runs until a stage has begun, and kills the process a moment later."""
     place = stage.format(run=folder / "run", released=folder / "released")
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command(folder), stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip() == f"writing {place}":
-                time.sleep(0.05)
-                process.send_signal(signal.SIGKILL)
-                break
-        else:
-            pytest.fail(f"{place} was never written")
-    assert process.returncode == -signal.SIGKILL
+    code, output = start(arguments_of(folder), kill_at=f"writing {place}")
+    assert f"writing {place}\n" in output, f"{place} was never written: {output}"
+    assert code == -signal.SIGKILL
 
 
-def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    finish(tmp_path / "undisturbed")
+def test_a_killed_run_ends_as_one_that_was_not(start: Starter, tmp_path: Path) -> None:
+    finish(start, tmp_path / "undisturbed")
     for stage in STAGES:
-        kill_in(tmp_path / "killed", stage)
-    finish(tmp_path / "killed")
+        kill_in(start, tmp_path / "killed", stage)
+    finish(start, tmp_path / "killed")
     left, right = tmp_path / "undisturbed", tmp_path / "killed"
     recommendations = [
         pd.read_parquet(folder / "run/recommendations/recommendations.parquet") for folder in (left, right)
@@ -80,7 +131,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
     assert load_metrics(left / "run/report")["recommenders"] == load_metrics(right / "run/report")["recommenders"]
     for folder in (left, right):
         assert sorted(path.name for path in (folder / "released").iterdir() if path.name != ".lock") == [
-            "als", "models.config", "popularity_7d", "repurchase", "two_tower", "two_tower_scann",
+            "als", "models.config", "popularity_7d", "repurchase", "two_tower",
         ]  # fmt: skip
         assert not list(folder.rglob(".*.partial"))
         assert not list(folder.rglob(".*.former"))
@@ -151,23 +202,21 @@ def test_a_full_disk_is_named_and_replaces_nothing(tmp_path: Path, number: int) 
     assert (folder / "word.txt").read_text() == "first"
 
 
-def test_a_disk_that_fills_up_half_way_leaves_the_last_tables(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_half_way_leaves_the_last_tables(start: Starter, tmp_path: Path) -> None:
     """No file may grow beyond some size, which ends a write as a full disk does."""
-    command = [sys.executable, "-m", "tfrs_fashion.cli", "prepare", str(PIPELINE), "--run-dir", str(tmp_path / "run")]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    arguments = ["prepare", str(PIPELINE), "--run-dir", str(tmp_path / "run")]
+    code, output = start(arguments)
+    assert code == 0, output
     tables = tmp_path / "run" / "tables"
     before = {path.name: path.read_bytes() for path in tables.iterdir()}
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    larger = [*command, "--set", "data.num_customers=2000"]
-    done = subprocess.run(larger, capture_output=True, text=True, check=False, preexec_fn=limit)
-    assert done.returncode == 1
-    assert f"failed: {tables}: the disk is full" in done.stderr
-    assert "Traceback" not in done.stderr
+    larger = [*arguments, "--set", "data.num_customers=2000"]
+    code, output = start(larger, largest_file=20_000)
+    assert code == 1
+    assert f"failed: {tables}: the disk is full" in output
+    assert "Traceback" not in output
     assert {path.name: path.read_bytes() for path in tables.iterdir()} == before
-    assert subprocess.run(larger, capture_output=True, check=False).returncode == 0
+    code, output = start(larger)
+    assert code == 0, output
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -42,7 +42,6 @@ def rank_customers(
     table, cutoff = HistoryTable(view.timelines, view.profiles), tf.constant(view.now)
     known = np.where(customers < len(view.now), customers, OUT_OF_VOCABULARY_INDEX).astype(np.int32)
 
-    @tf.function(input_signature=(tf.TensorSpec([None], tf.int32),))
     def answer(customer_index: tf.Tensor) -> tf.Tensor:
         exclude = tf.zeros([tf.shape(customer_index)[0], 0], tf.int32)
         now = tf.gather(cutoff, customer_index)

@@ -15,6 +15,7 @@ from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.data.sources import load_source, source_files
 from tfrs_fashion.data.split import Split, make_splits, targets
 from tfrs_fashion.data.tables import index_tables, open_scratch, read_counts, read_tables, write_counts, write_tables
+from tfrs_fashion.features.text import HashedWords
 from tfrs_fashion.features.timelines import Timelines, read_timelines, write_timelines
 from tfrs_fashion.features.vectors import make_vectors
 from tfrs_fashion.features.view import View, make_view
@@ -77,6 +78,10 @@ class Preparation:
     def _views(self) -> dict[str, View]:
         return {}
 
+    @cached_property
+    def _words(self) -> dict[int, HashedWords]:
+        return {}
+
     def view(self, split: str) -> View:
         """What is visible in `validation`, `test` or `release`."""
         if split not in self._views:
@@ -86,10 +91,14 @@ class Preparation:
                 self._timelines,
                 self.splits[split],
                 **features.model_dump(
-                    include={"categorical", "numbers", "min_articles", "history", "article_weeks", "week_days"}
+                    include={
+                        *("categorical", "numbers", "sets", "set_separator", "min_articles", "min_customers"),
+                        *("history", "article_weeks", "week_days"),
+                    }
                 ),
                 roles=features.roles,
                 vectors=self._vectors[0],
+                words=self._words,
                 in_store_days=self.config.split.in_store_days,
             )
         return self._views[split]

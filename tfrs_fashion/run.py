@@ -201,7 +201,7 @@ class Run(Preparation):
                     "validation_as_of": self.splits["validation"].describe()["as_of"],
                     "validation_end": self.splits["validation"].describe()["end"],
                 },
-                counts=self.counts,
+                counts=(*self.counts, *self.view("test").counts),
                 curves={name: found["curves"] for name, found in chosen.items() if "curves" in found},
                 towers=towers,
             )

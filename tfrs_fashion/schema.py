@@ -5,8 +5,10 @@ Identifiers are strings. Integers made from them are called `*_index`: 0 is padd
 """
 
 import datetime
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Literal
 
 import ibis
@@ -224,6 +226,10 @@ def _id_rules(table: ibis.Table, column: str) -> list[_Rule]:
     ]
 
 
+def _any(rules: Sequence[_Rule]) -> ibis.Value:
+    return reduce(operator.or_, (rule.bad for rule in rules))
+
+
 def _too_large(number: ibis.Value) -> ibis.Value:
     """Whether a number is infinite, or not even finite in 32 bits; NaN is neither."""
     return (number.abs() > MAX_FLOAT32) & ~number.isnan()
@@ -277,8 +283,13 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
     table = tables.transactions.mutate(price=_.price.cast("float64"), discount=_.discount.cast("float64"))
     future = table.t_dat >= ibis.literal(now + datetime.timedelta(days=1))
     late = f"lies in the future (after {now:%Y-%m-%d})"
-    rules = [rule for key in ("customer_id", "article_id", "basket_id") for rule in _id_rules(table, key)]
-    rules += [
+    raw_names = tables.raw_names.get("transactions", {})
+    for key in ("customer_id", "article_id", "basket_id"):
+        # Ids come again and again: those that are there are looked at once. The rows are read where one is bad.
+        distinct = table.select(key).distinct()
+        if int(distinct.count(where=_any(_id_rules(distinct, key))).execute()):
+            _refuse(table, _id_rules(table, key), where="transactions", raw_names=raw_names)
+    rules = [
         _Rule(table.t_dat.isnull(), "t_dat", "is null or could not be read as a date", "Write dates as YYYY-MM-DD."),
         _Rule(future, "t_dat", late, "Check the date format and the clock."),
         _Rule(table.price.isnan() | table.price.isinf(), "price", "is NaN or infinite", "Leave an unknown price null."),
@@ -304,7 +315,7 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
             "Give the share off the list price.",
         ),
     ]
-    _refuse(table, rules, where="transactions", raw_names=tables.raw_names.get("transactions", {}))
+    _refuse(table, rules, where="transactions", raw_names=raw_names)
 
 
 def check_candidates(candidates: pd.DataFrame, *, num_articles: int, where: str) -> None:

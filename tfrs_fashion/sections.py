@@ -73,7 +73,10 @@ class FeaturesConfig(Section):
         profile_numbers: Numeric columns of customers.
         categorical: Categorical columns of articles.
         numbers: Numeric columns of articles.
+        sets: Columns of articles that hold several values each, such as `cotton|wool`.
+        set_separator: What stands between these values.
         min_articles: Values that fewer articles share are out of vocabulary.
+        min_customers: Values of the profile that fewer customers share are out of vocabulary.
         num_text_buckets: Hash buckets for the words of `description`; 0 leaves the text out.
         sentence_encoder: Folder of a SavedModel that embeds descriptions; empty leaves it out.
         images: Images of articles.
@@ -87,7 +90,10 @@ class FeaturesConfig(Section):
     profile_numbers: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
+    set_separator: str = Field(default="|", min_length=1)
     min_articles: int = Field(default=2, ge=1)
+    min_customers: int = Field(default=10, ge=1)
     num_text_buckets: int = Field(default=8192, ge=0)
     sentence_encoder: str = ""
     images: ImagesConfig = ImagesConfig()
@@ -154,7 +160,7 @@ class TwoTowerConfig(Section):
     num_steps: int = Field(default=3, ge=0)
     content_scale: float = Field(default=0.1, ge=0)
     categorical_encoding: CategoryEncoding = "one_hot"
-    number_encoding: NumberEncoding = "quantile"
+    number_encoding: NumberEncoding = "log"
     num_bins: int = Field(default=16, ge=1)
     hidden_dims: tuple[int, ...] = ()
     min_baskets: int = Field(default=5, ge=1)

@@ -395,7 +395,7 @@ LINES = st.tuples(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(LINES, min_size=1, max_size=8))
 def test_canonical_tables_in_csv_come_back_as_they_were(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Any, ...]]

@@ -53,7 +53,7 @@ def test_at_one_instant_purchases_come_first() -> None:
     assert netted([("a", "x", 1, -1), ("a", "x", 1, 2)])[0] == [("a", "x", 1, 1)]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 28), st.integers(-3, 3).filter(bool)), min_size=1))
 def test_it_is_a_stack_of_units(drawn: list[tuple[str, int, int]]) -> None:
     expected: list[tuple[str, str, int, int]] = []

@@ -157,7 +157,7 @@ def test_k_below_one_and_missing_columns_are_refused() -> None:
 articles_of = st.lists(st.integers(1, 9), max_size=8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     shown=st.dictionaries(st.integers(0, 5), articles_of, max_size=6),
     bought=st.dictionaries(st.integers(0, 5), articles_of.filter(bool), max_size=6),
@@ -277,7 +277,7 @@ def slow_ranks(queries: np.ndarray, candidates: np.ndarray, positions: np.ndarra
     ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     num_queries=st.integers(1, 9),
     num_candidates=st.integers(1, 40),
@@ -341,7 +341,7 @@ def test_accuracies_equal_factorized_top_k() -> None:
     assert top_k_accuracy(target_ranks(queries, candidates, positions, owners), ks) == pytest.approx(expected, abs=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(num_candidates=st.integers(1, 30), k=st.integers(1, 35), batch_size=st.integers(1, 4), seed=st.integers(0, 1000))
 def test_top_k_breaks_ties_by_position(num_candidates: int, k: int, batch_size: int, seed: int) -> None:
     generator = np.random.default_rng(seed)

@@ -1,4 +1,5 @@
 import datetime
+import itertools
 from typing import Any
 
 import ibis
@@ -102,7 +103,6 @@ def test_rows_are_the_articles_known_before_the_cutoff_sold_or_not() -> None:
     assert table.num_articles == 6
     assert table.article_id.tolist() == ["p", "q", "r", "s", "t", "u"]
     assert table.num_baskets.tolist() == [0, 0, 3, 2, 2, 1, 1, 0]
-    assert table.description.tolist() == ["", "", "red hat", "", "hat", "", "red red", "never"]
     assert table.vectors.shape == (8, 0)
     # One microsecond later article 8 is known.
     assert make_table(as_of=AS_OF + datetime.timedelta(microseconds=1)).num_articles == 7
@@ -119,6 +119,40 @@ def test_categories_are_encoded_from_the_articles_sold() -> None:
     assert table.category_matrix().tolist() == [
         [0, 0], [0, 0], [3, 2], [2, 3], [3, 2], [0, 2], [0, 2], [1, 2],
     ]  # fmt: skip
+
+
+def test_sets_are_split_and_their_values_encoded_from_the_articles_sold() -> None:
+    # Seven articles; the sixth was never sold, the last is known from the cutoff on.
+    material = ["cotton|wool", " wool | cotton|wool", "silk|felt|cotton", "", None, "wool|nylon", "nylon"]
+    table = make_table(articles=make_articles(material=material), sets=("material",))
+    found = table.sets["material"]
+    # Cotton is in three of the articles sold and wool in two; silk and felt in one each, nylon in none.
+    assert found.vocabulary == ["cotton", "wool"]
+    cotton, wool, unknown = 2, 3, 1
+    assert found.row_splits.tolist() == [0, 0, 0, 2, 4, 6, 6, 6, 8]
+    assert found.values.tolist() == [cotton, wool, cotton, wool, unknown, cotton, unknown, wool]
+    assert found.values.dtype == np.int32
+    assert found.num_buckets == 4
+    every = make_table(articles=make_articles(material=material), sets=("material",), min_articles=1).sets["material"]
+    assert every.vocabulary == ["cotton", "felt", "silk", "wool"]
+
+
+@pytest.mark.parametrize(
+    ("values", "separator", "expected"),
+    [
+        ([None] * 7, "|", [[]] * 6),
+        (["| |", "a", "||a", "a.b", "a;b", "日本|a"], "|", [[], [2], [2], [1], [1], [1, 2]]),
+        (["a.b", "b.a", "a|b", ".", "a..", "b"], ".", [[2, 3], [2, 3], [1], [], [2], [3]]),
+        (["a, b", "b", "a", "a ,b", ", ", "c"], ", ", [[2, 3], [3], [2], [1], [], [1]]),
+    ],
+)
+def test_sets_of_any_text(values: list[str | None], separator: str, expected: list[list[int]]) -> None:
+    articles = make_articles(material=pd.Series([*values, "a"][:7], dtype=object)).mutate(
+        material=ibis._.material.cast("string")
+    )
+    found = make_table(articles=articles, sets=("material",), set_separator=separator).sets["material"]
+    rows = [found.values[start:end].tolist() for start, end in itertools.pairwise(found.row_splits)]
+    assert rows == [[], [], *expected]
 
 
 def test_values_that_too_few_articles_sold_share_are_out_of_vocabulary() -> None:

@@ -174,31 +174,52 @@ def test_a_fitted_backbone_tells_images_apart_that_it_never_saw(gallery: Gallery
     assert (shown[nearest] == shown[unseen]).mean() > 0.8
 
 
-def test_the_same_seed_gives_the_same_weights(gallery: Gallery, tmp_path: Path) -> None:
-    fitted, weights = [], []
-    for name in ("first", "again"):
-        tf.random.normal([3])  # Whatever was drawn before does not matter.
-        backbone = Backbone(tmp_path / f"{name}.h5", image_size=64, alpha=0.35)
-        fitted.append(fit(gallery, backbone.weights, rows=slice(40), seed=3))
-        weights.append(load_backbone(backbone).get_weights())
-    assert fitted[0] == fitted[1]
-    assert all(np.array_equal(first, again) for first, again in zip(*weights, strict=True))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.h5", "first.h5"]
+@dataclass
+class Taught:
+    """A fit, and the file of its weights."""
+
+    fitted: FittedBackbone
+    weights: Path
+
+    def read_weights(self) -> list[np.ndarray]:
+        weights: list[np.ndarray] = load_backbone(Backbone(self.weights, image_size=64, alpha=0.35)).get_weights()
+        return weights
 
 
-def test_bad_images_and_labels_teach_nothing(gallery: Gallery, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def clean(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Taught:
+    """Taught by eighteen good images."""
+    weights = tmp_path_factory.mktemp("clean") / "clean.h5"
+    return Taught(fit(gallery, weights, rows=slice(18), seed=3), weights)
+
+
+@pytest.fixture(scope="module")
+def spoilt(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Taught:
+    """Taught by the same images and the same seed, with bad images and labels among them."""
     (gallery.root / "text.jpg").write_text("no image")
     whole = (gallery.root / "0.jpg").read_bytes()
     (gallery.root / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     rows = slice(18)
-    spoilt = Gallery(
+    images = Gallery(
         gallery.root,
         [*gallery.paths[rows], None, "gone.jpg", "text.jpg", "cut.jpg", "20.jpg", "21.jpg"],
         [*gallery.colour[rows], "red", "red", "red", "red", None, ""],
         [*gallery.shape[rows], "circle", "circle", "circle", "circle", "a shape of its own", None],
     )
-    fitted = fit(spoilt, tmp_path / "spoilt.h5")
-    assert fitted.counts == [
+    tf.random.normal([3])  # Whatever was drawn before does not matter.
+    weights = tmp_path_factory.mktemp("spoilt") / "spoilt.h5"
+    return Taught(fit(images, weights, seed=3), weights)
+
+
+def test_the_same_seed_gives_the_same_weights(clean: Taught, spoilt: Taught) -> None:
+    assert clean.fitted.losses == spoilt.fitted.losses
+    pairs = zip(clean.read_weights(), spoilt.read_weights(), strict=True)
+    assert all(np.array_equal(first, again) for first, again in pairs)
+    assert [path.name for path in clean.weights.parent.iterdir()] == ["clean.h5"]
+
+
+def test_bad_images_and_labels_teach_nothing(clean: Taught, spoilt: Taught) -> None:
+    assert spoilt.fitted.counts == [
         RowCount("articles", "image: no path", 1),
         RowCount("articles", "image: missing file", 1),
         RowCount("articles", "image: broken", 2),
@@ -206,7 +227,8 @@ def test_bad_images_and_labels_teach_nothing(gallery: Gallery, tmp_path: Path) -
         RowCount("articles", "image without `shape`: not taught this feature", 1),
         RowCount("articles", "image whose `shape` no other has: not taught it", 1),
     ]
-    assert fitted.classes == {"colour": sorted(COLOURS), "shape": sorted(SHAPES)}
+    assert clean.fitted.counts == []
+    assert spoilt.fitted.classes == clean.fitted.classes == {"colour": sorted(COLOURS), "shape": sorted(SHAPES)}
 
 
 def test_a_missing_label_costs_nothing() -> None:
@@ -230,13 +252,29 @@ def replace_labels(gallery: Gallery, **labels: list[str | None]) -> Gallery:
 
 def test_features_that_teach_nothing(gallery: Gallery, tmp_path: Path) -> None:
     constant = replace_labels(gallery, colour=["red"] * 180)
+    fitted = fit(constant, tmp_path / "weights.h5", rows=slice(9))
+    assert list(fitted.classes) == ["shape"]
+    rule = "image taught no `colour`: 1 value(s) on two images or more, not 2 to 1,000"
+    assert fitted.counts == [RowCount("articles", rule, 9)]
+    of_its_own = replace_labels(constant, shape=[f"shape {number}" for number in range(180)])
     with pytest.raises(
-        InputError, match=r"`colour`: 1 value\(s\) on two or more of 9 usable images; expected at least"
+        InputError,
+        match=r"No feature can be learned from 9 usable images \(`colour`: 1 value.*; `shape`: 0 value.*\). Give more",
     ):
-        fit(constant, tmp_path / "weights.h5", rows=slice(9))
-    empty = replace_labels(gallery, shape=[None] * 180)
-    with pytest.raises(InputError, match=r"`shape`: 0 value\(s\) on two or more of 9 usable images"):
-        fit(empty, tmp_path / "weights.h5", rows=slice(9))
+        fit(of_its_own, tmp_path / "weights.h5", rows=slice(9))
+
+
+def test_a_feature_of_too_many_values_gets_no_head() -> None:
+    design, empty = [f"design {number // 2}" for number in range(2_002)], [None] * 2_002
+    labels = {"design": design, "empty": empty, "colour": ["red", "blue"] * 1_001}
+    classes, targets, counts = backbones._encode_labels(labels, np.ones(2_002, bool))
+    assert classes == {"colour": ["blue", "red"]}
+    assert targets.shape == (2_002, 1)
+    assert [count.rule for count in counts] == [
+        "image taught no `design`: 1,001 value(s) on two images or more, not 2 to 1,000",
+        "image taught no `empty`: 0 value(s) on two images or more, not 2 to 1,000",
+    ]
+    assert len(backbones._encode_labels({"design": design[:2_000]}, np.ones(2_000, bool))[0]["design"]) == 1_000
 
 
 def test_nothing_to_learn_from(gallery: Gallery, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ events = st.tuples(st.integers(1, 5), st.integers(0, 6).map(lambda day: NOW - da
 histories = st.lists(st.lists(events, max_size=12).map(lambda row: sorted(row, key=lambda event: event[1])), max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(histories, st.integers(0, 10))
 def test_equals_a_slow_count(rows: list[History], later: int) -> None:
     now = [NOW + later + row for row in range(len(rows))]
@@ -114,7 +114,7 @@ pairs = st.lists(st.tuples(st.integers(0, 3), strengths), max_size=20).map(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pairs, st.integers(0, 5))
 def test_keep_strongest_equals_numpy(rows: list[tuple[int, float]], limit: int) -> None:
     row = np.array([row for row, _strength in rows], np.int64)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import ibis
@@ -11,6 +12,7 @@ from tfrs_fashion.features.history_lookups import (
     MAX_ROLE_VALUES,
     MAX_SALES_CHANNEL_ID,
     MAX_SECTION_SHARES,
+    add_stores,
     categorical_names,
     categorical_sizes,
     check_roles,
@@ -22,6 +24,29 @@ from tfrs_fashion.features.view import make_view
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
 from tfrs_fashion.schema import FIRST_INDEX, InputError, Tables
 from tfrs_fashion.sections import RolesConfig
+
+
+def test_stores_are_those_of_enough_customers(timelines: Timelines) -> None:
+    lookups = make_history_lookups(make_table(), RolesConfig())
+    assert add_stores(lookups, timelines, min_customers=1) is lookups
+    # Two customers bought in Wien, one of them twice and the other in Graz too; the third in a place untold.
+    histories = replace(
+        timelines,
+        customer_id=np.array(["a", "b", "c"], dtype=object),
+        row_splits=np.array([0, 3, 5, 6]),
+        store_index=np.array([2, 2, 0, 3, 2, 0], np.int32),
+        store_id=np.array(["Wien", "Graz"], dtype=object),
+    )
+    found = add_stores(lookups, histories, min_customers=1)
+    assert found.vocabulary["store"] == ["Graz", "Wien"]
+    assert found.index["store"].tolist() == [0, 0, 3, 2]
+    assert categorical_names(found) == ("preferred_sales_channel", "usual_store")
+    assert categorical_sizes(found)[1] == 4
+    common = add_stores(lookups, histories, min_customers=2)
+    assert common.vocabulary["store"] == ["Wien"]
+    assert common.index["store"].tolist() == [0, 0, 2, 1]
+    assert add_stores(lookups, histories, min_customers=3) is lookups
+
 
 ALWAYS_THERE = (
     "has_history",
@@ -55,7 +80,6 @@ def make_table(**columns: list[str]) -> ArticleTable:
         vocabulary=vocabulary,
         numbers={},
         vectors=np.zeros([size, 0], np.float32),
-        description=np.full(size, "", dtype=object),
         num_baskets=np.zeros(size, np.int64),
         in_store=np.zeros(0, np.int32),
         never_sold=np.zeros(0, np.int32),

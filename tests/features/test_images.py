@@ -1,3 +1,4 @@
+import functools
 import io
 import signal
 import subprocess
@@ -38,6 +39,16 @@ embed_images(
 @pytest.fixture
 def backbone(random_weights: Path) -> Backbone:
     return Backbone(random_weights, image_size=32, alpha=0.35)
+
+
+# Embedding changes nothing in a network, and to build one takes seconds.
+LOAD_ONCE = functools.cache(images.load_backbone)
+
+
+@pytest.fixture(autouse=True)
+def load_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loads each backbone once for all tests of the module; no file of weights changes."""
+    monkeypatch.setattr(images, "load_backbone", LOAD_ONCE)
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +220,7 @@ def test_killed_half_way_it_computes_only_the_rest(
     gallery: Path, backbone: Backbone, tmp_path: Path, batches: list[int], whole: Embeddings
 ) -> None:
     killed = subprocess.Popen([sys.executable, "-c", EMBED, str(gallery), str(backbone.weights), str(tmp_path)])
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while len(list(tmp_path.glob("*/*.parquet"))) < 2:
         assert time.monotonic() < deadline
         assert killed.poll() is None

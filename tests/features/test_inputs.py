@@ -32,6 +32,8 @@ def make_timelines(histories: list[list[tuple[int, int]]]) -> Timelines:
         quantity=np.array([article for article, _time in events], dtype=np.int32),
         discount=np.array([article / 100 for article, _time in events], dtype=np.float32),
         sales_channel_id=np.array([article % 2 for article, _time in events], dtype=np.int32),
+        store_index=np.array([2 + article % 3 for article, _time in events], dtype=np.int32),
+        store_id=np.array(["a", "b", "c"], dtype=object),
         known_from=np.full(len(histories), ALWAYS, dtype=np.int64),
         profile={"size": np.array(["s", "", "xl", "m"][: len(histories)], dtype=object)},
         profile_numbers={"age": np.array([20, np.nan, np.nan, 80.5][: len(histories)], dtype=np.float32)},
@@ -292,6 +294,7 @@ def test_known_customers_are_looked_up_and_unknown_ones_have_nothing() -> None:
     assert found.quantity.to_list()[:2] == [[2, 7], []]
     assert found.discount.to_list()[0] == pytest.approx([0.02, 0.07])
     assert found.sales_channel_id.to_list()[0] == [0, 1]
+    assert found.store_index.to_list()[0] == [4, 3]
     for name, dtype in EVENT_TYPES.items():
         assert getattr(found, name).dtype == dtype
     assert found.profile.numpy().tolist() == profiles.categorical[customers].tolist()

@@ -75,7 +75,7 @@ def test_checksums_agree_with_the_definition(length: int) -> None:
         max_size=8,
     )
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_bytes_are_those_of_tensorflow(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
     integers, floats, texts = zip(*rows, strict=True)
     content = encode_records(

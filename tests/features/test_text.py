@@ -81,6 +81,27 @@ def test_texts_are_hashed_in_parts_as_in_one(monkeypatch: pytest.MonkeyPatch, ba
     assert found.num_buckets == 1000
 
 
+def test_a_text_that_comes_again_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def counted(texts: list[str], *, num_buckets: int) -> tf.RaggedTensor:
+        asked.extend(texts)
+        return hash_words(texts, num_buckets=num_buckets)
+
+    monkeypatch.setattr(text_module, "_BATCH", 2)
+    monkeypatch.setattr(text_module, "hash_words", counted)
+    texts = ["hat", None, "red hat", "hat", "", "red hat", "shoe"]
+    found = hash_texts((text for text in texts), num_buckets=1000)
+    assert asked == ["hat", "", "red hat", "shoe"]
+    expected = hash_words([text or "" for text in texts], num_buckets=1000)
+    assert found.values.tolist() == expected.flat_values.numpy().tolist()
+    assert found.row_splits.tolist() == [0, 1, 1, 4, 5, 5, 8, 9]
+    first = found.first(3)
+    assert first.values.tolist() == found.values[:4].tolist()
+    assert first.row_splits.tolist() == [0, 1, 1, 4]
+    assert first.num_buckets == 1000
+
+
 def test_no_texts_and_texts_without_words() -> None:
     for texts, splits in (([], [0]), (["", "!"], [0, 0, 0])):
         found = hash_texts(texts, num_buckets=4)

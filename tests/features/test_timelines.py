@@ -38,6 +38,8 @@ def make_timelines(histories: list[list[tuple[int, int]]], known_from: list[int]
         quantity=np.ones(len(events), dtype=np.int32),
         discount=np.zeros(len(events), dtype=np.float32),
         sales_channel_id=np.full(len(events), 2, dtype=np.int32),
+        store_index=np.array([article for article, _time in events], dtype=np.int32),
+        store_id=np.array([f"s{number}" for number in range(20)], dtype=object),
         known_from=np.full(len(histories), ALWAYS) if known_from is None else np.array(known_from, dtype=np.int64),
         profile={"age_band": np.array([f"{row}0s" for row in range(len(histories))], dtype=object)},
         profile_numbers={"age": np.arange(len(histories), dtype=np.float32)},
@@ -114,6 +116,7 @@ def make_small_tables(profile: str = "age_band") -> Tables:
             "article_index": [3, 2, 2],
             "basket_id": ["b", "a", "c"],
             "quantity": [1, 2, 3],
+            "store_id": ["b", "ä", None],
             "t_dat": pd.Series(moments).astype("datetime64[us]"),
         }
     )
@@ -148,6 +151,13 @@ def test_unknown_values_empty_histories_and_any_script(tmp_path: Path, num_shard
     assert found.quantity.tolist() == [2, 1, 3]
     assert np.isnan(found.discount).all()
     assert found.sales_channel_id.tolist() == [0, 0, 1]
+    # Store ä was bought in first.
+    assert found.store_id.tolist() == ["ä", "b"]
+    assert found.store_index.tolist() == [2, 3, 0]
+    early = found.before(np.full(5, seconds(2024, 1, 2)))
+    assert early.store_id.tolist() == ["ä"]
+    assert early.store_index.tolist() == [2, 0]
+    assert found.before(np.full(5, seconds(2024, 1, 1))).store_id.tolist() == []
     assert found.profile_numbers["age"].tolist() == pytest.approx([20.5, np.nan, 116.0], nan_ok=True)
     assert {name: getattr(found, name).dtype for name in EVENT_TYPES} == EVENT_TYPES
     assert rows_of(found, found.article_index) == [[2, 3], [2], []]

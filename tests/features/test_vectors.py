@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 from tfrs_fashion.features import vectors as vectors_module
-from tfrs_fashion.features.backbone import Backbone, load_backbone
+from tfrs_fashion.features.backbone import Backbone, FittedBackbone, load_backbone
 from tfrs_fashion.features.vectors import make_vectors
-from tfrs_fashion.schema import FIRST_INDEX, InputError
+from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount
 from tfrs_fashion.sections import ImagesConfig
 
 AS_OF = datetime.datetime(2024, 2, 1)
@@ -95,20 +95,43 @@ def test_sentences_come_after_images_and_each_kind_has_length_one(
 def test_a_network_without_weights_is_trained_on_what_was_known_before_the_cutoff(
     tmp_path: Path, images: ImagesConfig, random_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: dict[str, Any] = {}
+    calls: list[dict[str, Any]] = []
 
-    def fit(*, backbone: Backbone, **settings: Any) -> None:
-        given.update(settings)
+    def fit(*, backbone: Backbone, **settings: Any) -> FittedBackbone:
+        calls.append(settings)
         backbone.weights.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(random_weights, backbone.weights)
+        return FittedBackbone({}, [], [RowCount("articles", "image: broken", 1)])
+
+    def killed(**_settings: Any) -> None:
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(vectors_module, "fit_backbone", fit)
-    found, _counts = make(tmp_path, images.model_copy(update={"weights": ""}))
+    untrained = images.model_copy(update={"weights": ""})
+    with monkeypatch.context() as patch:
+        patch.setattr(vectors_module, "embed_images", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path, untrained)
+    found, counts = make(tmp_path, untrained)
+    # What a run learned before it was killed is learned.
+    (given,) = calls
+    assert counts["training the network: image: broken"] == 1
+    # Beside what the embedding found: no path, a broken file and a missing one.
+    assert sorted(counts.values()) == [1] * 4
     # Article 6, known from the cutoff on, is embedded and not learned from.
     assert given["paths"] == ["circle.png", None, "broken.png", "nowhere.png"]
     assert given["labels"] == {"colour": ["red", "red", None, "blue"]}
     assert given["epochs"] == 1
     assert np.linalg.norm(found[6]) == pytest.approx(1, abs=1e-5)
+    # Other labels, settings or images are learned from anew, once each.
+    for changes in ({"seed": 2}, {"categorical": ("colour", "description")}):
+        make(tmp_path, untrained, **changes)
+        make(tmp_path, untrained, **changes)
+    make(tmp_path, untrained.model_copy(update={"epochs": 2}))
+    assert len(calls) == 4
+    (Path(images.folder) / "circle.png").write_bytes(b"no image any more")
+    make(tmp_path, untrained)
+    assert len(calls) == 5
 
 
 def test_articles_without_a_column_of_images_are_told(tmp_path: Path, images: ImagesConfig) -> None:

@@ -1,14 +1,17 @@
 from dataclasses import replace
 
+import ibis
 import numpy as np
 import pytest
 
 from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.data.split import Split, cutoff_seconds
+from tfrs_fashion.features import view as view_module
 from tfrs_fashion.features.article_weeks import FEATURES
+from tfrs_fashion.features.text import HashedWords, hash_texts
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.view import View, make_view
-from tfrs_fashion.schema import FIRST_INDEX, InputError, Tables
+from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount, Tables
 from tfrs_fashion.sections import RolesConfig
 
 
@@ -43,6 +46,57 @@ def test_values_of_a_profile_are_those_of_customers_who_bought(
     expected = sorted({str(value) for value in bands[bought]} - {""})
     assert view.profile_vocabulary["age_band"] == expected
     assert ("110s" in expected) == (last in bought)
+
+
+def test_rare_values_of_a_profile_are_out_of_vocabulary_and_counted(
+    tables: Tables, timelines: Timelines, splits: dict[str, Split]
+) -> None:
+    split = splits["test"]
+    bought = np.unique(timelines.row[timelines.time < cutoff_seconds(split, 0)[0]])
+    codes = np.full(timelines.num_customers, "", dtype=object)
+    # Three share a code, two another one, four have one each, and the others none; whoever bought nothing has no say.
+    codes[bought[:9]] = ["1010", "1010", "1010", "8010", "8010", "a", "b", "c", "d"]
+    others = np.setdiff1d(np.arange(timelines.num_customers), bought)
+    codes[others] = "8010"
+    named = replace(timelines, profile={"postal_code": codes, "same": np.full(len(codes), "x", dtype=object)})
+    found = make_view(tables, named, split, categorical=(), min_customers=3, history=False, in_store_days=28)
+    assert found.profile_vocabulary == {"postal_code": ["1010"], "same": ["x"]}
+    assert found.profiles.categorical[bought[:10] + FIRST_INDEX, 0].tolist() == [2, 2, 2, 1, 1, 1, 1, 1, 1, 0]
+    assert found.counts == (RowCount("customers", "`postal_code`: 5 value(s) of too few customers", 6),)
+    every = make_view(tables, named, split, categorical=(), min_customers=1, history=False, in_store_days=28)
+    assert every.counts == ()
+    assert every.profile_vocabulary["postal_code"] == ["1010", "8010", "a", "b", "c", "d"]
+
+
+def test_words_are_hashed_once_for_all_views_and_cut_to_the_articles_known(
+    view: View, tables: Tables, timelines: Timelines, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = tables.articles.order_by("article_index").description.execute().fillna("").tolist()
+    long = ["", "", "hat " * 5_000, *texts[1:]]
+    changed = tables.articles.mutate(
+        description=ibis.ifelse(tables.articles.article_index == FIRST_INDEX, long[2], tables.articles.description)
+    )
+    shared: dict[int, HashedWords] = {}
+    found = [
+        make_view(
+            replace(tables, articles=changed),
+            timelines,
+            split,
+            categorical=(),
+            words=shared,
+            in_store_days=28,
+            history=False,
+        )
+        for split in splits.values()
+    ]
+    words = found[0].read_words(64)
+    monkeypatch.setattr(view_module, "hash_texts", None)
+    for made in found:
+        expected = hash_texts(long[: made.articles.num_articles + FIRST_INDEX], num_buckets=64)
+        np.testing.assert_array_equal(made.read_words(64).values, expected.values)
+        np.testing.assert_array_equal(made.read_words(64).row_splits, expected.row_splits)
+    # Of the long text 10,000 characters are read: 2,500 words and the pairs of them.
+    assert words.row_splits[:4].tolist() == [0, 0, 0, 4_999]
 
 
 def test_vectors_are_cut_to_the_articles_known(view: View, tables: Tables, timelines: Timelines) -> None:

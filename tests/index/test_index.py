@@ -188,7 +188,7 @@ article_rows = st.integers(1, 4).flatmap(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(article_rows)
 def test_is_excluded_equals_a_set(rows: tuple[list[list[int]], list[list[int]]]) -> None:
     articles, exclude = rows
@@ -197,7 +197,7 @@ def test_is_excluded_equals_a_set(rows: tuple[list[list[int]], list[list[int]]])
     assert found == [[one in {*out, 0} for one in row] for row, out in zip(articles, exclude, strict=True)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(article_rows, st.integers(0, 8))
 def test_take_allowed_equals_a_filter(rows: tuple[list[list[int]], list[list[int]]], k: int) -> None:
     articles, exclude = rows

@@ -1,12 +1,22 @@
 """Encoders against NumPy, and numbers worked by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfrs_fashion.features.articles import ArticleTable
 from tfrs_fashion.features.text import HashedWords
-from tfrs_fashion.models.encoders import ArticleEncoder, CategoryEncoder, CategoryEncoding, NumberEncoder, WordEncoder
+from tfrs_fashion.features.value_sets import ValueSets
+from tfrs_fashion.models.encoders import (
+    ArticleEncoder,
+    CategoryEncoder,
+    CategoryEncoding,
+    NumberEncoder,
+    NumberEncoding,
+    WordEncoder,
+)
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX
 
 DIM = 8
@@ -47,11 +57,23 @@ def test_embedding_is_a_narrow_embedding_of_each_joined_and_projected() -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_missing_values_add_nothing_and_unknown_ones_something(encoding: CategoryEncoding) -> None:
-    found = make_categories(encoding)(tf.constant([[0, 0, 0], [1, 0, 0], [0, 0, 1]])).numpy()
-    assert found[0].tolist() == [0] * DIM
-    assert np.abs(found[1:]).max(axis=1).min() > 0.01
-    assert not np.allclose(found[1], found[2])
+def test_missing_values_add_nothing_and_unknown_ones_only_what_was_learned(encoding: CategoryEncoding) -> None:
+    encoder, index = make_categories(encoding), tf.constant([[0, 0, 0], [1, 0, 0], [0, 0, 1], [2, 0, 0]])
+    before = encoder(index).numpy()
+    assert before[:3].tolist() == [[0] * DIM] * 3
+    assert np.abs(before[3]).max() > 0.01
+    target = np.zeros((4, DIM), np.float32)
+    target[:, 0], target[2, 1] = 1.0, 2.0
+    optimizer = tf.keras.optimizers.Adam(0.1)
+    for _step in range(5):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(encoder(index) - target))
+        gradients = tape.gradient(loss, encoder.trainable_weights)
+        optimizer.apply_gradients(zip(gradients, encoder.trainable_weights, strict=True))
+    after = encoder(index).numpy()
+    assert after[0].tolist() == [0] * DIM
+    assert np.abs(after[1:3]).max(axis=1).min() > 0.01
+    assert not np.allclose(after[1], after[2])
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -83,10 +105,12 @@ def test_no_rows_and_no_categories(encoding: CategoryEncoding, batch: int, num_f
     assert found.numpy().tolist() == [[0.0] * DIM] * batch
 
 
-def encode_numbers(fitted: list[list[float]], asked: list[list[float]], *, num_bins: int) -> np.ndarray:
+def encode_numbers(
+    fitted: list[list[float]], asked: list[list[float]], *, num_bins: int, encoding: NumberEncoding = "quantile"
+) -> np.ndarray:
     """The values of the bins and the flags, without the common scale."""
     num_features = len(asked[0])
-    encoder = NumberEncoder(num_features, num_bins)
+    encoder = NumberEncoder(num_features, num_bins, encoding)
     encoder.fit(np.array(fitted, np.float32).reshape(-1, num_features))
     found = encoder(tf.constant(asked, tf.float32)).numpy()
     assert np.isfinite(found).all()
@@ -109,7 +133,8 @@ def encode_numbers(fitted: list[list[float]], asked: list[list[float]], *, num_b
         (INF, [1, 1, 0]),
         (-INF, [0, 0, 0]),
         (3e38, [1, 1, 0]),
-        (NAN, [0, 0, 1]),
+        # The median is 2.
+        (NAN, [1, 0, 1]),
     ],
 )
 def test_a_number_is_its_place_among_quantiles(value: float, expected: list[float]) -> None:
@@ -123,6 +148,30 @@ def test_quantiles_between_numbers_are_interpolated() -> None:
     assert found.tolist() == [pytest.approx([1, 1, 0.4, 0, 0]), pytest.approx([1, 1, 1, 0, 0])]
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        # Bins of equal width in log(1 + x) of 0 to 7: their edges are 0, 1, 3 and 7.
+        (0.0, [0, 0, 0, 0]),
+        (1.0, [1, 0, 0, 0]),
+        (3.0, [1, 1, 0, 0]),
+        (4.0, [1, 1, np.log(5 / 4) / np.log(2), 0]),
+        (7.0, [1, 1, 1, 0]),
+        (-3.0, [0, 0, 0, 0]),
+        (INF, [1, 1, 1, 0]),
+        (NAN, [0, 0, 0, 1]),
+    ],
+)
+def test_bins_by_the_logarithm_tell_the_largest_apart(value: float, expected: list[float]) -> None:
+    found = encode_numbers([[0], [0], [0], [0], [7], [NAN]], [[value]], num_bins=3, encoding="log")
+    assert found[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_logarithm_of_numbers_below_zero_has_their_sign() -> None:
+    found = encode_numbers([[-3], [3]], [[-1.0], [0.0]], num_bins=2, encoding="log")
+    assert found.tolist() == [pytest.approx([0.5, 0, 0]), pytest.approx([1, 0, 0])]
+
+
 def test_bins_of_no_width_are_steps() -> None:
     # Four of five are 0, so the edges are 0, 0 and 8.
     found = encode_numbers([[0], [0], [0], [0], [8]], [[-0.1], [0], [2], [8]], num_bins=2)
@@ -131,7 +180,25 @@ def test_bins_of_no_width_are_steps() -> None:
 
 def test_a_constant_tells_below_from_above() -> None:
     found = encode_numbers([[5], [5], [NAN]], [[4.9], [5], [5.1], [NAN]], num_bins=3)
-    assert found.tolist() == [[0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 1]]
+    assert found.tolist() == [[0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+
+
+def test_a_missing_number_has_the_place_of_the_median() -> None:
+    # Of ages 20, 30, 60 and of 20, 30, 40, 60 the medians are 30 and 35; each feature has its own.
+    fitted = [[20, 20.0], [30, 30], [60, 40], [NAN, 60]]
+    found = encode_numbers(fitted, [[NAN, NAN], [30, 35], [NAN, 35]], num_bins=4).reshape(3, 2, 5)
+    assert found[0, :, :4] == pytest.approx(found[1, :, :4])
+    assert found[2, :, :4] == pytest.approx(found[1, :, :4])
+    assert found[:, :, 4].tolist() == [[1, 1], [0, 0], [1, 0]]
+    assert 0 < found[0, 0, :4].mean() < 1
+
+
+def test_a_missing_number_is_at_the_median_of_logarithmic_bins_too() -> None:
+    encoder = NumberEncoder(1, 2, "log")
+    encoder.fit(np.expm1(np.array([[0.0], [0.5], [2.0], [np.nan]])).astype(np.float32))
+    # Bins from 0 to 1 and from 1 to 2 in log1p; the median is half-way through the first.
+    found = encoder(tf.constant([[NAN], [np.expm1(0.5)], [np.expm1(1.5)]])).numpy() * encoder.output_dim / SCALE
+    assert found == pytest.approx(np.array([[0.5, 0, 1], [0.5, 0, 0], [1, 0.5, 0]]), abs=1e-6)
 
 
 @pytest.mark.parametrize("fitted", [[], [[NAN], [NAN]], [[INF], [-INF]]])
@@ -148,7 +215,8 @@ def test_the_largest_numbers_there_are_stay_finite() -> None:
 
 def test_each_feature_has_bins_of_its_own_and_they_follow_each_other() -> None:
     found = encode_numbers([[0, 100], [4, 300]], [[1.0, NAN], [NAN, 150.0]], num_bins=1)
-    assert found.tolist() == [[0.25, 0, 0, 1], [0, 1, 0.25, 0]]
+    # Missing ones are at the medians, 2 of 0 and 4, and 200 of 100 and 300.
+    assert found.tolist() == [[0.25, 0, 0.5, 1], [0.5, 1, 0.25, 0]]
     assert NumberEncoder(0, 4)(tf.zeros([3, 0])).shape == (3, 0)
     assert encode_numbers([[0.0]], [[0.0]], num_bins=1)[:0].shape == (0, 2)
 
@@ -165,6 +233,32 @@ def test_words_add_up_over_the_root_of_their_number() -> None:
     assert encoder(tf.zeros([0], tf.int32)).shape == (0, DIM)
 
 
+def test_values_of_a_set_add_up_over_the_root_of_their_number() -> None:
+    # Article 2 has values 2 and 3, article 3 an unknown one, article 4 value 3 and an unknown one, article 5 none.
+    sets = ValueSets(np.array([2, 3, 1, 1, 3], np.int32), np.array([0, 0, 0, 2, 3, 5, 5], np.int64), ["cotton", "wool"])
+    encoder = WordEncoder(sets, output_dim=DIM, scale=1.0, seed=1)
+    (kernel,) = encoder.get_weights()
+    assert kernel.shape == (4, DIM)
+    assert (kernel[1] == 0).all()
+    kernel[1] = 7.0
+    encoder.set_weights([kernel])
+    found = encoder(tf.range(6)).numpy()
+    both, mixed, nothing = (kernel[2] + kernel[3]) / np.sqrt(2), (kernel[1] + kernel[3]) / np.sqrt(2), np.zeros(DIM)
+    assert found == pytest.approx(np.stack([nothing, nothing, both, kernel[1], mixed, nothing]), abs=1e-6)
+
+
+def test_sets_are_content() -> None:
+    values = ValueSets(np.array([2, 3, 3], np.int32), np.array([0, 0, 0, 2, 2, 3, 3, 3], np.int64), ["cotton", "wool"])
+    table = replace(make_table(), sets={"material": values, "again": values})
+    articles = tf.range(7)
+    encoder = make_encoder(table)
+    expected = make_encoder()(articles, tf.constant(0)).side + encoder._sets[0](articles) + encoder._sets[1](articles)
+    found = encoder(articles, tf.constant(0)).side.numpy()
+    assert found == pytest.approx(expected.numpy(), abs=1e-6)
+    assert np.abs(found - make_encoder()(articles, tf.constant(0)).side.numpy()).max(axis=1)[[2, 4]].min() > 0.01
+    assert len(encoder.trainable_weights) == len(make_encoder().trainable_weights) + 2
+
+
 # Article 2 has an embedding of its own and content; 3 and 4 only content, the same; 5 only an embedding of its own; 6
 # neither.
 ID_INDEX = np.array([0, 0, 1, 0, 0, 2, 0], np.int32)
@@ -179,7 +273,6 @@ def make_table(*, numbers: list[float] | None = None, vectors: np.ndarray | None
         vocabulary={"colour": ["blue", "red"]},
         numbers={} if numbers is None else {"list_price": np.array([NAN, NAN, *numbers], np.float32)},
         vectors=np.zeros((size, 0), np.float32) if vectors is None else vectors,
-        description=np.full(size, "", dtype=object),
         num_baskets=np.array([0, 0, 3, 1, 1, 1, 0]),
         in_store=np.arange(2, 6, dtype=np.int32),
         never_sold=np.array([6], np.int32),
@@ -256,8 +349,9 @@ def test_numbers_and_vectors_are_content() -> None:
     encoder = make_encoder(make_table(numbers=[1.0, 3.0, 2.0, NAN, 100.0], vectors=vectors))
     articles = tf.range(7)
     parts = encoder._categories(tf.constant([[0], [0], [3], [2], [2], [0], [0]])) + encoder._words(articles)
-    # The edges are the quantiles of what was sold, 1, 2 and 3: article 6, never sold at 100, has no say in them.
-    bins = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1], [1, 1, 0]]) * SCALE / 3
+    # The edges are the quantiles of what was sold, 1, 2 and 3: article 6, never sold at 100, has no say in them. Where
+    # there is no number it is at the median, 2.
+    bins = np.array([[1, 0, 1], [1, 0, 1], [0, 0, 0], [1, 1, 0], [1, 0, 0], [1, 0, 1], [1, 1, 0]]) * SCALE / 3
     expected = parts.numpy() + np.concatenate([bins, vectors], axis=1) @ encoder._dense_kernel.numpy()
     assert encoder(articles, tf.constant(0)).side.numpy() == pytest.approx(expected, abs=1e-5)
 

@@ -15,7 +15,6 @@ from tfrs_fashion.features.inputs import (
     make_training_baskets,
     make_training_dataset,
 )
-from tfrs_fashion.features.text import hash_texts
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.encoders import ArticleEncoder, CategoryEncoding
 from tfrs_fashion.models.fit import fit_model
@@ -54,6 +53,7 @@ def make_histories(
         quantity=ragged([1] * len(flat), tf.int32),
         discount=ragged([0.0] * len(flat), tf.float32),
         sales_channel_id=ragged([1] * len(flat), tf.int32),
+        store_index=ragged([0] * len(flat), tf.int32),
         **changed,
     )
 
@@ -74,6 +74,8 @@ def make_query_tower(
         time_scales_days=(7.0, 30.0),
         num_articles=3,
         num_steps=2,
+        history_gain=1.0,
+        number_encoding="quantile",
         encoding=encoding,
         hidden_dims=hidden_dims,
         seed=1,
@@ -253,7 +255,6 @@ def make_article_encoder(weeks: np.ndarray) -> ArticleEncoder:
         vocabulary={"colour": ["blue", "red"]},
         numbers={},
         vectors=np.zeros((7, 0), np.float32),
-        description=np.full(7, "", dtype=object),
         num_baskets=np.ones(7, np.int64),
         in_store=np.arange(2, 7, dtype=np.int32),
         never_sold=np.zeros(0, np.int32),
@@ -343,7 +344,7 @@ def make_model(
     articles = view.articles
     size = articles.num_articles + FIRST_INDEX
     id_index = np.where(np.arange(size) >= FIRST_INDEX, np.arange(size) - 1, 0).astype(np.int32)
-    words = hash_texts(articles.description.tolist(), num_buckets=32)
+    words = view.read_words(32)
     weeks = view.read_weeks(3).values
     encoder = ArticleEncoder(id_index, articles, words, weeks, embedding_dim=DIM, content_scale=0.1, num_bins=4, seed=1)
     assert view.lookups is not None
@@ -361,6 +362,8 @@ def make_model(
         time_scales_days=(7.0, 30.0),
         num_articles=10,
         num_steps=2,
+        history_gain=1.0,
+        number_encoding="quantile",
         encoding="one_hot",
         hidden_dims=hidden_dims,
         seed=1,

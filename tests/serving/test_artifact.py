@@ -1,12 +1,14 @@
 """Artifacts answer from raw ids, in processes that know nothing of this package."""
 
 import datetime
+import functools
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +26,7 @@ from tfrs_fashion.serving.export import artifact_hash, latest_artifact, list_ver
 SERVABLE = ("popularity_7d", "repurchase", "als", "two_tower", "two_tower_scann")
 # These have an answer of their own for customers who bought nothing; popularity answers for the others.
 FOR_STRANGERS = ("popularity_7d", "two_tower", "two_tower_scann")
-EVENT_INPUTS = ("article_ids", "times", "prices", "quantities", "discounts", "sales_channel_ids")
+EVENT_INPUTS = ("article_ids", "times", "prices", "quantities", "discounts", "sales_channel_ids", "store_ids")
 
 
 def judged(run: Run, name: str) -> Path:
@@ -32,10 +34,14 @@ def judged(run: Run, name: str) -> Path:
     return run.folder / "saved_models" / name / "1"
 
 
+@functools.cache
+def load_once(folder: Path) -> tf.Module:
+    """Answers change nothing in an artifact, so that all tests of the module may ask one."""
+    return tf.saved_model.load(str(folder))
+
+
 def signature(run: Run, name: str, which: str) -> Callable[..., dict[str, tf.Tensor]]:
-    artifact = tf.saved_model.load(str(judged(run, name)))
-    found = artifact.signatures[which]
-    found.artifact = artifact
+    found: Callable[..., dict[str, tf.Tensor]] = load_once(judged(run, name)).signatures[which]
     return found
 
 
@@ -68,6 +74,7 @@ def history_inputs(run: Run, customers: list[str]) -> dict[str, np.ndarray]:
             "quantity",
             "discount",
             "sales_channel_id",
+            store_id=_.store_id.fill_null(""),
             seconds=epoch_seconds(_.t_dat),
         )
         .order_by(["customer_id", "seconds", "article_id"])
@@ -77,7 +84,7 @@ def history_inputs(run: Run, customers: list[str]) -> dict[str, np.ndarray]:
     inputs = no_history(run, len(customers), width=max(map(len, rows)))
     inputs["now"][:] = int(cutoff.replace(tzinfo=datetime.UTC).timestamp())
     for number, row in enumerate(rows):
-        columns = ("article_id", "seconds", "price", "quantity", "discount", "sales_channel_id")
+        columns = ("article_id", "seconds", "price", "quantity", "discount", "sales_channel_id", "store_id")
         for name, column in zip(EVENT_INPUTS, columns, strict=True):
             inputs[name][number, : len(row)] = row[column]
     features = run.config.features
@@ -97,6 +104,7 @@ def no_history(run: Run, batch: int, *, width: int = 2) -> dict[str, np.ndarray]
         "quantities": np.zeros((batch, width), np.int32),
         "discounts": np.full((batch, width), np.nan, np.float32),
         "sales_channel_ids": np.zeros((batch, width), np.int32),
+        "store_ids": np.full((batch, width), "", dtype=object),
         "profile": np.full((batch, len(features.profile)), "", dtype=object),
         "profile_numbers": np.full((batch, len(features.profile_numbers)), np.nan, np.float32),
         "now": np.full(batch, run.view("test").now[0]),
@@ -115,7 +123,7 @@ def by_history(run: Run, name: str, inputs: dict[str, np.ndarray], *, k: int = 1
 
 @pytest.mark.parametrize("name", [*SERVABLE, *NEW_ARRIVALS])
 def test_outputs_are_named_and_every_input_has_a_batch_dimension(tiny_run: Run, name: str) -> None:
-    artifact = tf.saved_model.load(str(judged(tiny_run, name)))
+    artifact = load_once(judged(tiny_run, name))
     assert set(artifact.signatures) == {"serving_default", "by_customer", "by_history"}
     for found in artifact.signatures.values():
         assert set(found.structured_outputs) == {"article_ids", "scores", "sources"}
@@ -125,22 +133,38 @@ def test_outputs_are_named_and_every_input_has_a_batch_dimension(tiny_run: Run, 
     assert default["article_ids"].shape == (3, tiny_run.config.export.k)
 
 
-@pytest.mark.parametrize("name", ["popularity_7d", "repurchase", "als", "two_tower"])
-def test_a_process_with_tensorflow_alone_gives_the_same_answer(tiny_run: Run, name: str, tmp_path: Path) -> None:
+ALONE = ("popularity_7d", "repurchase", "als", "two_tower")
+ASK_ALONE = """
+import json, sys
+import tensorflow as tf
+customers, *folders = sys.argv[1:]
+for folder in folders:
+    artifact = tf.saved_model.load(folder)
+    answer = artifact.signatures["serving_default"](customer_id=tf.constant(json.loads(customers)))
+    foreign = {"tfrs_fashion", "tensorflow_recommenders", "scann"} & set(sys.modules)
+    ids = [[value.decode() for value in row] for row in answer["article_ids"].numpy()]
+    print("answer", json.dumps({"foreign": sorted(foreign), "ids": ids, "scores": answer["scores"].numpy().tolist()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def answered_alone(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What each artifact answers in a process that imports TensorFlow alone."""
     customers = [*known_customers(tiny_run, 5), "nobody"]
-    script = tmp_path / "ask.py"
-    script.write_text(
-        "import json, sys\n"
-        "import tensorflow as tf\n"
-        "artifact = tf.saved_model.load(sys.argv[1])\n"
-        "answer = artifact.signatures['serving_default'](customer_id=tf.constant(json.loads(sys.argv[2])))\n"
-        "foreign = {'tfrs_fashion', 'tensorflow_recommenders', 'scann'} & set(sys.modules)\n"
-        "ids = [[value.decode() for value in row] for row in answer['article_ids'].numpy()]\n"
-        "print(json.dumps({'foreign': sorted(foreign), 'ids': ids, 'scores': answer['scores'].numpy().tolist()}))\n"
-    )
-    command = [sys.executable, str(script), str(judged(tiny_run, name)), json.dumps(customers)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    printed = json.loads(done.stdout.splitlines()[-1])
+    folder = tmp_path_factory.mktemp("alone")
+    (folder / "ask.py").write_text(ASK_ALONE)
+    command = [sys.executable, str(folder / "ask.py"), json.dumps(customers)]
+    command += [str(judged(tiny_run, name)) for name in ALONE]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    lines = [line.removeprefix("answer ") for line in done.stdout.splitlines() if line.startswith("answer ")]
+    return {name: json.loads(line) for name, line in zip(ALONE, lines, strict=True)}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_process_with_tensorflow_alone_gives_the_same_answer(
+    tiny_run: Run, name: str, answered_alone: dict[str, Any]
+) -> None:
+    customers, printed = [*known_customers(tiny_run, 5), "nobody"], answered_alone[name]
     assert printed["foreign"] == []
     here = ask(signature(tiny_run, name, "by_customer"), customers, [[]] * 6, tiny_run.config.export.k)
     assert printed["ids"] == [[value.decode() for value in row] for row in here["article_ids"]]
@@ -250,8 +274,40 @@ def test_ages_of_any_size_are_answered(tiny_run: Run) -> None:
     found = by_history(tiny_run, "two_tower", requests)
     assert np.isfinite(found["scores"]).all()
     assert (found["article_ids"] != b"").all()
-    # What is older than anyone is as old as the oldest.
-    np.testing.assert_array_equal(found["article_ids"][1], found["article_ids"][4])
+    # What nobody can be is unknown, as in the tables.
+    np.testing.assert_allclose(found["scores"][1:], np.repeat(found["scores"][:1], 5, axis=0), atol=1e-6)
+    inside = by_history(
+        tiny_run,
+        "two_tower",
+        no_history(tiny_run, 2) | {"profile_numbers": np.array([[10.0], [110.0]]).astype(np.float32)},
+    )
+    assert np.abs(inside["scores"] - found["scores"][:1]).max(axis=1).min() > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("column", "bad"),
+    [("prices", [0.0, -5.0, np.inf]), ("discounts", [-0.01, 1.01, np.inf])],
+)
+def test_what_the_rules_of_tables_make_unknown_is_unknown_in_a_request(
+    tiny_run: Run, column: str, bad: list[float]
+) -> None:
+    inputs = history_inputs(tiny_run, known_customers(tiny_run))
+    unknown = by_history(tiny_run, "two_tower", inputs | {column: np.full_like(inputs[column], np.nan)})
+    for value in bad:
+        found = by_history(tiny_run, "two_tower", inputs | {column: np.full_like(inputs[column], value)})
+        np.testing.assert_array_equal(found["scores"], unknown["scores"])
+    assert np.abs(by_history(tiny_run, "two_tower", inputs)["scores"] - unknown["scores"]).max() > 1e-5
+
+
+def test_returns_in_a_request_are_left_out_as_in_tables(tiny_run: Run) -> None:
+    inputs = history_inputs(tiny_run, known_customers(tiny_run))
+    article_ids, quantities = inputs["article_ids"].copy(), inputs["quantities"].copy()
+    article_ids[:, 0], quantities[:, 0] = "", 0
+    without = by_history(tiny_run, "two_tower", inputs | {"article_ids": article_ids})
+    for quantity in (0, -1):
+        quantities[:, 0] = quantity
+        found = by_history(tiny_run, "two_tower", inputs | {"quantities": quantities})
+        np.testing.assert_array_equal(found["scores"], without["scores"])
 
 
 @pytest.mark.parametrize(("column", "dtype"), [("profile", object), ("profile_numbers", np.float32)])

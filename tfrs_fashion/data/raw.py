@@ -9,11 +9,12 @@ import glob
 import gzip
 import io
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ibis
+import ibis.expr.operations as ops
 import pyarrow as pa
 import pyarrow.parquet as pq
 from ibis import _
@@ -35,12 +36,33 @@ class RawFile:
         where: The file, to be named in messages.
         is_typed: Whether the file itself tells numbers and times from text, as Parquet does and CSV does not.
         untyped: Columns of a typed file that hold nothing, so that they have no type of their own.
+        read_as: Reads the file again with types of DuckDB's for some columns; None where the file tells types itself or
+            some of its texts mean a missing value.
     """
 
     table: ibis.Table
     where: str
     is_typed: bool
     untyped: frozenset[str] = frozenset()
+    read_as: Callable[[Mapping[str, str]], ibis.Table] | None = None
+
+    def encode(self, values: Mapping[str, ibis.Table]) -> "RawFile":
+        """Reads columns of text as numbers that stand for their values, which look and behave like the text.
+
+        A column of ids takes 4 bytes a row then, and is grouped, joined and sorted as numbers are.
+
+        Args:
+            values: For each column a table of one column: all values that it has.
+        """
+        if self.read_as is None or not values:
+            return self
+        types = {}
+        for name, table in values.items():
+            types[name] = ibis.util.gen_name("values")
+            # The numbers follow the order of the texts, so that sorting by either is the same.
+            query = ibis.to_sql(table.order_by(table.columns), dialect="duckdb")
+            table.get_backend().raw_sql(f"CREATE TEMP TYPE {types[name]} AS ENUM ({query})")
+        return replace(self, table=self.read_as(types))
 
 
 def _kind_of(path: Path) -> str | None:
@@ -116,7 +138,14 @@ def _read_header(path: Path) -> tuple[list[str], str]:
     return names, sign
 
 
-def _read_csv(connection: ibis.BaseBackend, paths: Sequence[Path], where: Path) -> ibis.Table:
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _read_csv(
+    connection: ibis.BaseBackend, paths: Sequence[Path], where: Path
+) -> Callable[[Mapping[str, str]], ibis.Table]:
+    """Returns a function that opens the files, with types of DuckDB's for some columns and text for the others."""
     headers = [_read_header(path) for path in paths]
     for path, header in zip(paths, headers, strict=True):
         _check_names(header[0], path)
@@ -126,14 +155,25 @@ def _read_csv(connection: ibis.BaseBackend, paths: Sequence[Path], where: Path) 
                 f"({', '.join(headers[0][0])}). Parts of one table need the same first line."
             )
     names, sign = headers[0]
-    options = {"header": True, "auto_detect": False, "delim": sign, "quote": '"', "escape": '"'}
-    # By itself DuckDB would take buffers of sixteen times the longest line, which would be memory for nothing.
-    options |= {"max_line_size": _MAX_LINE, "buffer_size": 2 * _MAX_LINE}
-    columns = dict.fromkeys(names, "VARCHAR")
-    try:
-        return connection.read_csv([glob.escape(str(path)) for path in paths], columns=columns, **options)
-    except Exception as error:
-        raise read_error(error, where=str(where)) from error
+    files = ", ".join(_quoted(glob.escape(str(path))) for path in paths)
+
+    def read_as(types: Mapping[str, str]) -> ibis.Table:
+        columns = ", ".join(f"{_quoted(name)}: {_quoted(types.get(name, 'VARCHAR'))}" for name in names)
+        view = ibis.util.gen_name("csv")
+        # Ibis's own reader knows no types that were made here. By itself DuckDB would take buffers of sixteen times the
+        # longest line, which would be memory for nothing.
+        query = (
+            f"CREATE TEMP VIEW {view} AS SELECT * FROM read_csv([{files}], columns = {{{columns}}}, header = true, "
+            f"auto_detect = false, delim = {_quoted(sign)}, quote = '\"', escape = '\"', "
+            f"max_line_size = {_MAX_LINE}, buffer_size = {2 * _MAX_LINE})"
+        )
+        try:
+            connection.raw_sql(query)
+        except Exception as error:
+            raise read_error(error, where=str(where)) from error
+        return name_table(connection, view, ibis.schema(dict.fromkeys(names, "string")))
+
+    return read_as
 
 
 def _read_parquet(
@@ -180,21 +220,37 @@ def read_raw(connection: ibis.BaseBackend, path: Path, *, missing_values: Sequen
     paths = find_files(path)
     is_typed = _kind_of(paths[0]) == "parquet"
     untyped: frozenset[str] = frozenset()
+    read_as = None
     if is_typed:
         table, untyped = _read_parquet(connection, paths, path)
     else:
-        table = _read_csv(connection, paths, path)
+        read_as = _read_csv(connection, paths, path)
+        table = read_as({})
     if missing_values:
+        read_as = None
         texts = [name for name, dtype in table.schema().items() if dtype.is_string() and name not in untyped]
         table = table.mutate(
             **{name: ibis.ifelse(_[name].strip().isin(missing_values), ibis.null("string"), _[name]) for name in texts}
         )
-    return RawFile(table=table, where=str(path), is_typed=is_typed, untyped=untyped)
+    return RawFile(table=table, where=str(path), is_typed=is_typed, untyped=untyped, read_as=read_as)
+
+
+def name_table(connection: ibis.BaseBackend, name: str, schema: ibis.Schema) -> ibis.Table:
+    """Returns a temporary table of DuckDB's as one of Ibis.
+
+    Ibis would ask for the types of the columns, and read all values of an encoded one to find that they are text.
+    """
+    namespace = ops.Namespace(catalog="temp", database="main")
+    return ops.DatabaseTable(name=name, schema=schema, source=connection, namespace=namespace).to_expr()
 
 
 def keep(connection: ibis.BaseBackend, table: ibis.Table) -> ibis.Table:
     """Computes a table once, inside DuckDB, which moves to disk what memory does not hold."""
-    return connection.create_table(ibis.util.gen_name("kept"), table, temp=True)
+    name = ibis.util.gen_name("kept")
+    # What `create_table` does, but for the question about types.
+    connection._run_pre_execute_hooks(table)
+    connection.raw_sql(f"CREATE TEMP TABLE {name} AS {connection.compile(table)}")
+    return name_table(connection, name, table.schema())
 
 
 def read_error(error: Exception, *, where: str) -> InputError:

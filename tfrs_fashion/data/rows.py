@@ -152,11 +152,13 @@ class Rows:
         raw = read_raw(connection, folder / self.config.file, missing_values=missing_values)
         key = Wanted(self.key, self.raw_key, f"data.{self.table}.{self.key}", "id", required=True, digits=self.digits)
         table, counts = convert(raw, [key, *self.wanted()], table=self.table)
-        repeated = int(table.count().execute()) - int(table.distinct().count().execute())
-        if repeated:
-            table = table.distinct()
-            counts += (RowCount(self.table, "dropped: a row that repeats another in every column read", repeated),)
-        check_unique(table, self.key, where=f"{raw.where} (`{self.key}` from `{self.raw_key}`)")
+        table = keep(connection, table)
+        num_rows = int(table.count().execute())
+        if int(table[self.key].nunique().execute()) < num_rows:
+            table = keep(connection, table.distinct())
+            if repeated := num_rows - int(table.count().execute()):
+                counts += (RowCount(self.table, "dropped: a row that repeats another in every column read", repeated),)
+            check_unique(table, self.key, where=f"{raw.where} (`{self.key}` from `{self.raw_key}`)")
         if self.config.known_from:
             first = _part("known_from", 0)
             joined = table.left_join(first_sold.rename({first: "start"}), self.key).drop(f"{self.key}_right")

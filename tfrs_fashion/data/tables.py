@@ -53,13 +53,12 @@ def _compute(table: ibis.Table) -> ibis.Table:
     return keep(backend, table) if backend.name == "duckdb" else table.cache()
 
 
-def _complete(table: ibis.Table, transactions: ibis.Table, key: str) -> tuple[ibis.Table, int]:
+def _complete(table: ibis.Table, bought: ibis.Table, key: str) -> tuple[ibis.Table, int]:
     """Appends a row, empty but for its id and `known_from`, for each id that only the transactions know."""
     if "known_from" not in table.columns:
         table = table.mutate(known_from=ibis.null("timestamp"))
     table = table.mutate(known_from=_.known_from.cast("timestamp"))
-    lines = transactions.anti_join(table, key)
-    unknown = _compute(lines.group_by(key).agg(known_from=_.t_dat.min()))
+    unknown = _compute(bought.anti_join(table, key))
     empty = unknown.mutate(
         known_from=_.known_from.cast(table.schema()["known_from"]),
         **{name: ibis.null(dtype) for name, dtype in table.schema().items() if name not in {key, "known_from"}},
@@ -127,15 +126,20 @@ def index_tables(tables: Tables) -> Tables:
     transactions, moved, reused = _start_together(tables.transactions)
     named = transactions.filter(_.customer_id != ANONYMOUS_CUSTOMER)
     anonymous = int(transactions.filter(_.customer_id == ANONYMOUS_CUSTOMER).count().execute())
-    customers, new_customers = _complete(tables.customers, named, "customer_id")
-    articles, new_articles = _complete(tables.articles, transactions, "article_id")
+    # The ids of the transactions, each once: their rows are many, and texts take long to join.
+    buyers, sold = (
+        _compute(lines.group_by(key).agg(known_from=_.t_dat.min()))
+        for lines, key in ((named, "customer_id"), (transactions, "article_id"))
+    )
+    customers, new_customers = _complete(tables.customers, buyers, "customer_id")
+    articles, new_articles = _complete(tables.articles, sold, "article_id")
     customers = _indexed(customers, key="customer_id", index="customer_index")
     articles = _indexed(articles, key="article_id", index="article_index")
-    transactions = transactions.left_join(customers.select("customer_id", "customer_index"), "customer_id")
-    transactions = transactions.mutate(
-        customer_index=_.customer_index.fill_null(OUT_OF_VOCABULARY_INDEX).cast("int32")
-    ).drop("customer_id_right")
-    transactions = transactions.inner_join(articles.select("article_id", "article_index"), "article_id")
+    for ids, rows, key in ((buyers, customers, "customer_id"), (sold, articles, "article_id")):
+        index = f"{key.removesuffix('_id')}_index"
+        numbers = _compute(ids.select(key).inner_join(rows.select(key, index), key).select(ids[key], index))
+        transactions = transactions.left_join(numbers, key).drop(f"{key}_right")
+    transactions = transactions.mutate(customer_index=_.customer_index.fill_null(OUT_OF_VOCABULARY_INDEX).cast("int32"))
     order = ["customer_index", "t_dat", "basket_id", "article_index"]
     # Lines that agree in all of these are ordered by what else they have, so that equal input gives equal files.
     order += [name for name in transactions.columns if name not in {*order, "customer_id", "article_id"}]
@@ -172,7 +176,16 @@ def read_counts(folder: Path) -> tuple[RowCount, ...]:
 def write_tables(tables: Tables, folder: Path) -> None:
     """Writes indexed tables as `customers`, `articles` and `transactions` in Parquet, and `counts.json`."""
     for name in _NAMES:
-        getattr(tables, name).to_parquet(folder / f"{name}.parquet")
+        table, path = getattr(tables, name), folder / f"{name}.parquet"
+        backend = table.get_backend()
+        if backend.name != "duckdb":
+            table.to_parquet(path)
+            continue
+        # Columns whose texts DuckDB holds as numbers become text after they are sorted: numbers are lighter to move.
+        texts = [f'CAST("{key}" AS VARCHAR) AS "{key}"' for key, dtype in table.schema().items() if dtype.is_string()]
+        file = str(path).replace("'", "''")
+        query = f"SELECT * REPLACE ({', '.join(texts)}) FROM ({ibis.to_sql(table, dialect='duckdb')})"
+        backend.raw_sql(f"COPY ({query}) TO '{file}' (FORMAT PARQUET)")
     write_counts(tables.counts, folder)
 
 

@@ -1,8 +1,8 @@
 """Article tables: what is known of each article at a cutoff, from the catalogue and from the sales before it."""
 
 import datetime
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import ibis
 import numpy as np
@@ -10,8 +10,11 @@ import pandas as pd
 from ibis import _
 
 from tfrs_fashion.data.split import days_before
+from tfrs_fashion.features.value_sets import ValueSets, make_value_sets
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
 from tfrs_fashion.schema import FIRST_INDEX, InputError
+
+_CHUNK = 10_000
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,10 @@ class ArticleTable:
         vocabulary: For each feature its values; index `FIRST_INDEX + i` is value i.
         numbers: For each numeric feature `[num_articles + 2]` float32, NaN where missing.
         vectors: `[num_articles + 2, any]` float32, embeddings of images and texts made elsewhere, zeros where missing.
-        description: `[num_articles + 2]` object.
         num_baskets: `[num_articles + 2]` int64, baskets that held the article.
         in_store: Sorted int32 article indices that may be recommended; see `make_article_table`.
         never_sold: Sorted int32 article indices that the catalogue lists and that were never sold.
+        sets: For each feature of several values the set of each article.
     """
 
     article_id: np.ndarray
@@ -35,10 +38,10 @@ class ArticleTable:
     vocabulary: dict[str, list[str]]
     numbers: dict[str, np.ndarray]
     vectors: np.ndarray
-    description: np.ndarray
     num_baskets: np.ndarray
     in_store: np.ndarray
     never_sold: np.ndarray
+    sets: dict[str, ValueSets] = field(default_factory=dict)
 
     @property
     def num_articles(self) -> int:
@@ -57,6 +60,16 @@ class ArticleTable:
     def number_matrix(self) -> np.ndarray:
         """Joins the numeric features: `[num_articles + 2, num_features]` float32."""
         return _matrix(self.numbers, len(self.num_baskets), np.float32)
+
+
+def read_values(articles: ibis.Table, column: str) -> Iterator[str | None]:
+    """Reads a column in the order of the articles; its strings become Python's a part at a time.
+
+    The query is over before the first one is asked for: DuckDB allows no other work beside one that is being read.
+    """
+    values = articles.order_by("article_index").select(column).to_pyarrow()[column]
+    parts = (values.slice(start, _CHUNK) for start in range(0, len(values), _CHUNK))
+    return (value for part in parts for value in part.to_pylist())
 
 
 def _matrix(columns: dict[str, np.ndarray], num_rows: int, dtype: type) -> np.ndarray:
@@ -89,6 +102,8 @@ def make_article_table(
     as_of: datetime.datetime,
     categorical: Sequence[str],
     numbers: Sequence[str] = (),
+    sets: Sequence[str] = (),
+    set_separator: str = "|",
     min_articles: int = 2,
     in_store_days: int,
 ) -> ArticleTable:
@@ -103,6 +118,8 @@ def make_article_table(
         as_of: The cutoff.
         categorical: Columns of `articles` to encode.
         numbers: Numeric columns of `articles`.
+        sets: Columns of `articles` that hold several values each.
+        set_separator: What stands between these.
         min_articles: Values that fewer of the articles sold share are out of vocabulary, since nothing can be learned
             from one article's value that its id does not say.
         in_store_days: How many these last days are.
@@ -110,7 +127,7 @@ def make_article_table(
     Raises:
         InputError: `articles` lacks a column, or one of `numbers` is not numeric.
     """
-    for setting, names in (("categorical", categorical), ("numbers", numbers)):
+    for setting, names in (("categorical", categorical), ("numbers", numbers), ("sets", sets)):
         missing = [name for name in names if name not in articles.columns]
         if missing:
             raise InputError(
@@ -130,10 +147,10 @@ def make_article_table(
         articles.filter(_.known_from.isnull() | (_.known_from < ibis.literal(as_of)))
         .select(
             "article_id",
-            "description",
             "article_index",
             **{name: _[name].cast("string") for name in categorical},
             **{f"number {name}": _[name].cast("float64") for name in numbers},
+            **{f"set {name}": _[name].cast("string") for name in sets},
             **dates,
         )
         .order_by("article_index")
@@ -160,10 +177,15 @@ def make_article_table(
         vocabulary=vocabulary,
         numbers={name: _with_padding(catalogue[f"number {name}"].to_numpy(np.float32), np.nan) for name in numbers},
         vectors=np.zeros((size, 0), np.float32),
-        description=_with_padding(catalogue["description"].fillna("").to_numpy(dtype=object), ""),
         num_baskets=num_baskets,
         in_store=_indices(in_store),
         never_sold=_indices(~is_sold & is_available),
+        sets={
+            name: make_value_sets(
+                catalogue[f"set {name}"], separator=set_separator, is_sold=is_sold, min_articles=min_articles
+            )
+            for name in sets
+        },
     )
 
 

@@ -25,6 +25,8 @@ from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount, RunError
 from tfrs_fashion.sections import Network
 
 _SMALLEST_IMAGE = 32
+# A feature of more values, such as the design, names articles rather than what they look like.
+_MOST_CLASSES = 1000
 # Keras builds EfficientNet with one more step for its own ImageNet weights, and leaves it out for a local file.
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -184,11 +186,10 @@ def _encode_labels(
         index = look_up(values, fit_vocabulary(values)) - FIRST_INDEX
         seen = np.bincount(index[usable & (index >= 0)], minlength=index.max(initial=-1) + 1)
         kept = np.flatnonzero(seen > 1)
-        if len(kept) < 2:
-            raise InputError(
-                f"`{name}`: {len(kept)} value(s) on two or more of {int(usable.sum()):,} usable images; expected at "
-                "least two values. Leave this feature out, or give more images."
-            )
+        if not 2 <= len(kept) <= _MOST_CLASSES:
+            rule = f"image taught no `{name}`: {len(kept):,} value(s) on two images or more, not 2 to {_MOST_CLASSES:,}"
+            counts.append(RowCount("articles", rule, int(usable.sum())))
+            continue
         classes[name] = [fit_vocabulary(values)[number] for number in kept]
         columns.append(look_up(values, classes[name]) - FIRST_INDEX)
         missing = usable & (index < 0)
@@ -196,6 +197,12 @@ def _encode_labels(
             RowCount("articles", f"image without `{name}`: not taught this feature", int(missing.sum())),
             RowCount("articles", f"image whose `{name}` no other has: not taught it", int((seen == 1).sum())),
         ]
+    if not classes:
+        found = "; ".join(row.rule.removeprefix("image taught no ") for row in counts)
+        raise InputError(
+            f"No feature can be learned from {int(usable.sum()):,} usable images ({found}). Give more images, another "
+            "feature of articles, or the network's weights."
+        )
     return classes, np.stack(columns, axis=1), [count for count in counts if count.rows]
 
 
@@ -249,7 +256,8 @@ def fit_backbone(
 
     Args:
         paths: `[num_articles]`, relative to `root`; null where an article has no image.
-        labels: For each feature `[num_articles]` values; null and empty ones teach nothing.
+        labels: For each feature `[num_articles]` values; null and empty ones teach nothing. A feature of fewer than two
+            values, or of more than a thousand, is left out and counted.
         root: The folder of images.
         backbone: What to train from random weights; `weights` is the file to write.
         limits: What is too large to be decoded.
@@ -263,7 +271,7 @@ def fit_backbone(
         What was learned from.
 
     Raises:
-        InputError: A folder, the network or a feature will not do, or no image can be used.
+        InputError: A folder or the network will not do, no feature can be learned, or no image can be used.
         RunError: The loss is not finite, or the weights cannot be written.
     """
     check_root(root)

@@ -45,8 +45,8 @@ def bought_articles(histories: Histories, now: tf.Tensor, *, time_scales_days: S
     row = histories.article_index.value_rowids()
     article = tf.cast(histories.article_index.flat_values, tf.int64)
     time = histories.time.flat_values
-    known = article >= FIRST_INDEX
-    row, article, time = (tf.boolean_mask(values, known) for values in (row, article, time))
+    known = tf.where(article >= FIRST_INDEX)[:, 0]
+    row, article, time = (tf.gather(values, known) for values in (row, article, time))
     first_of_basket = tf.concat([[True], (row[1:] != row[:-1]) | (time[1:] != time[:-1])], 0)[: tf.size(row)]
     total = tf.math.unsorted_segment_sum(tf.cast(first_of_basket, tf.int32), row, histories.article_index.nrows())
     stride = tf.reduce_max(tf.concat([article, [0]], 0)) + 1
@@ -56,8 +56,9 @@ def bought_articles(histories: Histories, now: tf.Tensor, *, time_scales_days: S
     pair, time = tf.gather(pair, order), tf.gather(time, order)
     new_pair = tf.concat([[True], pair[1:] != pair[:-1]], 0)[: tf.size(pair)]
     new_basket = new_pair | tf.concat([[True], time[1:] != time[:-1]], 0)[: tf.size(pair)]
-    pair, time = tf.boolean_mask(pair, new_basket), tf.boolean_mask(time, new_basket)
-    segment = tf.cumsum(tf.cast(tf.boolean_mask(new_pair, new_basket), tf.int32)) - 1
+    first = tf.where(new_basket)[:, 0]
+    pair, time, new_pair = (tf.gather(values, first) for values in (pair, time, new_pair))
+    segment = tf.cumsum(tf.cast(new_pair, tf.int32)) - 1
     distinct = tf.math.segment_max(pair, segment)
     row_of_basket = pair // stride
     age_days = tf.cast(tf.gather(now, row_of_basket) - time, tf.float32) / SECONDS_A_DAY
@@ -92,5 +93,5 @@ def keep_strongest(bought: BoughtArticles, strength: tf.Tensor, *, limit: int) -
     order = tf.argsort(key, stable=True)
     row = tf.gather(bought.row, order)
     first = tf.searchsorted(row, row, side="left", out_type=tf.int64)
-    order = tf.boolean_mask(order, tf.range(tf.size(row, out_type=tf.int64)) - first < limit)
+    order = tf.gather(order, tf.where(tf.range(tf.size(row, out_type=tf.int64)) - first < limit)[:, 0])
     return BoughtArticles(*(tf.gather(values, order) for values in bought))

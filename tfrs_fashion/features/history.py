@@ -85,7 +85,11 @@ def make_history_features(histories: Histories, now: tf.Tensor, lookups: History
     row = histories.article_index.value_rowids()
     time = tf.minimum(histories.time.flat_values, tf.gather(now, row))
     baskets = _find_baskets(row, time)
-    values = {role: _look_up(histories.article_index.flat_values, index) for role, index in lookups.index.items()}
+    values = {
+        role: _look_up(histories.article_index.flat_values, index)
+        for role, index in lookups.index.items()
+        if role != "store"
+    }
     numbers = _describe_baskets(baskets, now) | _describe_articles(histories, baskets, now)
     numbers |= _describe_payments(histories, row)
     categorical = {"preferred_sales_channel": _prefer_channel(histories.sales_channel_id.flat_values, baskets, batch)}
@@ -97,6 +101,9 @@ def make_history_features(histories: Histories, now: tf.Tensor, lookups: History
         categorical["favourite_garment_group"] = _most_frequent(
             row, values["garment_group"], batch, lookups.size("garment_group")
         )
+    if "store" in lookups.index:
+        store = _look_up(histories.store_index.flat_values, lookups.index["store"])
+        categorical["usual_store"] = _find_usual_store(store, baskets, batch, lookups.size("store"))
     if "section" in values:
         numbers |= _describe_sections(_count_values(row, values["section"], batch, lookups.size("section")), lookups)
     return HistoryFeatures(
@@ -107,9 +114,10 @@ def make_history_features(histories: Histories, now: tf.Tensor, lookups: History
 
 def _find_baskets(row: tf.Tensor, time: tf.Tensor) -> _Baskets:
     first = tf.concat([[True], (row[1:] != row[:-1]) | (time[1:] != time[:-1])], 0)[: tf.size(row)]
+    start = tf.where(first)[:, 0]
     return _Baskets(
-        row=tf.boolean_mask(row, first),
-        time=tf.boolean_mask(time, first),
+        row=tf.gather(row, start),
+        time=tf.gather(time, start),
         of_event=tf.cumsum(tf.cast(first, tf.int64)) - 1,
     )
 
@@ -154,6 +162,19 @@ def _prefer_channel(channel: tf.Tensor, baskets: _Baskets, batch: tf.Tensor) -> 
     lowest = tf.math.segment_min(tf.where(channel == 0, others + 1, index), baskets.of_event)
     most = _most_frequent(baskets.row, tf.where(lowest > others, PADDING_INDEX, lowest), batch, others + 1)
     return tf.where(most == others, tf.constant(OUT_OF_VOCABULARY_INDEX, tf.int64), most)
+
+
+def _find_usual_store(store: tf.Tensor, baskets: _Baskets, batch: tf.Tensor, size: int) -> tf.Tensor:
+    """Finds the store of most baskets, `[batch]` int64: of several the one visited last, 0 if there is none."""
+    store = tf.cast(tf.math.segment_max(store, baskets.of_event), tf.int64)
+    num_baskets = tf.size(store, out_type=tf.int64)
+    _distinct, pair, count = tf.unique_with_counts(baskets.row * size + store, tf.int64)
+    # Baskets come in time order, so one number orders the stores of a row by visits, then by the last of them.
+    visits = tf.gather(count, pair) * num_baskets + tf.range(num_baskets)
+    best = tf.math.unsorted_segment_max(tf.where(store >= FIRST_INDEX, visits, -1), baskets.row, batch)
+    place = tf.math.floormod(tf.maximum(best, 0), tf.maximum(num_baskets, 1))
+    found = tf.gather(tf.concat([store, tf.zeros([1], tf.int64)], axis=0), place)
+    return tf.where(best >= 0, found, tf.constant(PADDING_INDEX, tf.int64))
 
 
 def _describe_baskets(baskets: _Baskets, now: tf.Tensor) -> dict[str, tf.Tensor]:

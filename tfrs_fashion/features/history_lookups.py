@@ -1,13 +1,15 @@
 """What history features look up about articles, and the names of these features."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ibis
 import numpy as np
 
 from tfrs_fashion.features.articles import ArticleTable
+from tfrs_fashion.features.timelines import Timelines
+from tfrs_fashion.features.vocabulary import look_up
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount
 from tfrs_fashion.sections import RolesConfig
 
@@ -24,8 +26,9 @@ class HistoryLookups:
 
     Attributes:
         index: For each of the roles `colour`, `garment_group` and `section` that a column plays, `[num_articles + 2]`
-            int32 into its vocabulary: NumPy, or variables inside a `HistoryFeatureLayer`.
-        vocabulary: For each of these roles its values; index `FIRST_INDEX + i` is value i.
+            int32 into its vocabulary: NumPy, or variables inside a `HistoryFeatureLayer`. `store`, if there are stores, is
+            `[num_stores + 2]`.
+        vocabulary: For each of these its values; index `FIRST_INDEX + i` is value i.
         section_shares: The sections with a share of their own, those of most articles first.
         women: Values of `section` that are for women; empty if none is declared.
         men: Values of `section` that are for men.
@@ -125,6 +128,28 @@ def make_history_lookups(table: ArticleTable, roles: RolesConfig) -> HistoryLook
     )
 
 
+def add_stores(lookups: HistoryLookups, timelines: Timelines, *, min_customers: int) -> HistoryLookups:
+    """Adds the stores that histories name, if there are any.
+
+    Args:
+        lookups: Of the articles.
+        timelines: What is visible.
+        min_customers: Stores in which fewer customers bought are out of vocabulary.
+    """
+    size = len(timelines.store_id) + FIRST_INDEX
+    if size == FIRST_INDEX:
+        return lookups
+    pairs = np.unique(timelines.row * size + timelines.store_index)
+    num_customers = np.bincount(pairs % size, minlength=size)[FIRST_INDEX:]
+    vocabulary = sorted(timelines.store_id[num_customers >= min_customers].tolist())
+    if not vocabulary:
+        return lookups
+    index = np.concatenate([np.zeros(FIRST_INDEX, np.int32), look_up(timelines.store_id, vocabulary)])
+    return replace(
+        lookups, index={**lookups.index, "store": index}, vocabulary={**lookups.vocabulary, "store": vocabulary}
+    )
+
+
 def _show(values: Sequence[str]) -> str:
     return ", ".join(repr(value) for value in values[:5]) or "none"
 
@@ -163,4 +188,6 @@ def _categorical_sizes(lookups: HistoryLookups) -> dict[str, int]:
         sizes["favourite_colour_this_season"] = lookups.size("colour")
     if "garment_group" in lookups.index:
         sizes["favourite_garment_group"] = lookups.size("garment_group")
+    if "store" in lookups.index:
+        sizes["usual_store"] = lookups.size("store")
     return sizes

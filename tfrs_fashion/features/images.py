@@ -69,7 +69,9 @@ def embed_images(
         f"image {_PIPELINE_VERSION} {backbone.network} alpha={backbone.alpha} size={backbone.image_size} "
         f"weights={weights}"
     )
-    encode = tf.function(lambda images: model(images, training=False), input_signature=[model.inputs[0].type_spec])
+    encode = tf.function(
+        lambda images: model(images, training=False), input_signature=[model.inputs[0].type_spec], autograph=False
+    )
     keys: list[str] = []
     found: list[str] = []
     samples: dict[str, list[str]] = defaultdict(list)

@@ -24,6 +24,7 @@ class Histories(NamedTuple):
         quantity: `[batch, (length)]` ragged int32.
         discount: `[batch, (length)]` ragged float32, share off the list price, NaN where unknown.
         sales_channel_id: `[batch, (length)]` ragged int32, 0 where unknown.
+        store_index: `[batch, (length)]` ragged int32, 0 where unknown.
         profile: `[batch, num_features]` int32 into the profile vocabularies; 0 where missing.
         profile_numbers: `[batch, num_numbers]` float32, NaN where missing.
     """
@@ -35,19 +36,28 @@ class Histories(NamedTuple):
     quantity: tf.RaggedTensor
     discount: tf.RaggedTensor
     sales_channel_id: tf.RaggedTensor
+    store_index: tf.RaggedTensor
     profile: tf.Tensor
     profile_numbers: tf.Tensor
 
     def last(self, num_events: int) -> "Histories":
         """Keeps each row's last `num_events` events."""
-        return self._replace(**{name: getattr(self, name)[:, -num_events:] for name in EVENT_TYPES})
+        # All columns have one partition; slicing each by itself would find it out six times.
+        first, end = self.article_index.row_starts(), self.article_index.row_limits()
+        position = tf.ragged.range(tf.maximum(first, end - num_events), end)
+        kept = {
+            name: position.with_flat_values(tf.gather(getattr(self, name).flat_values, position.flat_values))
+            for name in EVENT_TYPES
+        }
+        return self._replace(**kept)
 
     @classmethod
     def empty(cls, batch_size: int | tf.Tensor, *, num_features: int, num_numbers: int) -> "Histories":
         """Makes the histories of unknown customers, of whom nothing is known."""
         splits = tf.zeros([batch_size + 1], tf.int64)
         events = {
-            name: tf.RaggedTensor.from_row_splits(tf.zeros([0], dtype), splits) for name, dtype in EVENT_TYPES.items()
+            name: tf.RaggedTensor.from_row_splits(tf.zeros([0], dtype), splits, validate=False)
+            for name, dtype in EVENT_TYPES.items()
         }
         return cls(
             customer_index=tf.fill([batch_size], OUT_OF_VOCABULARY_INDEX),

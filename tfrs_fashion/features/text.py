@@ -1,6 +1,7 @@
 """Text: words and neighbouring pairs of words, hashed into buckets."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,12 @@ class HashedWords:
     row_splits: np.ndarray
     num_buckets: int
 
+    def first(self, num_texts: int) -> "HashedWords":
+        """Returns those of the first texts."""
+        return HashedWords(
+            self.values[: self.row_splits[num_texts]], self.row_splits[: num_texts + 1], self.num_buckets
+        )
+
 
 def hash_words(texts: Sequence[str], *, num_buckets: int) -> tf.RaggedTensor:
     """Splits texts into lower-case words and hashes each word and each pair of neighbours.
@@ -46,17 +53,38 @@ def hash_words(texts: Sequence[str], *, num_buckets: int) -> tf.RaggedTensor:
     return tf.ragged.map_flat_values(tf.strings.to_hash_bucket_fast, tf.concat([words, pairs], axis=1), num_buckets)
 
 
-def hash_texts(texts: Sequence[str], *, num_buckets: int) -> HashedWords:
-    """Hashes texts a batch at a time, so that hundreds of thousands of them need no more memory than their words do.
+def hash_texts(texts: Iterable[str | None], *, num_buckets: int) -> HashedWords:
+    """Hashes texts a batch at a time and each different one once, so that memory holds their words and one batch of them.
 
     Args:
-        texts: `[num_texts]`.
+        texts: `[num_texts]`; null ones give no words. Consumed as work goes on.
         num_buckets: Hash buckets.
     """
-    values, lengths = [], []
-    for start in range(0, len(texts), _BATCH):
-        words = hash_words(texts[start : start + _BATCH], num_buckets=num_buckets)
+    place: dict[bytes, int] = {}
+    of_text: list[int] = []
+    waiting: list[str] = []
+    values, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+
+    def hash_waiting() -> None:
+        words = hash_words(waiting, num_buckets=num_buckets)
         values.append(words.flat_values.numpy().astype(np.int32))
         lengths.append(words.row_lengths().numpy())
-    row_splits = np.concatenate([[0], np.cumsum(np.concatenate([np.zeros(0, np.int64), *lengths]))])
-    return HashedWords(np.concatenate([np.zeros(0, np.int32), *values]), row_splits, num_buckets)
+        waiting.clear()
+
+    for text in texts:
+        cut = (text or "")[:MAX_DESCRIPTION]
+        digest = hashlib.blake2b(cut.encode(), digest_size=16).digest()
+        if digest not in place:
+            place[digest] = len(place)
+            waiting.append(cut)
+        of_text.append(place[digest])
+        if len(waiting) == _BATCH:
+            hash_waiting()
+    hash_waiting()
+    chosen = np.array(of_text, np.int64)
+    length = np.concatenate(lengths)
+    start, length = (np.cumsum(length) - length)[chosen], length[chosen]
+    row_splits = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+    # Where each word of each text stands among the words of the different texts.
+    position = np.repeat(start - row_splits[:-1], length) + np.arange(row_splits[-1])
+    return HashedWords(np.concatenate(values)[position], row_splits, num_buckets)

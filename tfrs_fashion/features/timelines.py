@@ -32,6 +32,8 @@ _EVENTS: dict[str, Any] = {
     "quantity": np.int64,
     "discount": np.float32,
     "sales_channel_id": np.int64,
+    # Of sources that have stores alone; elsewhere it would be a column of zeros.
+    "store_index": np.int64,
 }
 _NAME = "timelines"
 _SHARD_SIZE = 100_000
@@ -45,6 +47,7 @@ EVENT_TYPES: dict[str, type] = {
     "quantity": np.int32,
     "discount": np.float32,
     "sales_channel_id": np.int32,
+    "store_index": np.int32,
 }
 
 
@@ -61,6 +64,9 @@ class Timelines:
         quantity: `[num_events]` int32.
         discount: `[num_events]` float32, share off the list price, NaN where unknown.
         sales_channel_id: `[num_events]` int32, 0 where unknown.
+        store_index: `[num_events]` int32, 0 where unknown.
+        store_id: `[num_stores]` object; row i is the store with index `FIRST_INDEX + i`. Stores are numbered by the instant
+            of their first purchase.
         known_from: `[num_customers]` int64, seconds since 1970 from which each customer is known; ascending.
         profile: For each categorical profile feature `[num_customers]` object, empty strings where unknown.
         profile_numbers: For each numeric profile feature `[num_customers]` float32, NaN where unknown.
@@ -74,6 +80,8 @@ class Timelines:
     quantity: np.ndarray
     discount: np.ndarray
     sales_channel_id: np.ndarray
+    store_index: np.ndarray
+    store_id: np.ndarray
     known_from: np.ndarray
     profile: dict[str, np.ndarray]
     profile_numbers: dict[str, np.ndarray]
@@ -105,6 +113,8 @@ class Timelines:
             customer_id=kept.customer_id[:known],
             row_splits=kept.row_splits[: known + 1],
             known_from=kept.known_from[:known],
+            # None that was first bought in after the latest event kept.
+            store_id=kept.store_id[: max(int(kept.store_index.max(initial=0)) + 1 - FIRST_INDEX, 0)],
             profile={name: values[:known] for name, values in kept.profile.items()},
             profile_numbers={name: values[:known] for name, values in kept.profile_numbers.items()},
         )
@@ -124,8 +134,13 @@ class Timelines:
         return replace(self, row_splits=row_splits, **columns)
 
 
-def _features(article_id: Sequence[str], profile: Sequence[str], numbers: Sequence[str]) -> tfds.features.FeaturesDict:
+def _features(
+    article_id: Sequence[str], store_id: Sequence[str], profile: Sequence[str], numbers: Sequence[str]
+) -> tfds.features.FeaturesDict:
     events = {name: tfds.features.Scalar(dtype=dtype) for name, dtype in _EVENTS.items()}
+    del events["store_index"]
+    if store_id:
+        events["store_index"] = tfds.features.ClassLabel(names=["<padding>", "<unknown>", *store_id])
     events["article_index"] = tfds.features.ClassLabel(names=["<padding>", "<unknown>", *article_id])
     return tfds.features.FeaturesDict(
         {
@@ -171,13 +186,22 @@ def write_partition(
     columns |= {
         f"events/{name}": Column(events[name].to_numpy().astype(dtype, copy=False), splits)
         for name, dtype in _EVENTS.items()
+        if name in events.column_names
     }
     with path.open("wb") as file:
         write_records(file, columns)
 
 
-def _read_events(transactions: ibis.Table, *, first: int, last: int) -> pa.Table:
+def _list_stores(transactions: ibis.Table) -> list[str]:
+    """Lists the stores by the instant of their first purchase, so that a later one changes no number."""
+    seen = transactions.filter(_.store_id.notnull()).group_by("store_id").agg(first=_.t_dat.min())
+    found: list[str] = seen.order_by(["first", "store_id"]).store_id.execute().tolist()
+    return found
+
+
+def _read_events(transactions: ibis.Table, store_id: Sequence[str], *, first: int, last: int) -> pa.Table:
     """Reads the events of the customers with an index from `first` to `last`, in one order whatever the engine does."""
+    stores = {"store_id": _.store_id} if store_id else {}
     events = transactions.filter(_.customer_index.between(first, last)).select(
         "customer_index",
         time=epoch_seconds(_.t_dat),
@@ -186,8 +210,14 @@ def _read_events(transactions: ibis.Table, *, first: int, last: int) -> pa.Table
         price=_.price.cast("float32"),
         discount=_.discount.cast("float32"),
         sales_channel_id=_.sales_channel_id.fill_null(0).cast("int64"),
+        **stores,
     )
-    return events.order_by(events.columns).to_pyarrow()
+    read = events.order_by(events.columns).to_pyarrow()
+    if not store_id:
+        return read
+    place = pa.compute.index_in(read["store_id"].cast(pa.string()), value_set=pa.array(store_id, pa.string()))
+    index = pa.compute.add(place.cast(pa.int64()), FIRST_INDEX)
+    return read.drop_columns("store_id").append_column("store_index", pa.compute.fill_null(index, 0))
 
 
 def write_timelines(
@@ -221,6 +251,7 @@ def write_timelines(
                 f"found {', '.join(f'`{name}`' for name in tables.customers.columns)}."
             )
     article_id = tables.articles.order_by("article_index").article_id.execute().tolist()
+    store_id = _list_stores(tables.transactions)
     columns = {name: tables.customers[name].cast("string") for name in profile}
     columns |= {
         name: tables.customers[name].cast("float64").fill_null(float("nan")).cast("float32") for name in profile_numbers
@@ -241,7 +272,8 @@ def write_timelines(
         for shard, (end, length) in enumerate(zip(np.cumsum(lengths).tolist(), lengths, strict=True)):
             path = folder / f"{_NAME}-train.tfrecord-{shard:05d}-of-{num_shards:05d}"
             partition = customers.slice(end - length, length)
-            events = _read_events(tables.transactions, first=FIRST_INDEX + end - length, last=FIRST_INDEX + end - 1)
+            span = {"first": FIRST_INDEX + end - length, "last": FIRST_INDEX + end - 1}
+            events = _read_events(tables.transactions, store_id, **span)
             write = partial(write_partition, profile=profile, profile_numbers=profile_numbers)
             writing.append(pool.submit(write, path, partition, events))
             if shard >= num_threads:
@@ -249,7 +281,7 @@ def write_timelines(
                 writing[shard - num_threads].result()
         for written in writing:
             written.result()
-    features = _features(article_id, profile, profile_numbers)
+    features = _features(article_id, store_id, profile, profile_numbers)
     template = tfds.core.ShardedFileTemplate(
         data_dir=folder, dataset_name=_NAME, split="train", filetype_suffix="tfrecord"
     )
@@ -263,7 +295,7 @@ def write_timelines(
         "1970; purchases at one instant are one basket. `price` and `discount` are NaN and `sales_channel_id` 0 where unknown.",
         check_data=False,
     )
-    kept = {"profile": list(profile), "profile_numbers": list(profile_numbers)}
+    kept = {"profile": list(profile), "profile_numbers": list(profile_numbers), "store_id": store_id}
     (folder / "profile.json").write_text(json.dumps(kept), encoding="utf-8")
 
 
@@ -290,11 +322,12 @@ def read_timelines(folder: Path, *, batch_size: int = 1024) -> Timelines:
     context["known_from"] = tf.io.FixedLenFeature([], tf.int64)
     context |= {f"profile/{name}": tf.io.FixedLenFeature([], tf.string) for name in kept["profile"]}
     context |= {f"profile_numbers/{name}": tf.io.FixedLenFeature([], tf.float32) for name in kept["profile_numbers"]}
+    event_types = {name: dtype for name, dtype in EVENT_TYPES.items() if kept["store_id"] or name != "store_index"}
     events = {
         f"events/{name}": tf.io.RaggedFeature(
             tf.float32 if dtype is np.float32 else tf.int64, row_splits_dtype=tf.int64
         )
-        for name, dtype in EVENT_TYPES.items()
+        for name, dtype in event_types.items()
     }
     dataset = tf.data.TFRecordDataset(shards).batch(batch_size)
     dataset = dataset.map(lambda records: tf.io.parse_example(records, context | events), tf.data.AUTOTUNE)
@@ -321,11 +354,14 @@ def read_timelines(folder: Path, *, batch_size: int = 1024) -> Timelines:
         return np.concatenate([batch[f"events/{name}"].flat_values.numpy() for batch in batches]).astype(dtype)
 
     counts = np.concatenate([batch["events/time"].row_lengths().numpy() for batch in batches])
+    flat_events = {name: flat(name, dtype) for name, dtype in event_types.items()}
+    flat_events.setdefault("store_index", np.zeros(int(counts.sum()), np.int32))
     return Timelines(
         customer_id=decoded("customer_id"),
         row_splits=np.concatenate([[0], np.cumsum(counts)]),
         known_from=joined("known_from"),
+        store_id=np.array(kept["store_id"], dtype=object),
         profile={name: decoded(f"profile/{name}") for name in kept["profile"]},
         profile_numbers={name: joined(f"profile_numbers/{name}") for name in kept["profile_numbers"]},
-        **{name: flat(name, dtype) for name, dtype in EVENT_TYPES.items()},
+        **flat_events,
     )

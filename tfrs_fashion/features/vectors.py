@@ -1,22 +1,26 @@
 """Vectors of articles that are made outside the towers: of their images, and of their descriptions by other encoders."""
 
 import datetime
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import ibis
 import numpy as np
 from ibis import _
 from rich.console import Console
 
+from tfrs_fashion.features.articles import read_values
 from tfrs_fashion.features.backbone import Backbone, fit_backbone
 from tfrs_fashion.features.embedding_cache import Embeddings
 from tfrs_fashion.features.images import embed_images
 from tfrs_fashion.features.sentences import embed_sentences
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount
 from tfrs_fashion.sections import ImagesConfig
-
-_CHUNK = 10_000
 
 
 def make_vectors(
@@ -57,7 +61,7 @@ def make_vectors(
             )
         )
     if sentence_encoder:
-        texts = _values(articles, "description")
+        texts = read_values(articles, "description")
         parts.append(
             embed_sentences(texts=texts, encoder=Path(sentence_encoder), cache=cache / "sentences", console=console)
         )
@@ -84,33 +88,54 @@ def _embed_images(
             "features.images: the articles have no column `image_path`. Map one to it, or leave `features.images` out."
         )
     root = Path(images.folder)
-    weights = Path(images.weights) if images.weights else cache / "backbone.h5"
-    backbone = Backbone(weights, network=images.network, image_size=images.image_size, alpha=images.alpha)
-    if not images.weights:
+    settings: dict[str, Any] = {"network": images.network, "image_size": images.image_size, "alpha": images.alpha}
+    counts: list[RowCount] = []
+    if images.weights:
+        backbone = Backbone(Path(images.weights), **settings)
+    else:
         known = articles.filter(_.known_from.isnull() | (_.known_from < ibis.literal(as_of))).order_by("article_index")
         frame = known.select("image_path", **{name: _[name].cast("string") for name in categorical}).execute()
-        fit_backbone(
-            paths=frame["image_path"].tolist(),
-            labels={name: frame[name].tolist() for name in categorical},
-            root=root,
-            backbone=backbone,
-            epochs=images.epochs,
-            seed=seed,
-            console=console,
+        paths, labels = frame["image_path"].tolist(), {name: frame[name].tolist() for name in categorical}
+        name = _fingerprint(root, paths, labels, settings | {"epochs": images.epochs, "seed": seed})
+        backbone = Backbone(cache / f"backbone-{name}.h5", **settings)
+        counts = _fit_once(
+            backbone, paths=paths, labels=labels, root=root, epochs=images.epochs, seed=seed, console=console
         )
-    return embed_images(
-        paths=_values(articles, "image_path"), root=root, backbone=backbone, cache=cache / "images", console=console
+    found = embed_images(
+        paths=read_values(articles, "image_path"), root=root, backbone=backbone, cache=cache / "images", console=console
     )
+    return replace(found, counts=found.counts + counts)
 
 
-def _values(articles: ibis.Table, column: str) -> Iterator[str | None]:
-    """Reads a column in the order of the articles; its strings become Python's a part at a time.
+def _fingerprint(
+    root: Path, paths: Sequence[str | None], labels: Mapping[str, Sequence[str | None]], rest: object
+) -> str:
+    """Names what a network learns from: equal images by their sizes and times, labels and settings give equal names."""
+    digest = hashlib.sha256(json.dumps([labels, rest], sort_keys=True).encode("utf-8", "surrogatepass"))
+    for path in paths:
+        try:
+            found = (root / path).stat() if path else None
+        except (OSError, ValueError):
+            found = None
+        digest.update(json.dumps([path, found and [found.st_size, found.st_mtime_ns]]).encode())
+    return digest.hexdigest()[:16]
 
-    The query is over before the first one is asked for: DuckDB allows no other work beside one that is being read.
+
+def _fit_once(backbone: Backbone, **settings: Any) -> list[RowCount]:
+    """Trains a network, unless that was done before: a run that was killed later need not do it again.
+
+    Returns:
+        What was not learned from, and why.
     """
-    values = articles.order_by("article_index").select(column).to_pyarrow()[column]
-    parts = (values.slice(start, _CHUNK) for start in range(0, len(values), _CHUNK))
-    return (value for part in parts for value in part.to_pylist())
+    told = backbone.weights.with_suffix(".json")
+    if not (told.is_file() and backbone.weights.is_file()):
+        fitted = fit_backbone(backbone=backbone, **settings)
+        partial = told.with_name(f".{uuid.uuid4().hex}-{told.name}")
+        partial.write_text(json.dumps([asdict(count) for count in fitted.counts]), encoding="utf-8")
+        partial.replace(told)
+    counts = [RowCount(**count) for count in json.loads(told.read_text(encoding="utf-8"))]
+    # Those of the embedding are of all articles, these of the articles that the network learned from.
+    return [replace(count, rule=f"training the network: {count.rule}") for count in counts]
 
 
 def _unit(embedding: np.ndarray) -> np.ndarray:

@@ -1,19 +1,22 @@
 """A view: what a fit may see of a split, in every form that it needs."""
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import ibis
 import numpy as np
+from ibis import _
 
 from tfrs_fashion.data.split import Split, cutoff_seconds, seconds_since_1970, visible
 from tfrs_fashion.features.article_weeks import ArticleWeeks, make_article_weeks, read_article_weeks
-from tfrs_fashion.features.articles import ArticleTable, make_article_table
-from tfrs_fashion.features.history_lookups import HistoryLookups, check_roles, make_history_lookups
+from tfrs_fashion.features.articles import ArticleTable, make_article_table, read_values
+from tfrs_fashion.features.history_lookups import HistoryLookups, add_stores, check_roles, make_history_lookups
 from tfrs_fashion.features.inputs import Profiles, encode_profiles
+from tfrs_fashion.features.text import HashedWords, hash_texts
 from tfrs_fashion.features.timelines import Timelines
-from tfrs_fashion.features.vocabulary import fit_vocabulary
-from tfrs_fashion.schema import FIRST_INDEX, Tables
+from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
+from tfrs_fashion.schema import FIRST_INDEX, MAX_DESCRIPTION, OUT_OF_VOCABULARY_INDEX, RowCount, Tables
 from tfrs_fashion.sections import RolesConfig
 
 
@@ -28,12 +31,15 @@ class View:
         tables: Indexed tables with the visible transactions.
         timelines: The customers known, with the events before their cutoffs.
         articles: The articles known.
-        profile_vocabulary: Values of each profile feature among the customers with a visible purchase.
+        profile_vocabulary: Values of each profile feature that enough customers with a visible purchase share.
         profiles: See `features.inputs.Profiles`.
         now: `[num_customers + 2]` int64 seconds, each customer's cutoff.
         lookups: Of the features of histories; None where these are left out.
         category: The column of articles within which weekly features compare; None where these are left out.
         week_days: Days of a week.
+        counts: Customers whose value of a profile feature is too rare for its vocabulary.
+        words: The hashed words of all articles by the number of buckets, which views of the same tables share: they depend
+            on each article's own text, and on no cutoff.
     """
 
     split: Split
@@ -46,11 +52,25 @@ class View:
     lookups: HistoryLookups | None
     category: str | None
     week_days: int = 7
+    counts: tuple[RowCount, ...] = ()
+    words: dict[int, HashedWords] = field(default_factory=dict)
 
     @property
     def transactions(self) -> ibis.Table:
         """The visible transactions."""
         return self.tables.transactions
+
+    def read_words(self, num_buckets: int) -> HashedWords:
+        """Hashes the words of the articles known, `[num_articles + 2]` texts of which the first two are empty.
+
+        Args:
+            num_buckets: Hash buckets.
+        """
+        if num_buckets not in self.words:
+            cut = self.tables.articles.select("article_index", description=_.description.left(MAX_DESCRIPTION))
+            texts = itertools.chain([""] * FIRST_INDEX, read_values(cut, "description"))
+            self.words[num_buckets] = hash_texts(texts, num_buckets=num_buckets)
+        return self.words[num_buckets].first(self.articles.num_articles + FIRST_INDEX)
 
     def read_weeks(self, num_weeks: int) -> ArticleWeeks:
         """Computes what was known of each article at the last weeks' beginnings; large, so it is not kept.
@@ -83,12 +103,16 @@ def make_view(
     *,
     categorical: Sequence[str],
     numbers: Sequence[str] = (),
+    sets: Sequence[str] = (),
+    set_separator: str = "|",
     min_articles: int = 2,
+    min_customers: int = 1,
     roles: RolesConfig | None = None,
     history: bool = True,
     article_weeks: bool = True,
     week_days: int = 7,
     vectors: np.ndarray | None = None,
+    words: dict[int, HashedWords] | None = None,
     in_store_days: int,
 ) -> View:
     """Cuts tables and timelines at a split's cutoffs.
@@ -99,12 +123,17 @@ def make_view(
         split: The cutoffs.
         categorical: Columns of articles to encode.
         numbers: Numeric columns of articles.
+        sets: Columns of articles that hold several values each.
+        set_separator: What stands between these.
         min_articles: See `make_article_table`.
+        min_customers: Values of the profile that fewer customers with a visible purchase share are out of vocabulary: next
+            to nothing is learned from so few, and each costs a row of weights that every step of training moves.
         roles: Which of these columns play which part.
         history: Whether features of histories will be wanted.
         article_weeks: Whether weekly features of articles will be wanted.
         week_days: Days of a week.
         vectors: `[num_articles + 2, any]` float32 of all articles; see `features.vectors`.
+        words: Of other views of the same tables; see `View`.
         in_store_days: An article is in store if it was sold in so many days before the cutoff.
 
     Raises:
@@ -115,20 +144,24 @@ def make_view(
     cutoff = cutoff_seconds(split, timelines.num_customers)
     cut = timelines.before(cutoff)
     has_bought = np.diff(cut.row_splits) > 0
-    vocabulary = {name: fit_vocabulary(values[has_bought]) for name, values in cut.profile.items()}
+    bought = {name: values[has_bought] for name, values in cut.profile.items()}
+    vocabulary = {name: fit_vocabulary(values, min_count=min_customers) for name, values in bought.items()}
     articles = make_article_table(
         tables.articles,
         transactions,
         as_of=split.as_of,
         categorical=categorical,
         numbers=numbers,
+        sets=sets,
+        set_separator=set_separator,
         min_articles=min_articles,
         in_store_days=in_store_days,
     )
     if vectors is not None:
         articles = replace(articles, vectors=vectors[: articles.num_articles + FIRST_INDEX])
-    lookups = make_history_lookups(articles, roles) if history else None
+    lookups = None
     if history:
+        lookups = add_stores(make_history_lookups(articles, roles), cut, min_customers=min_customers)
         check_roles(tables.articles, roles)
     return View(
         split=split,
@@ -141,4 +174,15 @@ def make_view(
         lookups=lookups,
         category=roles.category if article_weeks else None,
         week_days=week_days,
+        words={} if words is None else words,
+        counts=tuple(
+            count for name, values in bought.items() if (count := _count_rare(name, values, vocabulary[name])).rows
+        ),
     )
+
+
+def _count_rare(name: str, values: np.ndarray, vocabulary: Sequence[str]) -> RowCount:
+    """Counts the customers whose value is not in the vocabulary, and how many values these are."""
+    is_rare = look_up(values, vocabulary) == OUT_OF_VOCABULARY_INDEX
+    num_values = len(set(values[is_rare]))
+    return RowCount("customers", f"`{name}`: {num_values:,} value(s) of too few customers", int(is_rare.sum()))

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from tfrs_fashion.features.articles import ArticleTable
 from tfrs_fashion.features.text import HashedWords
-from tfrs_fashion.schema import PADDING_INDEX
+from tfrs_fashion.features.value_sets import ValueSets
+from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX
 from tfrs_fashion.sections import CategoryEncoding, NumberEncoding
 
 _SCALE = 2.0
@@ -18,6 +19,9 @@ _LARGEST = 1e38
 
 class CategoryEncoder(tf.keras.layers.Layer):
     """Categorical features as one vector; missing values add nothing.
+
+    Unknown values start at nothing too, and become what the rare values of training make of them: a value that comes
+    first when it is asked for must not point anywhere by chance.
 
     Args:
         sizes: Number of indices of each feature, padding and out of vocabulary among them.
@@ -43,12 +47,16 @@ class CategoryEncoder(tf.keras.layers.Layer):
             self._kernel = self.add_weight(
                 "kernel", [max(sum(sizes), 1), output_dim], initializer=normal(stddev=deviation, seed=seed)
             )
+            if sizes:
+                _start_unknown_at_zero(self._kernel, sizes)
             return
         widths = [narrow_width(size) for size in sizes]
         self._tables = [
             self.add_weight(f"table_{number}", [size, width], initializer=normal(stddev=1.0, seed=seed + number))
             for number, (size, width) in enumerate(zip(sizes, widths, strict=True))
         ]
+        for table, size in zip(self._tables, sizes, strict=True):
+            _start_unknown_at_zero(table, [size])
         self._project = self.add_weight(
             "project",
             [max(sum(widths), 1), output_dim],
@@ -67,6 +75,12 @@ class CategoryEncoder(tf.keras.layers.Layer):
             for number, table in enumerate(self._tables)
         ]
         return tf.matmul(tf.concat(parts, axis=1), self._project)
+
+
+def _start_unknown_at_zero(kernel: tf.Variable, sizes: Sequence[int]) -> None:
+    """Sets the rows of padding and of unknown values to zero, in a kernel of joined features of these sizes."""
+    known = np.concatenate([np.arange(size) >= FIRST_INDEX for size in sizes])
+    kernel.assign(tf.where(known[:, np.newaxis], kernel, 0.0))
 
 
 def narrow_width(size: int) -> int:
@@ -98,21 +112,23 @@ def _multiply(
 
 
 class WordEncoder(tf.keras.layers.Layer):
-    """The sum of the embeddings of hashed words and pairs of words, over the square root of their number.
+    """The sum of the embeddings of hashed words and pairs of words, or of a set's values, over the root of their number.
 
     Args:
-        words: Of all articles.
+        words: Of all articles; of sets, what is out of vocabulary starts at nothing.
         output_dim: Width.
         scale: Length of the output at the start.
         seed: Of the initial weights.
     """
 
-    def __init__(self, words: HashedWords, *, output_dim: int, scale: float, seed: int) -> None:
+    def __init__(self, words: HashedWords | ValueSets, *, output_dim: int, scale: float, seed: int) -> None:
         super().__init__(name="word_encoder")
         self._values = tf.constant(words.values, tf.int32)
         self._row_splits = tf.constant(words.row_splits, tf.int64)
         initial = tf.keras.initializers.RandomNormal(stddev=scale * output_dim**-0.5, seed=seed)
         self._kernel = self.add_weight("kernel", [words.num_buckets, output_dim], initializer=initial)
+        if isinstance(words, ValueSets):
+            _start_unknown_at_zero(self._kernel, [words.num_buckets])
 
     def call(self, article_index: tf.Tensor) -> tf.Tensor:
         """Encodes the texts of `[batch]` int32 articles as `[batch, output_dim]` float32."""
@@ -128,7 +144,8 @@ class NumberEncoder(tf.keras.layers.Layer):
     """Numeric features, each as its place among bins, and a flag where it is missing.
 
     A number becomes one value for each bin: 1 for bins below it, 0 for bins above it, its share of the way for its own. So any
-    monotonous function, and any other by its slopes, is linear in the output.
+    monotonous function, and any other by its slopes, is linear in the output. A missing number has the place of the median,
+    beside its flag.
 
     Args:
         num_features: Numeric features.
@@ -142,17 +159,22 @@ class NumberEncoder(tf.keras.layers.Layer):
         super().__init__(name="number_encoder")
         self._encoding = encoding
         self._edges = self.add_weight("edges", [num_features, num_bins + 1], initializer="zeros", trainable=False)
+        # NaN for a feature that is always missing, which has no place.
+        nothing = tf.keras.initializers.Constant(float("nan"))
+        self._median = self.add_weight("median", [num_features], initializer=nothing, trainable=False)
 
     def fit(self, numbers: np.ndarray) -> None:
-        """Sets the bins; all at zero for a feature that is always missing.
+        """Sets the bins, and the median of each feature; bins at zero for a feature that is always missing.
 
         Args:
             numbers: `[num_rows, num_features]` float, NaN where missing; rows that may be seen.
         """
         edges = np.zeros(self._edges.shape, dtype=np.float32)
+        median = np.full(self._median.shape, np.nan, dtype=np.float32)
         for feature in range(numbers.shape[1]):
             known = numbers[np.isfinite(numbers[:, feature]), feature]
             if len(known):
+                median[feature] = np.clip(np.median(known.astype(np.float64)), -_LARGEST, _LARGEST)
                 if self._encoding == "log":
                     known = np.sign(known) * np.log1p(np.abs(known))
                     found = np.linspace(known.min(), known.max(), edges.shape[1])
@@ -160,6 +182,7 @@ class NumberEncoder(tf.keras.layers.Layer):
                     found = np.quantile(known.astype(np.float64), np.linspace(0, 1, edges.shape[1]))
                 edges[feature] = np.clip(found, -_LARGEST, _LARGEST)
         self._edges.assign(edges)
+        self._median.assign(median)
 
     @property
     def output_dim(self) -> int:
@@ -169,7 +192,7 @@ class NumberEncoder(tf.keras.layers.Layer):
     def call(self, numbers: tf.Tensor) -> tf.Tensor:
         """Encodes `[batch, num_features]` float32, NaN where missing, as `[batch, output_dim]` float32."""
         missing = tf.math.is_nan(numbers)
-        filled = tf.where(missing, 0.0, numbers)[:, :, tf.newaxis]
+        filled = tf.where(missing, self._median, numbers)[:, :, tf.newaxis]
         if self._encoding == "log":
             filled = tf.sign(filled) * tf.math.log1p(tf.abs(filled))
         width = self._edges[:, 1:] - self._edges[:, :-1]
@@ -178,7 +201,7 @@ class NumberEncoder(tf.keras.layers.Layer):
         share = tf.where(
             width > 0, tf.clip_by_value(inside, 0.0, 1.0), tf.cast(filled >= self._edges[:, 1:], tf.float32)
         )
-        share = tf.where(missing[:, :, tf.newaxis], 0.0, share)
+        share = tf.where(tf.math.is_nan(filled), 0.0, share)
         flagged = tf.concat([share, tf.cast(missing, tf.float32)[:, :, tf.newaxis]], axis=2)
         # However many features there are, a step of training moves what is made of them by the same length.
         return tf.reshape(flagged, [tf.shape(numbers)[0], self.output_dim]) * (_SCALE / max(self.output_dim, 1))
@@ -204,7 +227,7 @@ class ArticleEncoder(tf.keras.layers.Layer):
 
     Args:
         id_index: `[num_articles + 2]` int32, the row of each article's own embedding; 0 for those without one.
-        table: Of the cutoff: categorical features, numbers and vectors.
+        table: Of the cutoff: categorical features, sets, numbers and vectors.
         words: Of the descriptions; None leaves text out.
         weeks: `[num_weeks, num_articles + 2, num_features]` float32, NaN where unknown: what was known of each article
             so many weeks before the cutoff.
@@ -245,6 +268,10 @@ class ArticleEncoder(tf.keras.layers.Layer):
         self._words = (
             WordEncoder(words, output_dim=embedding_dim, scale=content_scale, seed=seed + 2) if words else None
         )
+        self._sets = [
+            WordEncoder(values, output_dim=embedding_dim, scale=content_scale, seed=seed + 100 + number)
+            for number, values in enumerate(table.sets.values())
+        ]
         numbers = table.number_matrix()
         self._numbers = tf.constant(numbers, tf.float32)
         self._number_encoder = NumberEncoder(numbers.shape[1], num_bins, number_encoding)
@@ -268,6 +295,8 @@ class ArticleEncoder(tf.keras.layers.Layer):
         content = self._categories(tf.gather(self._index, article_index))
         if self._words is not None:
             content += self._words(article_index)
+        for encoder in self._sets:
+            content += encoder(article_index)
         if self._dense_kernel is not None:
             numbers = self._number_encoder(tf.gather(self._numbers, article_index))
             dense = tf.concat([numbers, tf.gather(self._vectors, article_index)], axis=1)

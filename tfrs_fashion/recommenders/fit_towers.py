@@ -14,7 +14,6 @@ from tfrs_fashion.features.inputs import (
     make_training_baskets,
     make_training_dataset,
 )
-from tfrs_fashion.features.text import hash_texts
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.encoders import ArticleEncoder
@@ -41,7 +40,7 @@ def fit_two_tower(
     content_scale: float = 0.1,
     num_text_buckets: int = 8192,
     categorical_encoding: CategoryEncoding = "one_hot",
-    number_encoding: NumberEncoding = "quantile",
+    number_encoding: NumberEncoding = "log",
     num_bins: int = 16,
     hidden_dims: Sequence[int] = (),
     min_baskets: int = 5,
@@ -119,7 +118,7 @@ def fit_two_tower(
     encoder = ArticleEncoder(
         _number_rows(articles.num_baskets >= min_baskets),
         articles,
-        hash_texts(articles.description.tolist(), num_buckets=num_text_buckets) if num_text_buckets else None,
+        view.read_words(num_text_buckets) if num_text_buckets else None,
         weeks.values,
         embedding_dim=embedding_dim,
         content_scale=content_scale,
@@ -186,6 +185,9 @@ def fit_two_tower(
     steps = (max_epochs or epochs) * (steps_per_epoch or int(dataset.cardinality()))
     schedule = tf.keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, 0.05 * learning_rate)
     model.compile(optimizer=tf.keras.optimizers.Adam(schedule))
+    # A training step that makes variables is traced twice; here they are all made before.
+    candidate_tower(tf.zeros([0], tf.int32), tf.constant(0))
+    model.optimizer.build(model.trainable_variables)
 
     def candidates(article_index: np.ndarray) -> CandidateSet:
         embedding = _in_batches(

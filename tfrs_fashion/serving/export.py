@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from tf_keras.src.saving.legacy.saved_model.utils import keras_option_scope
 
 from tfrs_fashion.features.inputs import HistoryTable, ProfileVocabulary
 from tfrs_fashion.features.view import View
@@ -48,12 +49,16 @@ def export_artifact(
             articles=IdTable(view.articles.article_id, Path(scratch) / "article_ids.txt"),
             histories=HistoryTable(view.timelines.last(recommender.history_length), view.profiles),
             profile_vocabulary=ProfileVocabulary(view.profile_vocabulary),
+            profile_numbers=tuple(view.timelines.profile_numbers),
+            stores=view.timelines.store_id.tolist(),
             now=view.now,
             k=k,
         )
         # The custom operation of ScaNN is named here; the other indices use none.
         options = tf.saved_model.SaveOptions(namespace_whitelist=["Scann"])
-        tf.saved_model.save(funnel, str(folder), signatures=funnel.signatures(), options=options)
+        # The signatures hold all that is computed; Keras would trace and store a function of each layer beside them.
+        with keras_option_scope(save_traces=False):
+            tf.saved_model.save(funnel, str(folder), signatures=funnel.signatures(), options=options)
     metadata = {**metadata, "recommender": recommender.name, "libraries": _versions(), "git_commit": _git_commit()}
     (folder / "metadata.json").write_text(
         json.dumps(metadata, indent=2, ensure_ascii=False, sort_keys=True), encoding="utf-8"

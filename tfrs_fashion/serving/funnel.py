@@ -1,6 +1,6 @@
 """The funnel inside an artifact: raw ids in, a recommender, popularity for whoever it cannot answer, raw ids out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,15 @@ import tensorflow as tf
 from tfrs_fashion.features.inputs import Histories, HistoryTable, ProfileVocabulary
 from tfrs_fashion.recommenders.popularity import Popularity
 from tfrs_fashion.recommenders.recommender import Recommendations, Recommender
-from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX
+from tfrs_fashion.schema import (
+    FIRST_INDEX,
+    HIGHEST_DISCOUNT,
+    LOWEST_DISCOUNT,
+    OLDEST,
+    OUT_OF_VOCABULARY_INDEX,
+    PADDING_INDEX,
+    YOUNGEST,
+)
 
 
 class IdTable(tf.Module):
@@ -49,7 +57,8 @@ def clean_history(events: dict[str, tf.Tensor], now: tf.Tensor, unknown: Histori
     """Makes histories from padded request tensors.
 
     Events are sorted by time, then article. Padding (an empty id), unknown articles and events at or after `now` are
-    left out.
+    left out. The rules of tables hold: lines of a quantity below 1 are left out, a price that is not above 0 and a
+    discount that is no share are unknown.
 
     Args:
         events: For each name of `EVENT_TYPES` a `[batch, length]` tensor of its type.
@@ -57,16 +66,36 @@ def clean_history(events: dict[str, tf.Tensor], now: tf.Tensor, unknown: Histori
         unknown: The same customers without a history.
     """
     article_index, time = events["article_index"], events["time"]
-    valid = (article_index >= FIRST_INDEX) & (time < now[:, tf.newaxis])
+    price, discount = events["price"], events["discount"]
+    is_share = (discount >= LOWEST_DISCOUNT) & (discount <= HIGHEST_DISCOUNT)
+    events = {
+        **events,
+        "price": tf.where(tf.math.is_finite(price) & (price > 0), price, float("nan")),
+        "discount": tf.where(is_share, discount, float("nan")),
+    }
+    valid = (article_index >= FIRST_INDEX) & (time < now[:, tf.newaxis]) & (events["quantity"] >= 1)
     # Seconds need 33 bits until the year 2242, and article indices stay below 2 ** 30.
     key = time * 2**30 + tf.cast(article_index, tf.int64)
     order = tf.argsort(tf.where(valid, key, tf.int64.max), axis=1, stable=True)
     lengths = tf.reduce_sum(tf.cast(valid, tf.int64), axis=1)
+    # All columns have one partition, and are gathered from one list of positions.
+    column = tf.ragged.range(lengths)
+    kept = tf.stack([column.value_rowids(), column.flat_values], axis=1)
+    position = tf.stack([kept[:, 0], tf.cast(tf.gather_nd(order, kept), tf.int64)], axis=1)
+    ordered = {name: column.with_flat_values(tf.gather_nd(values, position)) for name, values in events.items()}
+    return unknown._replace(**ordered)
 
-    def ragged(values: tf.Tensor) -> tf.RaggedTensor:
-        return tf.RaggedTensor.from_tensor(tf.gather(values, order, batch_dims=1), lengths=lengths)
 
-    return unknown._replace(**{name: ragged(values) for name, values in events.items()})
+def clean_profile_numbers(numbers: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
+    """Applies the rules of tables to the numeric profile features of requests: what breaks one is NaN, unknown.
+
+    Args:
+        numbers: `[batch, num_numbers]` float32.
+        names: Of the columns; `age` has bounds, others are finite.
+    """
+    is_age = tf.constant([name == "age" for name in names], tf.bool)
+    inside = (numbers >= YOUNGEST) & (numbers <= OLDEST)
+    return tf.where(tf.math.is_finite(numbers) & (inside | ~is_age), numbers, float("nan"))
 
 
 class Funnel(tf.Module):
@@ -79,6 +108,8 @@ class Funnel(tf.Module):
         articles: Article ids.
         histories: Histories of the known customers.
         profile_vocabulary: Encodes profiles that come with a request.
+        profile_numbers: Names of the numeric profile features.
+        stores: Ids of the stores that histories name.
         now: `[num_customers + 2]` int64, the instant at which each customer is answered.
         k: Articles that `serving_default` returns.
     """
@@ -92,6 +123,8 @@ class Funnel(tf.Module):
         articles: IdTable,
         histories: HistoryTable,
         profile_vocabulary: ProfileVocabulary,
+        profile_numbers: Sequence[str],
+        stores: Sequence[str],
         now: np.ndarray,
         k: int,
     ) -> None:
@@ -102,12 +135,16 @@ class Funnel(tf.Module):
         self._articles = articles
         self._histories = histories
         self._profile_vocabulary = profile_vocabulary
+        self._profile_numbers = tuple(profile_numbers)
+        self._stores = ProfileVocabulary({"store_id": list(stores)})
         self._now = tf.Variable(now, trainable=False, dtype=tf.int64)
         self._k = k
         # One trace serves every signature.
         batch, excluded = tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, None], tf.int32)
         signature = (histories.spec(), batch, tf.TensorSpec([], tf.int32), excluded)
-        self._answer = tf.function(self.answer, input_signature=signature)
+        traced = tf.function(self.answer, input_signature=signature, autograph=False)
+        # A function that saving finds among the attributes is traced once more, and stored a second time.
+        self._answer = lambda *inputs: traced(*inputs)
 
     def answer(self, histories: Histories, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
         """Recommends, and lets popularity answer where the recommender has nothing.
@@ -170,6 +207,7 @@ class Funnel(tf.Module):
         quantities: tf.Tensor,
         discounts: tf.Tensor,
         sales_channel_ids: tf.Tensor,
+        store_ids: tf.Tensor,
         profile: tf.Tensor,
         profile_numbers: tf.Tensor,
         now: tf.Tensor,
@@ -178,6 +216,8 @@ class Funnel(tf.Module):
     ) -> dict[str, tf.Tensor]:
         """Answers from a history and a profile given in the request, either of which may be empty.
 
+        What tables would not hold is left out or unknown here too: see `clean_history` and `clean_profile_numbers`.
+
         Args:
             article_ids: `[batch, length]` string, empty strings where a history is shorter.
             times: `[batch, length]` int64, seconds since 1970, in any order.
@@ -185,6 +225,7 @@ class Funnel(tf.Module):
             quantities: `[batch, length]` int32.
             discounts: `[batch, length]` float32, share off the list price, NaN where unknown.
             sales_channel_ids: `[batch, length]` int32, 0 where unknown.
+            store_ids: `[batch, length]` string, empty where unknown.
             profile: `[batch, num_features]` string, the categorical profile features in the order of the pipeline, empty
                 strings where unknown.
             profile_numbers: `[batch, num_numbers]` float32, the numeric ones, NaN where unknown.
@@ -202,9 +243,11 @@ class Funnel(tf.Module):
             "quantity": quantities,
             "discount": discounts,
             "sales_channel_id": sales_channel_ids,
+            "store_index": self._stores(store_ids),
         }
         stranger = self._histories.empty(tf.shape(now)[0])
-        stranger = stranger._replace(profile=self._profile_vocabulary(profile), profile_numbers=profile_numbers)
+        numbers = clean_profile_numbers(profile_numbers, self._profile_numbers)
+        stranger = stranger._replace(profile=self._profile_vocabulary(profile), profile_numbers=numbers)
         return self._outputs(clean_history(events, now, stranger), now, k, exclude)
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
@@ -214,9 +257,9 @@ class Funnel(tf.Module):
         exclude = spec([None, None], tf.string, "exclude")
         k = spec([None], tf.int32, "k")
 
-        by_customer = tf.function(self.by_customer, input_signature=(customer_id, exclude, k))
+        by_customer = tf.function(self.by_customer, input_signature=(customer_id, exclude, k), autograph=False)
 
-        @tf.function(input_signature=(customer_id,))
+        @tf.function(input_signature=(customer_id,), autograph=False)
         def default(customer_id: tf.Tensor) -> dict[str, tf.Tensor]:
             batch = tf.shape(customer_id)[0]
             answer: dict[str, tf.Tensor] = by_customer(customer_id, tf.fill([batch, 0], ""), tf.fill([batch], self._k))
@@ -224,6 +267,7 @@ class Funnel(tf.Module):
 
         by_history = tf.function(
             self.by_history,
+            autograph=False,
             input_signature=(
                 spec([None, None], tf.string, "article_ids"),
                 spec([None, None], tf.int64, "times"),
@@ -231,6 +275,7 @@ class Funnel(tf.Module):
                 spec([None, None], tf.int32, "quantities"),
                 spec([None, None], tf.float32, "discounts"),
                 spec([None, None], tf.int32, "sales_channel_ids"),
+                spec([None, None], tf.string, "store_ids"),
                 spec([None, self._histories.num_features], tf.string, "profile"),
                 spec([None, self._histories.num_numbers], tf.float32, "profile_numbers"),
                 spec([None], tf.int64, "now"),
