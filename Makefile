@@ -39,7 +39,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 # make format       let ruff rewrite what it can
 format: $(VENV)/.installed-test

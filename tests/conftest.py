@@ -29,6 +29,14 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps what shares fixtures in one worker of pytest-xdist: all tests of the tiny run, or else those of a file."""
+    for item in items:
+        of_tiny_run = "tiny_run" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("tiny_run" if of_tiny_run else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def skip_or_fail() -> Callable[[str], NoReturn]:
     """Skips for a reason; with TFRS_FASHION_NO_SKIP=1 nothing may be missing, so the test fails instead."""
