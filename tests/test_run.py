@@ -254,7 +254,13 @@ def test_rendered_images_become_vectors_that_the_towers_read(tmp_path: Path, mon
     # What had no vector is in the counts of the run, and none of it is lost.
     before = run.tables.counts
     assert run.counts[: len(before)] == before
-    assert sum(count.rows for count in run.counts[len(before) :]) == (~has_image).sum()
+    added = run.counts[len(before) :]
+    taught, embedded = (
+        [count.rows for count in added if count.rule.startswith("training the network: ") is told]
+        for told in (True, False)
+    )
+    assert sum(embedded) == (~has_image).sum()
+    assert sum(taught) > 0
     # An image that changes makes vectors and towers anew, and no tables.
     (images / "Blue.png").write_bytes((images / "White.png").read_bytes())
     other = Run(config=run.config, folder=run.folder)

@@ -225,7 +225,9 @@ def _make_step(
         images = tf.where(flipped[:, tf.newaxis, tf.newaxis, tf.newaxis], images[:, :, ::-1], images)
         with tf.GradientTape() as tape:
             loss = tf.constant(0.0)
-            for label, logits in zip(tf.unstack(target, axis=1), classifier(images, training=True), strict=True):
+            # A model of one output gives a tensor, not a list of one.
+            outputs = tf.nest.flatten(classifier(images, training=True))
+            for label, logits in zip(tf.unstack(target, axis=1), outputs, strict=True):
                 known = tf.cast(label >= 0, tf.float32)
                 each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.maximum(label, 0), logits=logits)
                 loss += tf.math.divide_no_nan(tf.reduce_sum(each * known), tf.reduce_sum(known))
