@@ -133,7 +133,8 @@ def main() -> None:
         windows = make_windows(run, arguments.windows)
         run.splits.update({window.name: window for window in windows})
         found[name] = judge_variant(run, windows, kept, epochs=arguments.epochs, force=arguments.force)
-    console.print(table(found))
+    # Not by the console, which would break the lines of a table.
+    print(table(found))
 
 
 def table(found: dict[str, pd.DataFrame]) -> str:
@@ -145,7 +146,11 @@ def table(found: dict[str, pd.DataFrame]) -> str:
     by_customer = {name: rows.groupby("customer_index")[["map", "recall"]].mean() for name, rows in found.items()}
     for name, frame in by_customer.items():
         mean = bootstrap_interval(frame["map"])
-        cells = [f"{found[name]['validation'].iloc[0]:.4f}", f"{mean.value:.4f} ({mean.low:.4f} to {mean.high:.4f})"]
+        validation = found[name]["validation"].iloc[0]
+        cells = [
+            "" if np.isnan(validation) else f"{validation:.4f}",
+            f"{mean.value:.4f} ({mean.low:.4f} to {mean.high:.4f})",
+        ]
         cells.append(f"{frame['recall'].mean():.4f}")
         for reference in references:
             paired = paired_difference(frame["map"], by_customer[reference]["map"])
