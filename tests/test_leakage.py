@@ -5,7 +5,7 @@ What is compared has a name each: every feature, vocabulary, edge of a bin, mode
 
 import datetime
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ibis
@@ -26,15 +26,23 @@ from tfrs_fashion.features.inputs import HistoryTable, make_training_baskets, ma
 from tfrs_fashion.features.timelines import EVENT_TYPES, Timelines, read_timelines, write_timelines
 from tfrs_fashion.features.view import View, make_view
 from tfrs_fashion.fitting import fit_recommender
+from tfrs_fashion.generator_sections import GENERATORS
 from tfrs_fashion.models.encoders import ArticleEncoder
 from tfrs_fashion.recommenders.towers import TwoTower, make_history_layer
 from tfrs_fashion.schema import ANONYMOUS_CUSTOMER, FIRST_INDEX, Tables, check_tables
-from tfrs_fashion.sections import RecommenderName
 
 CUTOFF = datetime.datetime(2024, 2, 20)
 SPLIT = Split(name="test", kind="window", as_of=CUTOFF)
 NUM_WEEKS = 7
 Found = dict[str, np.ndarray]
+# Popularity by each kind of group, beside the generators that every pipeline knows.
+GROUPED = {
+    "popularity_age_band": "age_band",
+    "popularity_channel": "sales_channel_id",
+    "popularity_store": "store_id",
+    "popularity_garment_group": "garment_group",
+}
+NAMES = (*GENERATORS, *GROUPED, "two_tower")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +52,9 @@ def pipeline(root: Path) -> PipelineConfig:
         "two_tower.epochs=1",
         "two_tower.embedding_dim=8",
         "two_tower.min_baskets=2",
-        "als.iterations=3",
+        "generators.als.iterations=3",
+        "generators.basket_pairs.min_baskets=2",
+        *(f"generators.{name}={{kind='popularity', by='{by}', days=30}}" for name, by in GROUPED.items()),
     )
     return load_config(root / "pipelines" / "tiny.toml", overrides)
 
@@ -243,7 +253,7 @@ def training_inputs_of(view: View) -> Found:
     return found
 
 
-def answers_of(view: View, config: PipelineConfig, names: tuple[RecommenderName, ...]) -> Found:
+def answers_of(view: View, config: PipelineConfig, names: Sequence[str]) -> Found:
     """What every recommender answers to every customer."""
     histories, now = look_up_all(view)
     exclude = tf.zeros([view.timelines.num_customers, 0], tf.int32)
@@ -266,8 +276,7 @@ def answers_of(view: View, config: PipelineConfig, names: tuple[RecommenderName,
 
 def made_from(view: View, config: PipelineConfig) -> Found:
     """Everything that a prediction at the cutoff rests on."""
-    names = typing.get_args(RecommenderName)
-    return features_of(view) | edges_of(view) | training_inputs_of(view) | answers_of(view, config, names)
+    return features_of(view) | edges_of(view) | training_inputs_of(view) | answers_of(view, config, NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +313,7 @@ def test_every_feature_is_compared_by_name_and_says_something(unchanged: Found, 
     named += ["history: preferred_sales_channel", "history: favourite_colour_this_season"]
     named += ["history: favourite_garment_group", "history: section_share/Ladieswear"]
     named += ["history: usual_store", "histories: store_index", "lookups: vocabulary of store"]
-    names = (*typing.get_args(RecommenderName), "two_tower_new_arrivals")
+    names = (*NAMES, "two_tower_new_arrivals")
     named += [f"{what}: {name}" for name in names for what in ("candidates", "scores")]
     assert [name for name in named if name not in unchanged] == []
     assert len([name for name in unchanged if name.startswith("weeks: ")]) == len(FEATURES)
@@ -353,7 +362,7 @@ def test_the_check_notices_tables_that_are_not_cut(
 ) -> None:
     leave_uncut()
     view = view_of(perturbed(frames), tmp_path / "b", pipeline)
-    names: tuple[RecommenderName, ...] = ("popularity_7d", "popularity_siblings", "als")
+    names = ("popularity_7d", "popularity_trend", "popularity_siblings")
     message = noticed(unchanged, features_of(view) | answers_of(view, pipeline, names))
     for name in ("articles: baskets", "articles: never sold", *(f"candidates: {name}" for name in names)):
         assert name in message
@@ -390,8 +399,20 @@ def test_the_check_notices_timelines_that_are_not_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Timelines, "before", lambda self, cutoff: self)
-    message = noticed(unchanged, features_of(view_of(perturbed(frames), tmp_path / "b", pipeline)))
+    view = view_of(perturbed(frames), tmp_path / "b", pipeline)
+    counted = (
+        "item_knn",
+        "item_knn_bm25",
+        "co_visitation",
+        "basket_pairs",
+        "customer_knn",
+        "als",
+        "graph_filter",
+        *GROUPED,
+    )
+    message = noticed(unchanged, features_of(view) | answers_of(view, pipeline, counted))
     for name in (
+        *(f"scores: {name}" for name in counted),
         "customers: ids",
         "histories: article_index",
         "profile: age",

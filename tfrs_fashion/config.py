@@ -13,23 +13,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from tfrs_fashion.data_sections import DataConfig
+from tfrs_fashion.generator_sections import GENERATORS, GeneratorConfig
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.sections import (
-    AlsConfig,
     EvaluationConfig,
     ExportConfig,
     FeaturesConfig,
     IndexConfig,
     IndexKind,
     RecommendConfig,
-    RecommenderName,
     Section,
     SplitConfig,
     TwoTowerConfig,
 )
+
+NAME = re.compile(r"[A-Za-z0-9_\-]+")
+# Recommenders that have a section of their own.
+MODELS = ("two_tower",)
 
 
 class PipelineConfig(Section):
@@ -38,21 +41,39 @@ class PipelineConfig(Section):
     Attributes:
         name: Of the run folder and in metadata; the file's name by default.
         seed: Of generated tables, initial weights, batches and bootstraps.
-        recommenders: Which are fitted; `popularity_7d` answers customers without a history and must be there.
+        recommenders: Which are fitted, by their names in `generators`, or `two_tower`; `popularity_7d` answers customers
+            without a history and must be there.
+        generators: Settings of candidate generators by name: those of `GENERATORS`, changed here, and others.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_\-]+$")
     seed: int = 1
-    recommenders: tuple[RecommenderName, ...] = ("popularity_7d", "repurchase", "als", "two_tower")
+    recommenders: tuple[str, ...] = ("popularity_7d", "repurchase", "als", "two_tower")
     data: DataConfig
     features: FeaturesConfig = FeaturesConfig()
     split: SplitConfig = SplitConfig()
-    als: AlsConfig = AlsConfig()
+    generators: dict[str, GeneratorConfig] = Field(default={}, validate_default=True)
     two_tower: TwoTowerConfig = TwoTowerConfig()
     index: IndexConfig = IndexConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     recommend: RecommendConfig = RecommendConfig()
     export: ExportConfig = ExportConfig()
+
+    @field_validator("generators", mode="before")
+    @classmethod
+    def _add_known(cls, value: Any) -> Any:
+        """Fills in the generators that every pipeline knows, under what the file says of them."""
+        if not isinstance(value, dict):
+            return value
+        known = {name: settings.model_dump() for name, settings in GENERATORS.items()}
+        for name, settings in value.items():
+            if not isinstance(settings, dict):
+                continue
+            own = known.get(name, {})
+            # Of another kind, it shares the name with what is known and nothing else.
+            same_kind = settings.get("kind", own.get("kind")) == own.get("kind")
+            known[name] = {**(own if same_kind else {}), **settings}
+        return {**known, **{name: settings for name, settings in value.items() if not isinstance(settings, dict)}}
 
     @model_validator(mode="after")
     def _check_together(self) -> "PipelineConfig":
@@ -62,6 +83,16 @@ class PipelineConfig(Section):
             raise ValueError("`recommenders` must hold `popularity_7d`: it answers customers without a history")
         if len(set(self.recommenders)) < len(self.recommenders):
             raise ValueError("`recommenders` names one twice")
+        known = [*self.generators, *MODELS]
+        for name in self.recommenders:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}"
+                raise ValueError(f"`recommenders` names `{name}`, which nothing makes; {hint}")
+        if bad := [name for name in self.generators if not NAME.fullmatch(name)]:
+            raise ValueError(f"`generators.{bad[0]}`: a name may hold letters, digits, - and _ alone")
+        if taken := [name for name in MODELS if name in self.generators]:
+            raise ValueError(f"`generators.{taken[0]}`: this is a model with a section of its own; choose another name")
         if self.index.kinds[:1] == ("new_arrivals",):
             raise ValueError("`index.kinds` must begin with `exact` or `scann`, which `two_tower` stands for")
         if not self.index.kinds or len(set(self.index.kinds)) < len(self.index.kinds):
@@ -74,12 +105,12 @@ class PipelineConfig(Section):
         return self
 
     @property
-    def servable(self) -> dict[str, tuple[RecommenderName, IndexKind | None]]:
+    def servable(self) -> dict[str, tuple[str, IndexKind | None]]:
         """Every artifact that this pipeline exports: its name, the recommender in it, and its index if it has one.
 
         The first index carries the recommender's own name.
         """
-        names: dict[str, tuple[RecommenderName, IndexKind | None]] = {}
+        names: dict[str, tuple[str, IndexKind | None]] = {}
         for recommender in self.recommenders:
             if recommender != "two_tower":
                 names[recommender] = (recommender, None)

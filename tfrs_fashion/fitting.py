@@ -14,14 +14,37 @@ from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.evaluation.metrics import customer_metrics
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
-from tfrs_fashion.recommenders.factorization import Factorization, fit_als
+from tfrs_fashion.generator_sections import (
+    AlsConfig,
+    BasketPairsConfig,
+    BprConfig,
+    CoVisitationConfig,
+    CustomerKnnConfig,
+    GeneratorConfig,
+    GraphFilterConfig,
+    ItemKnnConfig,
+    PopularityConfig,
+    RepurchaseConfig,
+    SameProductConfig,
+    SiblingsConfig,
+)
+from tfrs_fashion.recommenders.co_visitation import fit_co_visitation
+from tfrs_fashion.recommenders.customer_knn import CustomerKnn, fit_customer_knn
+from tfrs_fashion.recommenders.factorization import Factorization, fit_als, fit_bpr
 from tfrs_fashion.recommenders.fit_towers import fit_two_tower
-from tfrs_fashion.recommenders.popularity import Popularity, fit_popularity, fit_siblings
+from tfrs_fashion.recommenders.graph_filter import GraphFilter, fit_graph_filter
+from tfrs_fashion.recommenders.group_popularity import fit_group_popularity, load_group_popularity
+from tfrs_fashion.recommenders.item_knn import fit_basket_pairs, fit_item_knn
+from tfrs_fashion.recommenders.neighbours import Neighbours
+from tfrs_fashion.recommenders.popularity import Popularity, fit_popularity, fit_siblings, fit_trend
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.repurchase import Repurchase
+from tfrs_fashion.recommenders.same_product import fit_same_product
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX
-from tfrs_fashion.sections import RecommenderName
+
+# Articles of a group's list: more than a blend takes from any generator.
+GROUP_WIDTH = 1000
 
 
 def rank_customers(
@@ -136,7 +159,7 @@ def beats_popularity_for_strangers(
 
 
 def fit_recommender(
-    name: RecommenderName,
+    name: str,
     view: View,
     config: PipelineConfig,
     *,
@@ -154,49 +177,84 @@ def fit_recommender(
         validate: Judges the towers after each epoch, to stop early.
         console: Where progress is shown.
     """
-    match name:
-        case "popularity_7d":
-            return fit_popularity(view.transactions, as_of=view.split.as_of, days=7)
-        case "popularity_siblings":
+    if name == "two_tower":
+        # Models hold themselves in cycles: what an earlier fit has left behind makes room for this one.
+        gc.collect()
+        return fit_two_tower(
+            view,
+            num_text_buckets=config.features.num_text_buckets,
+            seed=config.seed,
+            validate=validate,
+            console=console,
+            max_epochs=config.two_tower.epochs,
+            **{**config.two_tower.model_dump(), **choice},
+        )
+    return fit_generator(name, config.generators[name], view, config)
+
+
+def fit_generator(name: str, generator: GeneratorConfig, view: View, config: PipelineConfig) -> Recommender:
+    """Fits a candidate generator.
+
+    Args:
+        name: As used in reports.
+        generator: Its kind and settings.
+        view: What it may see.
+        config: The pipeline.
+    """
+    settings = generator.model_dump(exclude={"kind"})
+    match generator:
+        case PopularityConfig(by="", trend=False):
+            return fit_popularity(view.transactions, as_of=view.split.as_of, days=generator.days, name=name)
+        case PopularityConfig(by="", trend=True):
+            return fit_trend(view, days=generator.days, name=name)
+        case PopularityConfig():
+            return fit_group_popularity(view, days=generator.days, by=generator.by, width=GROUP_WIDTH, name=name)
+        case SiblingsConfig():
             return fit_siblings(
                 view.tables.articles,
                 view.transactions,
                 as_of=view.split.as_of,
                 days=config.split.in_store_days,
                 candidate_articles=view.articles.never_sold,
+                name=name,
             )
-        case "repurchase":
-            return Repurchase()
-        case "als":
-            return fit_als(
-                view.transactions,
-                as_of=view.split.as_of,
-                candidate_articles=view.articles.in_store,
-                seed=config.seed,
-                **config.als.model_dump(),
-            )
-        case "two_tower":
-            # Models hold themselves in cycles: what an earlier fit has left behind makes room for this one.
-            gc.collect()
-            return fit_two_tower(
-                view,
-                num_text_buckets=config.features.num_text_buckets,
-                seed=config.seed,
-                validate=validate,
-                console=console,
-                max_epochs=config.two_tower.epochs,
-                **{**config.two_tower.model_dump(), **choice},
-            )
+        case RepurchaseConfig():
+            return Repurchase(**settings, name=name)
+        case ItemKnnConfig():
+            return fit_item_knn(view, **settings, name=name)
+        case CoVisitationConfig():
+            return fit_co_visitation(view, **settings, name=name)
+        case BasketPairsConfig():
+            return fit_basket_pairs(view, **settings, name=name)
+        case SameProductConfig():
+            return fit_same_product(view, **settings, name=name)
+        case CustomerKnnConfig():
+            return fit_customer_knn(view, **settings, name=name)
+        case AlsConfig():
+            return fit_als(view, **settings, seed=config.seed, name=name)
+        case BprConfig():
+            return fit_bpr(view, **settings, seed=config.seed, name=name)
+        case GraphFilterConfig():
+            return fit_graph_filter(view, **settings, seed=config.seed, name=name)
 
 
-def load_recommender(name: RecommenderName, folder: Path) -> Recommender:
+def load_recommender(name: str, folder: Path, config: PipelineConfig) -> Recommender:
     """Loads what the recommender's own `save` wrote."""
-    match name:
-        case "popularity_7d" | "popularity_siblings":
+    if name == "two_tower":
+        return TwoTower.load(folder)
+    generator = config.generators[name]
+    match generator:
+        case PopularityConfig(by="") | SiblingsConfig():
             return Popularity.load(folder)
-        case "repurchase":
+        case PopularityConfig():
+            return load_group_popularity(folder)
+        case RepurchaseConfig():
             return Repurchase.load(folder)
-        case "als":
+        case ItemKnnConfig() | CoVisitationConfig() | BasketPairsConfig() | SameProductConfig():
+            return Neighbours.load(folder)
+        case CustomerKnnConfig():
+            return CustomerKnn.load(folder)
+        case AlsConfig() | BprConfig():
             return Factorization.load(folder)
-        case "two_tower":
-            return TwoTower.load(folder)
+        case GraphFilterConfig():
+            return GraphFilter.load(folder)

@@ -25,7 +25,7 @@ from tfrs_fashion.recommenders.popularity import Popularity, nobody
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.sections import NEW_ARRIVALS, RecommenderName
+from tfrs_fashion.sections import NEW_ARRIVALS
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, write_recommendations
 from tfrs_fashion.serving.export import export_artifact, latest_artifact, list_versions, write_models_config
 from tfrs_fashion.stage import (
@@ -55,15 +55,11 @@ class Run(Preparation):
 
     # train
 
-    def _trained(self, name: RecommenderName) -> str:
+    def _trained(self, name: str) -> str:
         config = self.config
-        own: dict[str, Any] = {
-            "popularity_7d": {},
-            "popularity_siblings": {},
-            "repurchase": {},
-            "als": config.als.model_dump(),
-            "two_tower": {**config.two_tower.model_dump(), **config.features.model_dump(), "k": config.evaluation.k},
-        }[name]
+        own = config.generators[name].model_dump() if name in config.generators else {}
+        if name == "two_tower":
+            own = {**config.two_tower.model_dump(), **config.features.model_dump(), "k": config.evaluation.k}
         return fingerprint(
             "train",
             self._embedded if self._has_vectors else self._prepared,
@@ -76,7 +72,7 @@ class Run(Preparation):
     def _model(self, name: str) -> Path:
         return self.folder / "models" / name
 
-    def _choose(self, name: RecommenderName) -> dict[str, Any]:
+    def _choose(self, name: str) -> dict[str, Any]:
         """Chooses on validation what the refits keep: the towers' epochs, and whether they answer strangers."""
         if name != "two_tower":
             return {}
@@ -97,7 +93,7 @@ class Run(Preparation):
         """Writes `models/<name>/`: settings chosen on validation, then fitted on all that test leaves visible."""
         self.prepare()
 
-        def write(name: RecommenderName, folder: Path) -> None:
+        def write(name: str, folder: Path) -> None:
             if name == "two_tower" and "scann" in self.config.index.kinds:
                 check_size(len(self.view("test").articles.in_store))
             chosen = self._choose(name)
@@ -147,8 +143,8 @@ class Run(Preparation):
 
         def write(artifact: str, folder: Path) -> None:
             name, _kind = self.config.servable[artifact]
-            recommender = load_recommender(name, self._model(name))
-            fallback = load_recommender("popularity_7d", self._model("popularity_7d"))
+            recommender = load_recommender(name, self._model(name), self.config)
+            fallback = load_recommender("popularity_7d", self._model("popularity_7d"), self.config)
             self._write_artifact(artifact, folder, view=self.view("test"), recommender=recommender, fallback=fallback)
 
         for artifact in self.config.servable:
@@ -223,7 +219,7 @@ class Run(Preparation):
         self.forget("test")
         fitted: dict[str, Recommender] = {}
 
-        def fit(name: RecommenderName) -> Recommender:
+        def fit(name: str) -> Recommender:
             if name not in fitted:
                 choice = self._chosen(name).get("choice", {})
                 fitted[name] = fit_recommender(

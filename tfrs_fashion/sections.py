@@ -4,7 +4,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-RecommenderName = Literal["popularity_7d", "popularity_siblings", "repurchase", "als", "two_tower"]
 # Artifacts that hold articles never sold alone, and are judged on these.
 NEW_ARRIVALS = ("popularity_siblings", "two_tower_new_arrivals")
 IndexKind = Literal["exact", "scann", "new_arrivals"]
@@ -182,24 +181,6 @@ class TwoTowerConfig(Section):
         if not all(scale > 0 for scale in self.time_scales_days):
             raise ValueError("`time_scales_days` must all be above 0")
         return self
-
-
-class AlsConfig(Section):
-    """Settings of `als` (the library `implicit`): baskets that hold an article are its confidence.
-
-    Attributes:
-        factors: Width of the factors.
-        iterations: Alternations.
-        regularization: Of both sides.
-        alpha: Confidence of a fresh basket.
-        half_life_days: Age at which a basket weighs half.
-    """
-
-    factors: int = Field(default=128, ge=1)
-    iterations: int = Field(default=15, ge=1)
-    regularization: float = Field(default=0.05, ge=0)
-    alpha: float = Field(default=1.0, gt=0)
-    half_life_days: float = Field(default=30.0, gt=0)
 
 
 class IndexConfig(Section):

@@ -42,9 +42,18 @@ class Histories(NamedTuple):
 
     def last(self, num_events: int) -> "Histories":
         """Keeps each row's last `num_events` events."""
-        # All columns have one partition; slicing each by itself would find it out six times.
         first, end = self.article_index.row_starts(), self.article_index.row_limits()
-        position = tf.ragged.range(tf.maximum(first, end - num_events), end)
+        return self._from(tf.maximum(first, end - num_events))
+
+    def since(self, instant: tf.Tensor) -> "Histories":
+        """Keeps each row's events at or after `[batch]` int64 seconds since 1970."""
+        is_before = tf.cast(self.time < instant[:, tf.newaxis], tf.int64)
+        return self._from(self.article_index.row_starts() + tf.reduce_sum(is_before, axis=1))
+
+    def _from(self, first: tf.Tensor) -> "Histories":
+        """Keeps each row's events from `[batch]` int64 positions on."""
+        # All columns have one partition; slicing each by itself would find it out six times.
+        position = tf.ragged.range(first, self.article_index.row_limits())
         kept = {
             name: position.with_flat_values(tf.gather(getattr(self, name).flat_values, position.flat_values))
             for name in EVENT_TYPES

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from tfrs_fashion.index.exclusion import take_best
 from tfrs_fashion.schema import PADDING_INDEX
 
 
@@ -18,7 +19,7 @@ class Exact(tf.Module):
 
     def __init__(self, candidate_embeddings: np.ndarray, article_index: np.ndarray) -> None:
         super().__init__(name="exact")
-        position = np.full(int(article_index.max(initial=0)) + 1, len(article_index), dtype=np.int32)
+        position = np.full(int(article_index.max(initial=0)) + 1, -1, dtype=np.int32)
         position[article_index] = np.arange(len(article_index), dtype=np.int32)
         self._candidate_embeddings = tf.Variable(candidate_embeddings, trainable=False, dtype=tf.float32)
         self._article_index = tf.Variable(article_index, trainable=False, dtype=tf.int32)
@@ -40,17 +41,9 @@ class Exact(tf.Module):
             `article_index` and `score`, `[batch, k]`, best first; 0 and 0 where fewer candidates are left.
         """
         score = tf.matmul(query_embeddings, self._candidate_embeddings, transpose_b=True)
-        batch, num_candidates = tf.shape(score)[0], tf.shape(score)[1]
         known = tf.clip_by_value(exclude, 0, tf.shape(self._position)[0] - 1)
-        column = tf.where(known == exclude, tf.gather(self._position, known), num_candidates)
-        row = tf.broadcast_to(tf.range(batch)[:, tf.newaxis], tf.shape(column))
-        # Excluded articles that are no candidates land in a column of their own, which is cut off again.
-        score = tf.pad(score, [[0, 0], [0, 1]])
-        cells = tf.stack([tf.reshape(row, [-1]), tf.reshape(column, [-1])], axis=1)
-        score = tf.tensor_scatter_nd_update(score, cells, tf.fill([tf.shape(cells)[0]], -np.inf))[:, :-1]
-        taken = tf.minimum(k, num_candidates)
-        best = tf.math.top_k(score, k=taken)
-        found = tf.math.is_finite(best.values)
-        article_index = tf.where(found, tf.gather(self._article_index, best.indices), PADDING_INDEX)
-        padding = [[0, 0], [0, k - taken]]
-        return tf.pad(article_index, padding), tf.pad(tf.where(found, best.values, 0.0), padding)
+        excluded = tf.where(known == exclude, tf.gather(self._position, known), -1)
+        column, score = take_best(score, excluded, k)
+        # One row more stands for no candidate, which column -1 is.
+        article_index = tf.gather(tf.pad(self._article_index, [[1, 0]], constant_values=PADDING_INDEX), column + 1)
+        return article_index, score

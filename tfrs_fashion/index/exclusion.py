@@ -1,5 +1,6 @@
 """Leaving out articles before the top k is taken, so that exclusion never shortens the list."""
 
+import numpy as np
 import tensorflow as tf
 
 from tfrs_fashion.schema import PADDING_INDEX
@@ -47,3 +48,30 @@ def take_allowed(
     score = tf.where(kept, tf.gather(score, first, batch_dims=1), 0.0)
     padding = [[0, 0], [0, k - taken]]
     return tf.pad(article_index, padding), tf.pad(score, padding)
+
+
+def take_best(score: tf.Tensor, excluded_column: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Takes the k best columns of each row that are not excluded.
+
+    Args:
+        score: `[batch, width]` float32, -inf where a column is no candidate of the row.
+        excluded_column: `[batch, num_excluded]` int32, columns to leave out; those outside of `[0, width)` are none.
+        k: Scalar int32.
+
+    Returns:
+        Columns and scores, `[batch, k]`, best first, ties by column; -1 and 0 where fewer are left.
+    """
+    batch, width = tf.shape(score)[0], tf.shape(score)[1]
+    is_column = (excluded_column >= 0) & (excluded_column < width)
+    column = tf.where(is_column, excluded_column, width)
+    row = tf.broadcast_to(tf.range(batch)[:, tf.newaxis], tf.shape(column))
+    # What is no column lands in one of its own, which is cut off again.
+    score = tf.pad(score, [[0, 0], [0, 1]])
+    cells = tf.stack([tf.reshape(row, [-1]), tf.reshape(column, [-1])], axis=1)
+    score = tf.tensor_scatter_nd_update(score, cells, tf.fill([tf.shape(cells)[0]], -np.inf))[:, :-1]
+    taken = tf.minimum(k, width)
+    best = tf.math.top_k(score, k=taken)
+    found = tf.math.is_finite(best.values)
+    padding = [[0, 0], [0, k - taken]]
+    columns = tf.pad(tf.where(found, best.indices, -1), padding, constant_values=-1)
+    return columns, tf.pad(tf.where(found, best.values, 0.0), padding)

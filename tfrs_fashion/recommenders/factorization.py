@@ -1,22 +1,22 @@
-"""Matrix factorisation: ALS fitted by the library `implicit`, answered by the exact index.
+"""Matrix factorisation: ALS and BPR fitted by the library `implicit`, answered by the exact index.
 
 Source: Hu, Koren, Volinsky 2008, Collaborative Filtering for Implicit Feedback Datasets.
 """
 
-import datetime
 from pathlib import Path
+from typing import Any
 
-import ibis
 import numpy as np
-import pandas as pd
 import tensorflow as tf
-from ibis import _
+from scipy.sparse import csr_matrix
+from threadpoolctl import threadpool_limits
 
-from tfrs_fashion.data.split import epoch_seconds, seconds_since_1970
-from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
+from tfrs_fashion.features.inputs import Histories
+from tfrs_fashion.features.purchases import customer_matrix
+from tfrs_fashion.features.view import View
 from tfrs_fashion.index.exact import Exact
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
-from tfrs_fashion.schema import FIRST_INDEX, InputError
+from tfrs_fashion.schema import InputError
 
 
 class Factorization(tf.Module):
@@ -65,72 +65,94 @@ class Factorization(tf.Module):
         return cls(**arrays, **settings)
 
 
-def weigh_pairs(transactions: ibis.Table, *, as_of: datetime.datetime, half_life_days: float) -> pd.DataFrame:
-    """Weighs each customer and article by their baskets, which lose half their weight in a half-life.
+def _fit(model: Any, matrix: csr_matrix, view: View, *, name: str) -> Factorization:
+    """Fits a model of the library `implicit` and takes its factors."""
+    # `implicit` runs its own threads, and asks that those of BLAS stay out of their way.
+    with threadpool_limits(1, "blas"):
+        model.fit(matrix, show_progress=False)
+    customer_factors = np.array(model.user_factors, dtype=np.float32)
+    customer_factors[np.diff(matrix.indptr) == 0] = 0.0
+    candidates = view.articles.in_store
+    return Factorization(customer_factors, np.array(model.item_factors)[candidates], candidates, name=name)
 
-    Returns:
-        `customer_index, article_index, weight`, ordered by both indices.
-    """
-    # Anonymous customers share one index: together they are nobody whose taste could be told.
-    named = transactions.filter(_.customer_index >= FIRST_INDEX)
-    baskets = named.select("customer_index", "article_index", "t_dat").distinct()
-    age_days = (epoch_seconds(_.t_dat) - seconds_since_1970(as_of)) / -float(SECONDS_A_DAY)
-    return (
-        baskets.mutate(weight=(-age_days / half_life_days * float(np.log(2))).exp())
-        .group_by(["customer_index", "article_index"])
-        .agg(weight=_.weight.sum())
-        .order_by(["customer_index", "article_index"])
-        .execute()
-    )
+
+def _missing(name: str) -> InputError:
+    return InputError(f"recommenders: `{name}` needs the package implicit: pip install 'tfrs-fashion[baselines]'.")
 
 
 def fit_als(
-    transactions: ibis.Table,
+    view: View,
     *,
-    as_of: datetime.datetime,
-    candidate_articles: np.ndarray,
     factors: int = 128,
     iterations: int = 15,
     regularization: float = 0.05,
     alpha: float = 1.0,
     half_life_days: float = 30.0,
     seed: int = 1,
+    name: str = "als",
 ) -> Factorization:
     """Factorises the matrix of customers and articles, weighted by baskets that lose half their weight in a half-life.
 
     Args:
-        transactions: The visible transactions only.
-        as_of: The cutoff.
-        candidate_articles: `[num_candidates]` int32 article indices that may be recommended.
+        view: What may be seen.
         factors: Width of the factors.
         iterations: Alternations.
         regularization: Of both sides.
         alpha: Confidence of a fresh basket.
         half_life_days: Age in days at which a basket weighs half.
         seed: Of the initial factors.
+        name: As used in reports.
 
     Raises:
         InputError: The extra `baselines` is not installed.
     """
     try:
         from implicit.cpu.als import AlternatingLeastSquares
-        from scipy.sparse import csr_matrix
-        from threadpoolctl import threadpool_limits
     except ImportError as error:
-        raise InputError(
-            "recommenders: `als` needs the package implicit: pip install 'tfrs-fashion[baselines]'."
-        ) from error
-    pairs = weigh_pairs(transactions, as_of=as_of, half_life_days=half_life_days)
-    customer, article = pairs["customer_index"].to_numpy(), pairs["article_index"].to_numpy()
-    matrix = csr_matrix((pairs["weight"].to_numpy(dtype=np.float32), (customer, article)))
-    # `implicit` runs its own threads, and asks that those of BLAS stay out of their way.
-    with threadpool_limits(1, "blas"):
-        model = AlternatingLeastSquares(
-            factors=factors, iterations=iterations, regularization=regularization, alpha=alpha, random_state=seed
-        )
-        model.fit(matrix, show_progress=False)
-    customer_factors = np.array(model.user_factors, dtype=np.float32)
-    customer_factors[np.bincount(customer, minlength=len(customer_factors)) == 0] = 0.0
-    candidates = candidate_articles[candidate_articles < matrix.shape[1]]
-    candidates = candidates[candidates >= FIRST_INDEX]
-    return Factorization(customer_factors, np.array(model.item_factors)[candidates], candidates)
+        raise _missing(name) from error
+    model = AlternatingLeastSquares(
+        factors=factors, iterations=iterations, regularization=regularization, alpha=alpha, random_state=seed
+    )
+    return _fit(model, customer_matrix(view, half_life_days=half_life_days), view, name=name)
+
+
+def fit_bpr(
+    view: View,
+    *,
+    factors: int,
+    iterations: int,
+    learning_rate: float,
+    regularization: float,
+    seed: int = 1,
+    name: str = "bpr",
+) -> Factorization:
+    """Learns factors that put what a customer bought above what they did not.
+
+    Source: Rendle et al. 2009, BPR: Bayesian Personalized Ranking from Implicit Feedback.
+
+    Args:
+        view: What may be seen.
+        factors: Width of the factors.
+        iterations: Passes over the purchases.
+        learning_rate: Of stochastic gradient descent.
+        regularization: Of both sides.
+        seed: Of the initial factors and of the samples.
+        name: As used in reports.
+
+    Raises:
+        InputError: The extra `baselines` is not installed.
+    """
+    try:
+        from implicit.cpu.bpr import BayesianPersonalizedRanking
+    except ImportError as error:
+        raise _missing(name) from error
+    model = BayesianPersonalizedRanking(
+        factors=factors,
+        iterations=iterations,
+        learning_rate=learning_rate,
+        regularization=regularization,
+        random_state=seed,
+        # Its threads write into each other's factors, so that two fits of one seed would differ.
+        num_threads=1,
+    )
+    return _fit(model, customer_matrix(view), view, name=name)

@@ -10,6 +10,7 @@ from ibis import _
 
 from tfrs_fashion.data.split import days_before
 from tfrs_fashion.features.inputs import Histories
+from tfrs_fashion.features.view import View
 from tfrs_fashion.index.exclusion import take_allowed
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
 from tfrs_fashion.schema import InputError
@@ -52,7 +53,9 @@ class Popularity(tf.Module):
         return cls(**arrays, **settings)
 
 
-def fit_popularity(transactions: ibis.Table, *, as_of: datetime.datetime, days: int) -> Popularity:
+def fit_popularity(
+    transactions: ibis.Table, *, as_of: datetime.datetime, days: int, name: str = "popularity_7d"
+) -> Popularity:
     """Ranks the articles by the baskets that held them in the last days.
 
     Articles not sold in that time follow, the last sold first, so that a list never ends early.
@@ -61,6 +64,7 @@ def fit_popularity(transactions: ibis.Table, *, as_of: datetime.datetime, days: 
         transactions: The visible transactions only.
         as_of: The cutoff.
         days: Length of the window that ends there.
+        name: As used in reports.
     """
     start = ibis.literal(days_before(as_of, days))
     basket = ibis.struct({"customer": _.customer_index, "basket": _.basket_id})
@@ -76,8 +80,44 @@ def fit_popularity(transactions: ibis.Table, *, as_of: datetime.datetime, days: 
     return Popularity(
         counts["article_index"].to_numpy(dtype=np.int32),
         counts["score"].to_numpy(dtype=np.float32),
-        name=f"popularity_{days}d",
+        name=name,
     )
+
+
+def fit_trend(view: View, *, days: int, name: str) -> Popularity:
+    """Ranks what is in store by the baskets of the last days, times their growth over as many days before.
+
+    Counts are smoothed by their mean over the articles sold, so that a new article, which has no past, is taken for an
+    average one: growth neither favours nor punishes it, and never sold it still has a place.
+
+    Args:
+        view: What may be seen.
+        days: Length of each of the two windows.
+        name: As used in reports.
+    """
+    as_of, candidates = view.split.as_of, view.articles.in_store
+    middle, start = days_before(as_of, days), days_before(as_of, 2 * days)
+    basket = ibis.struct({"customer": _.customer_index, "basket": _.basket_id})
+    counts = (
+        view.transactions.filter(_.t_dat >= ibis.literal(start))
+        .group_by("article_index")
+        .agg(
+            recent=basket.nunique(where=_.t_dat >= ibis.literal(middle)),
+            former=basket.nunique(where=_.t_dat < ibis.literal(middle)),
+        )
+        .execute()
+        .set_index("article_index")
+        .reindex(candidates)
+    )
+    recent, former = (counts[column].to_numpy(dtype=np.float64) for column in ("recent", "former"))
+    sold = np.isfinite(recent)
+    average = float(recent[sold].mean()) if sold.any() else 0.0
+    known = (view.articles.num_baskets[candidates] > 0) | sold
+    recent = np.where(sold, recent, np.where(known, 0.0, average))
+    former = np.where(sold & (former > 0), former, average)
+    score = (recent * (recent + average + 1.0) / (former + average + 1.0)).astype(np.float32)
+    order = np.lexsort([candidates, -score])
+    return Popularity(candidates[order].astype(np.int32), score[order], name=name)
 
 
 def nobody() -> Popularity:
@@ -92,6 +132,7 @@ def fit_siblings(
     as_of: datetime.datetime,
     days: int,
     candidate_articles: np.ndarray,
+    name: str = "popularity_siblings",
 ) -> Popularity:
     """Ranks articles by the baskets that held another article of their design in the last days.
 
@@ -103,6 +144,7 @@ def fit_siblings(
         as_of: The cutoff.
         days: Length of the window that ends there.
         candidate_articles: `[num_candidates]` int32, the articles to rank.
+        name: As used in reports.
 
     Raises:
         InputError: The articles have no `product_code`.
@@ -126,4 +168,4 @@ def fit_siblings(
         .reindex(candidate_articles)
     )
     order = np.argsort(-scores.to_numpy(), kind="stable")
-    return Popularity(candidate_articles[order], scores.to_numpy()[order], name="popularity_siblings")
+    return Popularity(candidate_articles[order], scores.to_numpy()[order], name=name)

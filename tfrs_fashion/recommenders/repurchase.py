@@ -1,50 +1,69 @@
-"""Repurchase: what the customer bought in most baskets, ties by recency. A strong baseline wherever people come back."""
+"""Repurchase: what the customer bought before, in most baskets or lately. A strong baseline wherever people come back."""
 
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from tfrs_fashion.features.bought import bought_articles
-from tfrs_fashion.features.inputs import Histories
+from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
 from tfrs_fashion.index.exclusion import take_allowed
-from tfrs_fashion.recommenders.recommender import Recommendations, save_state, with_source
-
-# Seconds since 1970 need 33 bits until the year 2242; the basket count takes the bits above them.
-_TIME_BITS = 33
+from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
 
 
 class Repurchase(tf.Module):
-    """A function of the history alone: nothing is fitted."""
+    """A function of the history alone: nothing is fitted.
+
+    Args:
+        days: Days before now that count; 0 for all.
+        last_basket: Whether the last basket alone counts.
+        half_life_days: Age in days at which a basket counts half; 0 for a plain count.
+        name: As used in reports.
+    """
 
     history_length: int | None = None
     needs_history = True
 
-    def __init__(self) -> None:
-        super().__init__(name="repurchase")
+    def __init__(
+        self, *, days: int = 0, last_basket: bool = False, half_life_days: float = 0.0, name: str = "repurchase"
+    ) -> None:
+        super().__init__(name=name)
+        self._settings = {"days": days, "last_basket": last_basket, "half_life_days": half_life_days}
+
+    def _since(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
+        """Returns `[batch]` int64, the first second that counts."""
+        if self._settings["last_basket"]:
+            return tf.reduce_max(histories.time, axis=1)
+        return now - int(self._settings["days"]) * SECONDS_A_DAY
 
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
-        """Recommends the k articles bought in most baskets; see `Recommender`. The score is the basket count.
+        """Recommends the k articles bought in most baskets, each weighing the less the older it is; see `Recommender`.
 
         Ties go to the article bought last, then to the lower index.
         """
-        bought = bought_articles(histories, now)
-        strength = tf.cast(bought.num_baskets, tf.int64) * 2**_TIME_BITS + bought.last_time
-        order = tf.argsort(-strength, stable=True)
-        order = tf.gather(order, tf.argsort(tf.gather(bought.row, order), stable=True))
+        if self._settings["days"] or self._settings["last_basket"]:
+            histories = histories.since(self._since(histories, now))
+        half_life_days = self._settings["half_life_days"]
+        scales = (half_life_days / float(np.log(2)),) if half_life_days else ()
+        bought = bought_articles(histories, now, time_scales_days=scales)
+        strength = bought.decayed[:, 0] if half_life_days else tf.cast(bought.num_baskets, tf.float32)
+        order = tf.argsort(-bought.last_time, stable=True)
+        for key in (-strength, bought.row):
+            order = tf.gather(order, tf.argsort(tf.gather(key, order), stable=True))
         row = tf.gather(bought.row, order)
 
         def dense(values: tf.Tensor) -> tf.Tensor:
             ragged = tf.RaggedTensor.from_value_rowids(tf.gather(values, order), row, histories.article_index.nrows())
             return ragged.to_tensor()
 
-        score = dense(tf.cast(bought.num_baskets, tf.float32))
-        return with_source(*take_allowed(dense(bought.article_index), score, exclude, k), self.name)
+        return with_source(*take_allowed(dense(bought.article_index), dense(strength), exclude, k), self.name)
 
     def save(self, folder: Path) -> None:
-        """Writes an empty state."""
-        save_state(folder, {})
+        """Writes the settings."""
+        save_state(folder, {}, **self._settings, name=self.name)
 
     @classmethod
     def load(cls, folder: Path) -> "Repurchase":
-        """Rebuilds the recommender; there is nothing to read."""
-        return cls()
+        """Rebuilds the recommender from its settings."""
+        _arrays, settings = load_state(folder)
+        return cls(**settings)

@@ -1,0 +1,104 @@
+"""Purchases as sparse matrices: what neighbours, factors and graphs are counted from.
+
+Everything comes from the visible timelines, so whatever is made here has seen nothing at or after a cutoff. Anonymous
+lines have no timeline and no part in it.
+"""
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from tfrs_fashion.data.split import seconds_since_1970
+from tfrs_fashion.features.inputs import SECONDS_A_DAY
+from tfrs_fashion.features.view import View
+from tfrs_fashion.schema import FIRST_INDEX
+
+
+def num_article_indices(view: View) -> int:
+    """Returns the width of matrices by `article_index`: all articles known, padding and out of vocabulary included."""
+    return view.articles.num_articles + FIRST_INDEX
+
+
+def number_baskets(view: View) -> np.ndarray:
+    """Numbers the baskets of all customers in the order of the timelines.
+
+    Returns:
+        `[num_events]` int64, ascending; events of one customer at one instant share a number.
+    """
+    row, time = view.timelines.row, view.timelines.time
+    first = np.ones(len(time), dtype=bool)
+    first[1:] = (np.diff(row) != 0) | (np.diff(time) != 0)
+    return np.cumsum(first) - 1
+
+
+def age_days(view: View) -> np.ndarray:
+    """Returns `[num_events]` float64, days between each event and the cutoff."""
+    return (seconds_since_1970(view.split.as_of) - view.timelines.time) / SECONDS_A_DAY
+
+
+def _distinct(row: np.ndarray, column: np.ndarray, *, shape: tuple[int, int]) -> csr_matrix:
+    matrix = csr_matrix((np.ones(len(row), np.float32), (row, column)), shape=shape)
+    matrix.sum_duplicates()
+    matrix.data[:] = 1.0
+    return matrix
+
+
+def basket_matrix(view: View, *, days: float | None = None) -> csr_matrix:
+    """Tells which basket held which article.
+
+    Args:
+        view: What may be seen.
+        days: Baskets older than this are left out (their rows are empty); None for all.
+
+    Returns:
+        `[num_baskets, num_articles + 2]` float32 of ones.
+    """
+    basket = number_baskets(view)
+    shape = (int(basket[-1]) + 1 if len(basket) else 0, num_article_indices(view))
+    kept = np.ones(len(basket), bool) if days is None else age_days(view) <= days
+    return _distinct(basket[kept], view.timelines.article_index[kept], shape=shape)
+
+
+def customer_matrix(view: View, *, half_life_days: float | None = None) -> csr_matrix:
+    """Weighs each customer and article by their baskets, which lose half their weight in a half-life.
+
+    Args:
+        view: What may be seen.
+        half_life_days: None for a plain count of baskets.
+
+    Returns:
+        `[num_customers + 2, num_articles + 2]` float32 by `customer_index` and `article_index`.
+    """
+    baskets = basket_matrix(view)
+    number, first = np.unique(number_baskets(view), return_index=True)
+    customer = view.timelines.row[first] + FIRST_INDEX
+    weight = np.ones(len(number))
+    if half_life_days is not None:
+        weight = 0.5 ** (age_days(view)[first] / half_life_days)
+    shape = (view.timelines.num_customers + FIRST_INDEX, len(number))
+    summed = csr_matrix((weight.astype(np.float32), (customer, number)), shape=shape)
+    return summed @ baskets
+
+
+def previous_baskets(view: View, *, num_baskets: int, half_life_days: float) -> csr_matrix:
+    """Gathers for each basket the articles of the customer's baskets before it.
+
+    Args:
+        view: What may be seen.
+        num_baskets: How many baskets back.
+        half_life_days: Days between two baskets at which the former weighs half.
+
+    Returns:
+        `[num_baskets, num_articles + 2]` float32, an article's weights added up.
+    """
+    baskets = basket_matrix(view)
+    number, first = np.unique(number_baskets(view), return_index=True)
+    row, day = view.timelines.row[first], view.timelines.time[first] / SECONDS_A_DAY
+    later, earlier, weight = [], [], []
+    for back in range(1, num_baskets + 1):
+        same = np.flatnonzero(row[back:] == row[:-back])
+        later.append(same + back)
+        earlier.append(same)
+        weight.append(0.5 ** ((day[same + back] - day[same]) / half_life_days))
+    data = np.concatenate(weight).astype(np.float32) if weight else np.zeros(0, np.float32)
+    where = (np.concatenate(later), np.concatenate(earlier)) if weight else (number, number)
+    return csr_matrix((data, where), shape=(len(number), len(number))) @ baskets

@@ -1,0 +1,240 @@
+"""The section `[generators]` of a pipeline file: candidate generators by name, each of a kind with its settings."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from tfrs_fashion.sections import Section
+
+Similarity = Literal["cosine", "bm25"]
+
+
+class PopularityConfig(Section):
+    """What sells, to everyone or to a group.
+
+    Attributes:
+        kind: `popularity`.
+        days: Days before the cutoff whose baskets count.
+        by: A profile feature, `store_id`, `sales_channel_id` or a categorical feature of articles. Customers are shown what
+            sells to those who share their value, or in the categories of which they buy most; empty for everyone.
+        trend: Whether sales are multiplied by their growth over as many days before; an article that is new has the
+            average of all as its past.
+    """
+
+    kind: Literal["popularity"] = "popularity"
+    days: int = Field(default=7, ge=1)
+    by: str = ""
+    trend: bool = False
+
+
+class SiblingsConfig(Section):
+    """Articles never sold, by the sales of their other colours.
+
+    Attributes:
+        kind: `siblings`.
+    """
+
+    kind: Literal["siblings"] = "siblings"
+
+
+class RepurchaseConfig(Section):
+    """What the customer bought before.
+
+    Attributes:
+        kind: `repurchase`.
+        days: Days before now that count; 0 for all.
+        last_basket: Whether the last basket alone counts.
+        half_life_days: Age in days at which a basket counts half; 0 for a plain count.
+    """
+
+    kind: Literal["repurchase"] = "repurchase"
+    days: int = Field(default=0, ge=0)
+    last_basket: bool = False
+    half_life_days: float = Field(default=0.0, ge=0)
+
+
+class _NeighboursConfig(Section):
+    """What tables of neighbours have in common.
+
+    Attributes:
+        num_neighbours: Neighbours of an article.
+        history_articles: Strongest articles of a history that are read.
+        half_life_days: Age in days at which a purchase of the history weighs half.
+    """
+
+    num_neighbours: int = Field(default=100, ge=1)
+    history_articles: int = Field(default=100, ge=1)
+    half_life_days: float = Field(default=60.0, gt=0)
+
+
+class ItemKnnConfig(_NeighboursConfig):
+    """Articles that the same customers bought; see also `_NeighboursConfig`.
+
+    Attributes:
+        kind: `item_knn`.
+        similarity: `cosine` or `bm25`.
+        matrix_half_life_days: Age in days at which a purchase counts half in the similarity; 0 for no decay.
+    """
+
+    kind: Literal["item_knn"] = "item_knn"
+    similarity: Similarity = "cosine"
+    matrix_half_life_days: float = Field(default=0.0, ge=0)
+
+
+class CoVisitationConfig(_NeighboursConfig):
+    """What customers bought after an article; see also `_NeighboursConfig`.
+
+    Attributes:
+        kind: `co_visitation`.
+        num_baskets: How many baskets later still count.
+        gap_half_life_days: Days between the two baskets at which a pair counts half.
+        matrix_half_life_days: Age in days of the later basket at which a pair counts half.
+        popularity_power: Power of the later article's sales that a pair is divided by.
+    """
+
+    kind: Literal["co_visitation"] = "co_visitation"
+    num_baskets: int = Field(default=3, ge=1)
+    gap_half_life_days: float = Field(default=14.0, gt=0)
+    matrix_half_life_days: float = Field(default=60.0, gt=0)
+    popularity_power: float = Field(default=0.0, ge=0, le=1)
+
+
+class BasketPairsConfig(_NeighboursConfig):
+    """Articles of one basket, by lift; see also `_NeighboursConfig`.
+
+    Attributes:
+        kind: `basket_pairs`.
+        days: Days before the cutoff that count.
+        min_baskets: Pairs in fewer baskets are left out.
+    """
+
+    kind: Literal["basket_pairs"] = "basket_pairs"
+    days: int = Field(default=365, ge=1)
+    min_baskets: int = Field(default=5, ge=1)
+
+
+class SameProductConfig(_NeighboursConfig):
+    """Other colours and sizes of what was bought; see also `_NeighboursConfig`.
+
+    Attributes:
+        kind: `same_product`.
+        days: Days before the cutoff whose sales rank the articles of a design.
+    """
+
+    kind: Literal["same_product"] = "same_product"
+    days: int = Field(default=28, ge=1)
+
+
+class CustomerKnnConfig(Section):
+    """What customers bought lately who bought the same.
+
+    Attributes:
+        kind: `customer_knn`.
+        num_buyers: Latest buyers of an article that are looked at.
+        num_recent: Latest articles of a neighbour that are added up.
+        num_neighbours: Customers whose articles are added up.
+        history_articles: Strongest articles of a history that are read.
+        half_life_days: Age in days at which a purchase of the history weighs half.
+    """
+
+    kind: Literal["customer_knn"] = "customer_knn"
+    num_buyers: int = Field(default=200, ge=1)
+    num_recent: int = Field(default=50, ge=1)
+    num_neighbours: int = Field(default=100, ge=1)
+    history_articles: int = Field(default=50, ge=1)
+    half_life_days: float = Field(default=60.0, gt=0)
+
+
+class AlsConfig(Section):
+    """Matrix factorisation by alternating least squares, of the package implicit.
+
+    Attributes:
+        kind: `als`.
+        factors: Width of the factors.
+        iterations: Alternations.
+        regularization: Of both sides.
+        alpha: Confidence of a fresh basket.
+        half_life_days: Age in days at which a basket weighs half.
+    """
+
+    kind: Literal["als"] = "als"
+    factors: int = Field(default=128, ge=1)
+    iterations: int = Field(default=15, ge=1)
+    regularization: float = Field(default=0.05, ge=0)
+    alpha: float = Field(default=1.0, gt=0)
+    half_life_days: float = Field(default=30.0, gt=0)
+
+
+class BprConfig(Section):
+    """Matrix factorisation by Bayesian personalised ranking, of the package implicit.
+
+    Attributes:
+        kind: `bpr`.
+        factors: Width of the factors.
+        iterations: Passes over the purchases.
+        learning_rate: Of stochastic gradient descent.
+        regularization: Of both sides.
+    """
+
+    kind: Literal["bpr"] = "bpr"
+    factors: int = Field(default=64, ge=1)
+    iterations: int = Field(default=100, ge=1)
+    learning_rate: float = Field(default=0.05, gt=0)
+    regularization: float = Field(default=0.01, ge=0)
+
+
+class GraphFilterConfig(Section):
+    """Purchases propagated through the graph of customers and articles.
+
+    Attributes:
+        kind: `graph_filter`.
+        dim: Smoothest directions that are kept.
+        matrix_half_life_days: Age in days at which a purchase counts half in the graph; 0 for no decay.
+        half_life_days: Age in days at which a purchase of the history weighs half.
+    """
+
+    kind: Literal["graph_filter"] = "graph_filter"
+    dim: int = Field(default=128, ge=1)
+    matrix_half_life_days: float = Field(default=0.0, ge=0)
+    half_life_days: float = Field(default=60.0, gt=0)
+
+
+GeneratorConfig = Annotated[
+    PopularityConfig
+    | SiblingsConfig
+    | RepurchaseConfig
+    | ItemKnnConfig
+    | CoVisitationConfig
+    | BasketPairsConfig
+    | SameProductConfig
+    | CustomerKnnConfig
+    | AlsConfig
+    | BprConfig
+    | GraphFilterConfig,
+    Field(discriminator="kind"),
+]
+
+# The names that every pipeline knows; it may change their settings, and add names of its own.
+GENERATORS: dict[str, Any] = {
+    "popularity_1d": PopularityConfig(days=1),
+    "popularity_3d": PopularityConfig(days=3),
+    "popularity_7d": PopularityConfig(days=7),
+    "popularity_30d": PopularityConfig(days=30),
+    "popularity_90d": PopularityConfig(days=90),
+    "popularity_trend": PopularityConfig(days=14, trend=True),
+    "popularity_siblings": SiblingsConfig(),
+    "repurchase": RepurchaseConfig(),
+    "repurchase_last_basket": RepurchaseConfig(last_basket=True),
+    "repurchase_7d": RepurchaseConfig(days=7),
+    "repurchase_30d": RepurchaseConfig(days=30),
+    "repurchase_decayed": RepurchaseConfig(half_life_days=60.0),
+    "item_knn": ItemKnnConfig(),
+    "item_knn_bm25": ItemKnnConfig(similarity="bm25"),
+    "co_visitation": CoVisitationConfig(),
+    "basket_pairs": BasketPairsConfig(),
+    "same_product": SameProductConfig(),
+    "customer_knn": CustomerKnnConfig(),
+    "als": AlsConfig(),
+    "bpr": BprConfig(),
+    "graph_filter": GraphFilterConfig(),
+}

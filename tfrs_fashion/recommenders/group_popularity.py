@@ -1,0 +1,205 @@
+"""Popularity within a group: what sells to customers of one age band, store or channel; or in the categories one buys."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_fashion.features.bought import bought_articles
+from tfrs_fashion.features.inputs import Histories
+from tfrs_fashion.features.purchases import age_days, num_article_indices, number_baskets
+from tfrs_fashion.features.view import View
+from tfrs_fashion.index.exclusion import take_allowed, take_best
+from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
+from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX, InputError
+
+Event = Literal["store_index", "sales_channel_id"]
+_EVENTS: dict[str, Event] = {"store_id": "store_index", "sales_channel_id": "sales_channel_id"}
+_HALF_LIFE_DAYS = 60.0
+
+
+class GroupPopularity(tf.Module):
+    """A list for each group of customers; who belongs to none is shown what everyone is.
+
+    Args:
+        article_index: `[num_groups, width]` int32, best first; row 0 is everyone's.
+        score: `[num_groups, width]` float32.
+        profile_column: Position of the profile feature whose value is the group; None where the history tells it.
+        event: The column of events of which the commonest value, ties to the lowest, is the group.
+        name: As used in reports.
+    """
+
+    def __init__(
+        self,
+        article_index: np.ndarray,
+        score: np.ndarray,
+        *,
+        profile_column: int | None = None,
+        event: Event | None = None,
+        name: str,
+    ) -> None:
+        super().__init__(name=name)
+        self.history_length: int | None = 0 if event is None else None
+        self.needs_history = False
+        self._profile_column = profile_column
+        self._event = event
+        self._article_index = tf.Variable(article_index, trainable=False, dtype=tf.int32)
+        self._score = tf.Variable(score, trainable=False, dtype=tf.float32)
+
+    def _group(self, histories: Histories) -> tf.Tensor:
+        """Returns `[batch]` int32, the group of each customer, 0 where it is unknown."""
+        num_groups = self._article_index.shape[0]
+        if self._event is None:
+            group = histories.profile[:, self._profile_column]
+        else:
+            values = getattr(histories, self._event)
+            row, value = values.value_rowids(), values.flat_values
+            # What is unknown, or came after the lists were made, counts for nothing.
+            is_known = (value > 0) & (value < num_groups)
+            num_rows = values.nrows()
+            cell = row * num_groups + tf.cast(tf.where(is_known, value, 0), tf.int64)
+            counts = tf.math.unsorted_segment_sum(tf.cast(is_known, tf.int32), cell, num_rows * num_groups)
+            counts = tf.reshape(counts, tf.stack([num_rows, tf.constant(num_groups, tf.int64)]))
+            group = tf.argmax(counts, axis=1, output_type=tf.int32)
+        return tf.where((group >= 0) & (group < num_groups), group, 0)
+
+    def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
+        """Recommends the k most popular articles of the customer's group; see `Recommender`."""
+        group = self._group(histories)
+        width = tf.minimum(k + tf.shape(exclude)[1], tf.shape(self._article_index)[1])
+        article_index, score = (tf.gather(values[:, :width], group) for values in (self._article_index, self._score))
+        return with_source(*take_allowed(article_index, score, exclude, k), self.name)
+
+    def save(self, folder: Path) -> None:
+        """Writes the lists."""
+        arrays = {"article_index": self._article_index.numpy(), "score": self._score.numpy()}
+        save_state(folder, arrays, profile_column=self._profile_column, event=self._event, name=self.name)
+
+    @classmethod
+    def load(cls, folder: Path) -> "GroupPopularity":
+        """Reads what `save` wrote."""
+        arrays, settings = load_state(folder)
+        return cls(**arrays, **settings)
+
+
+class CategoryPopularity(tf.Module):
+    """What sells in the categories that a customer buys: sales times the category's share of the history.
+
+    Args:
+        article_index: `[num_candidates]` int32.
+        sales: `[num_candidates]` float32, above 0.
+        category: `[num_articles + 2]` int32, 0 where unknown.
+        name: As used in reports.
+    """
+
+    history_length: int | None = None
+    needs_history = True
+
+    def __init__(self, article_index: np.ndarray, sales: np.ndarray, category: np.ndarray, *, name: str) -> None:
+        super().__init__(name=name)
+        self._article_index = tf.Variable(article_index, trainable=False, dtype=tf.int32)
+        self._sales = tf.Variable(sales, trainable=False, dtype=tf.float32)
+        self._category = tf.Variable(category, trainable=False, dtype=tf.int32)
+        self._num_categories = int(category.max(initial=0)) + 1
+        column = np.full(len(category), -1, np.int32)
+        column[article_index] = np.arange(len(article_index), dtype=np.int32)
+        self._column = tf.Variable(column, trainable=False, dtype=tf.int32)
+
+    def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
+        """Recommends the k articles with the largest product; see `Recommender`."""
+        num_articles = self._category.shape[0]
+        bought = bought_articles(histories, now, time_scales_days=(_HALF_LIFE_DAYS / float(np.log(2)),))
+        article = tf.where(bought.article_index < num_articles, bought.article_index, PADDING_INDEX)
+        category = tf.cast(tf.gather(self._category, article), tf.int64)
+        num_rows = histories.article_index.nrows()
+        weight = tf.where(category > 0, bought.decayed[:, 0], 0.0)
+        share = tf.math.unsorted_segment_sum(
+            weight, bought.row * self._num_categories + category, num_rows * self._num_categories
+        )
+        share = tf.reshape(share, tf.stack([num_rows, tf.constant(self._num_categories, tf.int64)]))
+        share = tf.math.divide_no_nan(share, tf.reduce_sum(share, axis=1, keepdims=True))
+        score = tf.gather(share, tf.gather(self._category, self._article_index), axis=1) * self._sales
+        known = tf.where(exclude < num_articles, exclude, PADDING_INDEX)
+        column, score = take_best(tf.where(score > 0, score, -np.inf), tf.gather(self._column, known), k)
+        listed = tf.pad(self._article_index, [[1, 0]], constant_values=PADDING_INDEX)
+        return with_source(tf.gather(listed, column + 1), score, self.name)
+
+    def save(self, folder: Path) -> None:
+        """Writes sales and categories."""
+        arrays = {"article_index": self._article_index, "sales": self._sales, "category": self._category}
+        save_state(folder, {name: values.numpy() for name, values in arrays.items()}, name=self.name)
+
+    @classmethod
+    def load(cls, folder: Path) -> "CategoryPopularity":
+        """Reads what `save` wrote."""
+        arrays, settings = load_state(folder)
+        return cls(**arrays, **settings)
+
+
+def load_group_popularity(folder: Path) -> GroupPopularity | CategoryPopularity:
+    """Reads what either class's `save` wrote."""
+    arrays, _settings = load_state(folder)
+    return CategoryPopularity.load(folder) if "category" in arrays else GroupPopularity.load(folder)
+
+
+def _count_baskets(view: View, *, days: int, group: np.ndarray, num_groups: int) -> np.ndarray:
+    """Counts the baskets of the last days with each article: `[num_groups, num_articles + 2]` float32."""
+    num_articles = num_article_indices(view)
+    recent = age_days(view) <= days
+    held = np.stack([group, number_baskets(view), view.timelines.article_index])[:, recent]
+    held = np.unique(held, axis=1)
+    cell = held[0].astype(np.int64) * num_articles + held[2]
+    counts = np.bincount(cell, minlength=num_groups * num_articles)
+    return counts.reshape(num_groups, num_articles).astype(np.float32)
+
+
+def fit_group_popularity(
+    view: View, *, days: int, by: str, width: int, name: str
+) -> GroupPopularity | CategoryPopularity:
+    """Counts the baskets of the last days by group.
+
+    Within a group what sells there comes first, and ties are broken by what sells to everyone.
+
+    Args:
+        view: What may be seen.
+        days: Days before the cutoff.
+        by: A profile feature, `store_id`, `sales_channel_id` or a categorical feature of articles.
+        width: Articles of a group's list.
+        name: As used in reports.
+
+    Raises:
+        InputError: Nothing of that name is known.
+    """
+    timelines, candidates = view.timelines, view.articles.in_store
+    nobody = np.zeros(len(timelines.time), np.int32)
+    everyone = _count_baskets(view, days=days, group=nobody, num_groups=1)[0]
+    if by in view.articles.categorical and by not in view.profile_vocabulary:
+        sold = candidates[everyone[candidates] > 0]
+        index = view.articles.categorical[by]
+        category = np.where(index >= FIRST_INDEX, index, PADDING_INDEX)
+        return CategoryPopularity(sold.astype(np.int32), everyone[sold], category, name=name)
+    settings: dict[str, Any]
+    if by in view.profile_vocabulary:
+        column = list(view.profile_vocabulary).index(by)
+        settings = {"profile_column": column}
+        group = view.profiles.categorical[:, column][timelines.row + FIRST_INDEX]
+        num_groups = len(view.profile_vocabulary[by]) + FIRST_INDEX
+    elif by in _EVENTS:
+        settings = {"event": _EVENTS[by]}
+        group = getattr(timelines, _EVENTS[by])
+        num_groups = int(group.max(initial=0)) + 1
+    else:
+        known = [*view.profile_vocabulary, *_EVENTS, *view.articles.categorical]
+        raise InputError(
+            f"generators.{name}.by: `{by}` is no profile feature, no column of transactions that groups, and no categorical "
+            f"feature of articles; known are {', '.join(known)}."
+        )
+    counts = _count_baskets(view, days=days, group=np.where(group >= 0, group, 0), num_groups=num_groups)
+    # Row 0 holds those whose value is missing: they see what everyone sees.
+    counts[0] = 0
+    score = counts[:, candidates] + everyone[candidates] / (everyone.max(initial=0) + 1.0)
+    order = np.argsort(-score, axis=1, kind="stable")[:, :width]
+    return GroupPopularity(
+        candidates[order].astype(np.int32), np.take_along_axis(score, order, axis=1), **settings, name=name
+    )
