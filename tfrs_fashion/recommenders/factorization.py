@@ -3,6 +3,8 @@
 Source: Hu, Koren, Volinsky 2008, Collaborative Filtering for Implicit Feedback Datasets.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +67,11 @@ class Factorization(tf.Module):
         return cls(**arrays, **settings)
 
 
-def _fit(model: Any, matrix: csr_matrix, view: View, *, name: str) -> Factorization:
+def _fit(make_model: Callable[[], Any], matrix: csr_matrix, view: View, *, name: str) -> Factorization:
     """Fits a model of the library `implicit` and takes its factors."""
     # `implicit` runs its own threads, and asks that those of BLAS stay out of their way.
     with threadpool_limits(1, "blas"):
+        model = make_model()
         model.fit(matrix, show_progress=False)
     customer_factors = np.array(model.user_factors, dtype=np.float32)
     customer_factors[np.diff(matrix.indptr) == 0] = 0.0
@@ -110,10 +113,15 @@ def fit_als(
         from implicit.cpu.als import AlternatingLeastSquares
     except ImportError as error:
         raise _missing(name) from error
-    model = AlternatingLeastSquares(
-        factors=factors, iterations=iterations, regularization=regularization, alpha=alpha, random_state=seed
+    make_model = partial(
+        AlternatingLeastSquares,
+        factors=factors,
+        iterations=iterations,
+        regularization=regularization,
+        alpha=alpha,
+        random_state=seed,
     )
-    return _fit(model, customer_matrix(view, half_life_days=half_life_days), view, name=name)
+    return _fit(make_model, customer_matrix(view, half_life_days=half_life_days), view, name=name)
 
 
 def fit_bpr(
@@ -146,7 +154,8 @@ def fit_bpr(
         from implicit.cpu.bpr import BayesianPersonalizedRanking
     except ImportError as error:
         raise _missing(name) from error
-    model = BayesianPersonalizedRanking(
+    make_model = partial(
+        BayesianPersonalizedRanking,
         factors=factors,
         iterations=iterations,
         learning_rate=learning_rate,
@@ -155,4 +164,4 @@ def fit_bpr(
         # Its threads write into each other's factors, so that two fits of one seed would differ.
         num_threads=1,
     )
-    return _fit(model, customer_matrix(view), view, name=name)
+    return _fit(make_model, customer_matrix(view), view, name=name)

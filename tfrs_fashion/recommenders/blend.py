@@ -1,0 +1,185 @@
+"""Blend: the candidates of several generators in one pool, and those that earn their place in it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_fashion.features.inputs import Histories
+from tfrs_fashion.models.selector import Selector
+from tfrs_fashion.recommenders.recommender import Recommendations, Recommender, load_state, save_state
+from tfrs_fashion.schema import PADDING_INDEX
+
+
+class Pool(NamedTuple):
+    """Every candidate that a generator named, once a customer; rows ascend.
+
+    Attributes:
+        row: `[num_pairs]` int64, row in the batch.
+        article_index: `[num_pairs]` int32.
+        score: `[num_pairs, num_generators]` float32, 0 where a generator did not name it.
+        rank: `[num_pairs, num_generators]` float32, from 1; 0 where it did not.
+        num_events: `[num_pairs]` float32, length of the customer's history.
+    """
+
+    row: tf.Tensor
+    article_index: tf.Tensor
+    score: tf.Tensor
+    rank: tf.Tensor
+    num_events: tf.Tensor
+
+
+def make_pool(
+    generators: Sequence[Recommender],
+    histories: Histories,
+    *,
+    now: tf.Tensor,
+    num_candidates: int,
+    exclude: tf.Tensor,
+) -> Pool:
+    """Asks every generator, and puts together what they say of each candidate.
+
+    Args:
+        generators: At least one.
+        histories: Of a batch.
+        now: `[batch]` int64, seconds since 1970.
+        num_candidates: Candidates of each generator.
+        exclude: `[batch, num_excluded]` int32 article indices.
+    """
+    found = [generator(histories, now=now, k=num_candidates, exclude=exclude) for generator in generators]
+    article = tf.stack([answer.article_index for answer in found], axis=1)
+    given = tf.where(article != PADDING_INDEX)
+    row, generator, position = given[:, 0], given[:, 1], given[:, 2]
+    article = tf.gather_nd(article, given)
+    stride = tf.cast(tf.reduce_max(tf.concat([article, [0]], 0)), tf.int64) + 1
+    key, pair = tf.unique(row * stride + tf.cast(article, tf.int64), out_idx=tf.int64)
+    # Given row by row, pairs are found in the order of the rows.
+    shape = tf.stack([tf.size(key, out_type=tf.int64), tf.constant(len(generators), tf.int64)])
+    cell = tf.stack([pair, generator], axis=1)
+    score = tf.gather_nd(tf.stack([answer.score for answer in found], axis=1), given)
+    return Pool(
+        row=key // stride,
+        article_index=tf.cast(key % stride, tf.int32),
+        score=tf.scatter_nd(cell, score, shape),
+        rank=tf.scatter_nd(cell, tf.cast(position + 1, tf.float32), shape),
+        num_events=tf.cast(tf.gather(histories.article_index.row_lengths(), key // stride), tf.float32),
+    )
+
+
+class Blend(tf.Module):
+    """Ranks the pool of its generators, by quotas or by a selector.
+
+    With quotas each generator's list is read at a pace of its own: the candidate at place r of one with quota q comes at
+    r / q, so that a list of any length holds the generators' best in proportion to their quotas.
+
+    Args:
+        generators: By name.
+        num_candidates: Candidates that each is asked for.
+        quotas: `[num_generators]` float32, above 0 for those that take part.
+        selector: Ranks in place of the quotas.
+        hidden_dims: Of the selector.
+        name: As used in reports.
+    """
+
+    def __init__(
+        self,
+        generators: dict[str, Recommender],
+        *,
+        num_candidates: int,
+        quotas: np.ndarray,
+        selector: Selector | None = None,
+        hidden_dims: Sequence[int] = (),
+        name: str = "blend",
+    ) -> None:
+        super().__init__(name=name)
+        lengths = [generator.history_length for generator in generators.values()]
+        known = [length for length in lengths if length is not None]
+        self.history_length: int | None = max(known) if len(known) == len(lengths) else None
+        self.needs_history = all(generator.needs_history for generator in generators.values())
+        self._generators = dict(generators)
+        self._num_candidates = num_candidates
+        self._quotas = tf.Variable(quotas, trainable=False, dtype=tf.float32)
+        self._selector = selector
+        self._hidden_dims = tuple(hidden_dims)
+
+    def pool(self, histories: Histories, *, now: tf.Tensor, exclude: tf.Tensor) -> Pool:
+        """Returns everything that the generators name for a batch of customers."""
+        return make_pool(
+            list(self._generators.values()),
+            histories,
+            now=now,
+            num_candidates=self._num_candidates,
+            exclude=exclude,
+        )
+
+    def _score(self, pool: Pool) -> tf.Tensor:
+        if self._selector is not None:
+            return self._selector(pool.score, pool.rank, pool.num_events)
+        place = tf.where((pool.rank > 0) & (self._quotas > 0), pool.rank / self._quotas, np.inf)
+        return -tf.reduce_min(place, axis=1)
+
+    def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
+        """Recommends the k best of the pool; see `Recommender`. The source is the generator that ranked each highest."""
+        pool = self.pool(histories, now=now, exclude=exclude)
+        highest = tf.argmin(tf.where(pool.rank > 0, pool.rank, np.inf), axis=1)
+        source = tf.gather(tf.constant([generator.name for generator in self._generators.values()]), highest)
+        batch = tf.cast(tf.shape(now)[0], tf.int64)
+
+        def dense(values: tf.Tensor, default: float | int | str) -> tf.Tensor:
+            ragged = tf.RaggedTensor.from_value_rowids(values, pool.row, batch, validate=False)
+            return ragged.to_tensor(default)
+
+        score = dense(self._score(pool), -np.inf)
+        taken = tf.minimum(k, tf.shape(score)[1])
+        best = tf.math.top_k(score, k=taken)
+        is_found = tf.math.is_finite(best.values)
+        article_index, source = (
+            tf.gather(dense(values, default), best.indices, batch_dims=1)
+            for values, default in ((pool.article_index, PADDING_INDEX), (source, ""))
+        )
+        padding = [[0, 0], [0, k - taken]]
+        return Recommendations(
+            tf.pad(tf.where(is_found, article_index, PADDING_INDEX), padding),
+            tf.pad(tf.where(is_found, best.values, 0.0), padding),
+            tf.pad(tf.where(is_found, source, ""), padding, constant_values=""),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Writes quotas and selector, and each generator into a folder of its name."""
+        for name, generator in self._generators.items():
+            (folder / name).mkdir()
+            generator.save(folder / name)
+        weights = [] if self._selector is None else self._selector.get_weights()
+        arrays = {f"weight_{number:02d}": weight for number, weight in enumerate(weights)}
+        save_state(
+            folder,
+            {"quotas": self._quotas.numpy(), **arrays},
+            generators=list(self._generators),
+            num_candidates=self._num_candidates,
+            hidden_dims=self._hidden_dims,
+            name=self.name,
+        )
+
+    @classmethod
+    def load(cls, folder: Path, *, load_generator: Callable[[str, Path], Recommender]) -> "Blend":
+        """Reads what `save` wrote.
+
+        Args:
+            folder: Where that is.
+            load_generator: Reads the generator of a name from a folder.
+        """
+        arrays, settings = load_state(folder)
+        names = settings.pop("generators")
+        selector = None
+        if weights := [arrays[name] for name in sorted(arrays) if name.startswith("weight_")]:
+            selector = Selector(
+                num_generators=len(names),
+                num_candidates=settings["num_candidates"],
+                hidden_dims=settings["hidden_dims"],
+                seed=1,
+            )
+            selector.set_weights(weights)
+        generators = {name: load_generator(name, folder / name) for name in names}
+        return cls(generators, quotas=arrays["quotas"], selector=selector, **settings)
