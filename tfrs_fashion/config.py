@@ -9,14 +9,14 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from tfrs_fashion.data_sections import DataConfig
-from tfrs_fashion.generator_sections import GENERATORS, GeneratorConfig
+from tfrs_fashion.generator_sections import GENERATORS, BlendConfig, GeneratorConfig
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.sections import (
     EvaluationConfig,
@@ -32,7 +32,14 @@ from tfrs_fashion.sections import (
 
 NAME = re.compile(r"[A-Za-z0-9_\-]+")
 # Recommenders that have a section of their own.
-MODELS = ("two_tower",)
+MODELS = ("two_tower", "blend")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Says that a name is not among those known, and which was meant."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return "nothing makes; " + (f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}")
 
 
 class PipelineConfig(Section):
@@ -41,7 +48,7 @@ class PipelineConfig(Section):
     Attributes:
         name: Of the run folder and in metadata; the file's name by default.
         seed: Of generated tables, initial weights, batches and bootstraps.
-        recommenders: Which are fitted, by their names in `generators`, or `two_tower`; `popularity_7d` answers customers
+        recommenders: Which are fitted and judged, by their names in `generators`, or `two_tower`, or `blend`; `popularity_7d` answers customers
             without a history and must be there.
         generators: Settings of candidate generators by name: those of `GENERATORS`, changed here, and others.
     """
@@ -53,6 +60,7 @@ class PipelineConfig(Section):
     features: FeaturesConfig = FeaturesConfig()
     split: SplitConfig = SplitConfig()
     generators: dict[str, GeneratorConfig] = Field(default={}, validate_default=True)
+    blend: BlendConfig = BlendConfig()
     two_tower: TwoTowerConfig = TwoTowerConfig()
     index: IndexConfig = IndexConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -86,13 +94,16 @@ class PipelineConfig(Section):
         known = [*self.generators, *MODELS]
         for name in self.recommenders:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-                hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}"
-                raise ValueError(f"`recommenders` names `{name}`, which nothing makes; {hint}")
+                raise ValueError(f"`recommenders` names `{name}`, which {nearest(name, known)}")
         if bad := [name for name in self.generators if not NAME.fullmatch(name)]:
             raise ValueError(f"`generators.{bad[0]}`: a name may hold letters, digits, - and _ alone")
         if taken := [name for name in MODELS if name in self.generators]:
             raise ValueError(f"`generators.{taken[0]}`: this is a model with a section of its own; choose another name")
+        if len(set(self.blend.generators)) < len(self.blend.generators) or not self.blend.generators:
+            raise ValueError("`blend.generators` must name each generator once, and at least one")
+        for name in self.blend.generators:
+            if name not in self.generators:
+                raise ValueError(f"`blend.generators` names `{name}`, which {nearest(name, self.generators)}")
         if self.index.kinds[:1] == ("new_arrivals",):
             raise ValueError("`index.kinds` must begin with `exact` or `scann`, which `two_tower` stands for")
         if not self.index.kinds or len(set(self.index.kinds)) < len(self.index.kinds):
@@ -103,6 +114,14 @@ class PipelineConfig(Section):
                 f"not make; set it to one of {', '.join(self.servable)}"
             )
         return self
+
+    @property
+    def fitted(self) -> tuple[str, ...]:
+        """Every recommender that is fitted on a split: those judged, and before a blend its generators."""
+        parts = self.blend.generators if "blend" in self.recommenders else ()
+        names = [name for name in self.recommenders if name != "blend"]
+        last = ["blend"] if "blend" in self.recommenders else []
+        return tuple(dict.fromkeys([*names, *parts, *last]))
 
     @property
     def servable(self) -> dict[str, tuple[str, IndexKind | None]]:

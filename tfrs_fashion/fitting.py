@@ -28,6 +28,7 @@ from tfrs_fashion.generator_sections import (
     SameProductConfig,
     SiblingsConfig,
 )
+from tfrs_fashion.recommenders.blend import Blend
 from tfrs_fashion.recommenders.co_visitation import fit_co_visitation
 from tfrs_fashion.recommenders.customer_knn import CustomerKnn, fit_customer_knn
 from tfrs_fashion.recommenders.factorization import Factorization, fit_als, fit_bpr
@@ -242,6 +243,8 @@ def load_recommender(name: str, folder: Path, config: PipelineConfig) -> Recomme
     """Loads what the recommender's own `save` wrote."""
     if name == "two_tower":
         return TwoTower.load(folder)
+    if name == "blend":
+        return Blend.load(folder, load_generator=lambda part, place: load_recommender(part, place, config))
     generator = config.generators[name]
     match generator:
         case PopularityConfig(by="") | SiblingsConfig():

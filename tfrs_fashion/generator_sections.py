@@ -238,3 +238,48 @@ GENERATORS: dict[str, Any] = {
     "bpr": BprConfig(),
     "graph_filter": GraphFilterConfig(),
 }
+
+
+class BlendConfig(Section):
+    """A pool of several generators' candidates, and which of them are kept.
+
+    Attributes:
+        generators: Whose candidates are pooled, by their names in `generators`.
+        num_candidates: Candidates that each is asked for.
+        method: `selector` learns from past weeks which candidates are bought; `quotas` takes as many from each generator as
+            paid in past weeks; `best` is the one that found more in the last week before the cutoff.
+        budget: Candidates a customer for which quotas are found, and at which both methods are compared.
+        weeks: Past weeks that are learned from. The generators of each are fitted before it.
+        week_days: Days of such a week.
+        hidden_dims: Widths of the selector's layers.
+        epochs: Passes over the candidates of these weeks.
+        batch_size: Candidates in a batch.
+        learning_rate: Of Adam at the start.
+        negative_share: Share of the candidates not bought that is learned from.
+    """
+
+    generators: tuple[str, ...] = (
+        "popularity_7d",
+        "popularity_30d",
+        "repurchase",
+        "repurchase_decayed",
+        "repurchase_30d",
+        "repurchase_last_basket",
+        "item_knn",
+        "item_knn_bm25",
+        "co_visitation",
+        "basket_pairs",
+        "customer_knn",
+        "als",
+        "graph_filter",
+    )
+    num_candidates: int = Field(default=200, ge=1)
+    method: Literal["best", "selector", "quotas"] = "best"
+    budget: int = Field(default=200, ge=1)
+    weeks: int = Field(default=4, ge=1)
+    week_days: int = Field(default=7, ge=1)
+    hidden_dims: tuple[int, ...] = (64, 32)
+    epochs: int = Field(default=3, ge=1)
+    batch_size: int = Field(default=2048, ge=1)
+    learning_rate: float = Field(default=0.001, gt=0)
+    negative_share: float = Field(default=0.25, gt=0, le=1)

@@ -85,30 +85,36 @@ class Preparation:
     def view(self, split: str) -> View:
         """What is visible in `validation`, `test` or `release`."""
         if split not in self._views:
-            features = self.config.features
-            self._views[split] = make_view(
-                self.tables,
-                self._timelines,
-                self.splits[split],
-                **features.model_dump(
-                    include={
-                        *("categorical", "numbers", "sets", "set_separator", "min_articles", "min_customers"),
-                        *("history", "article_weeks", "week_days"),
-                    }
-                ),
-                roles=features.roles,
-                vectors=self._vectors[0],
-                words=self._words,
-                in_store_days=self.config.split.in_store_days,
-            )
+            self._views[split] = self._make_view(self.splits[split])
         return self._views[split]
+
+    def _make_view(self, split: Split) -> View:
+        features = self.config.features
+        return make_view(
+            self.tables,
+            self._timelines,
+            split,
+            **features.model_dump(
+                include={
+                    *("categorical", "numbers", "sets", "set_separator", "min_articles", "min_customers"),
+                    *("history", "article_weeks", "week_days"),
+                }
+            ),
+            roles=features.roles,
+            vectors=self._vectors[0],
+            words=self._words,
+            in_store_days=self.config.split.in_store_days,
+        )
 
     def forget(self, split: str) -> None:
         """Drops a view that is needed no longer; asked for again, it is made again."""
         self._views.pop(split, None)
 
     def _targets(self, split: str) -> pd.DataFrame:
-        return targets(self.splits[split], self.tables.transactions).execute()
+        return self._targets_of(self.splits[split])
+
+    def _targets_of(self, split: Split) -> pd.DataFrame:
+        return targets(split, self.tables.transactions).execute()
 
     def _stage(self, folder: Path, wanted: str, write: Callable[[Path], None], *, force: bool) -> None:
         def write_aloud(partial: Path) -> None:

@@ -5,6 +5,7 @@ validation, refitted on everything before the test cutoff, evaluated once, and r
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import beats_popularity_for_strangers, fit_recommender, load_recommender, make_validator
 from tfrs_fashion.index.scann import check_size
 from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement
-from tfrs_fashion.preparation import Preparation
+from tfrs_fashion.pooling import Pooling
 from tfrs_fashion.recommenders.popularity import Popularity, nobody
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
@@ -37,7 +38,7 @@ from tfrs_fashion.stage import (
 
 
 @dataclass
-class Run(Preparation):
+class Run(Pooling):
     """One pipeline in one run folder."""
 
     # explore
@@ -60,6 +61,8 @@ class Run(Preparation):
         own = config.generators[name].model_dump() if name in config.generators else {}
         if name == "two_tower":
             own = {**config.two_tower.model_dump(), **config.features.model_dump(), "k": config.evaluation.k}
+        if name == "blend":
+            own = {**config.blend.model_dump(), "parts": [self._trained(part) for part in config.blend.generators]}
         return fingerprint(
             "train",
             self._embedded if self._has_vectors else self._prepared,
@@ -73,7 +76,9 @@ class Run(Preparation):
         return self.folder / "models" / name
 
     def _choose(self, name: str) -> dict[str, Any]:
-        """Chooses on validation what the refits keep: the towers' epochs, and whether they answer strangers."""
+        """Chooses on validation what the refits keep: the towers' epochs, whether they answer strangers, how to blend."""
+        if name == "blend":
+            return self.choose_blend(self.splits["test"])
         if name != "two_tower":
             return {}
         view, wanted, k = self.view("validation"), self._targets("validation"), self.config.evaluation.k
@@ -97,12 +102,23 @@ class Run(Preparation):
             if name == "two_tower" and "scann" in self.config.index.kinds:
                 check_size(len(self.view("test").articles.in_store))
             chosen = self._choose(name)
-            choice = chosen.get("choice", {})
-            fit_recommender(name, self.view("test"), self.config, choice=choice, console=self.console).save(folder)
+            self._fit(name, "test", chosen.get("choice", {}), self._load).save(folder)
             (folder / "chosen.json").write_text(json.dumps(chosen, indent=2), encoding="utf-8")
 
-        for name in self.config.recommenders:
+        for name in self.config.fitted:
             self._stage(self._model(name), self._trained(name), partial(write, name), force=force)
+
+    def _load(self, name: str) -> Recommender:
+        return load_recommender(name, self._model(name), self.config)
+
+    def _fit(
+        self, name: str, split: str, choice: dict[str, Any], generator: Callable[[str], Recommender]
+    ) -> Recommender:
+        """Fits on what a split leaves visible; `generator` gives the generators of a blend, fitted on the same."""
+        if name == "blend":
+            generators = {part: generator(part) for part in self.config.blend.generators}
+            return self.fit_blend(self.splits[split], generators, **choice)
+        return fit_recommender(name, self.view(split), self.config, choice=choice, console=self.console)
 
     # export
 
@@ -143,8 +159,7 @@ class Run(Preparation):
 
         def write(artifact: str, folder: Path) -> None:
             name, _kind = self.config.servable[artifact]
-            recommender = load_recommender(name, self._model(name), self.config)
-            fallback = load_recommender("popularity_7d", self._model("popularity_7d"), self.config)
+            recommender, fallback = self._load(name), self._load("popularity_7d")
             self._write_artifact(artifact, folder, view=self.view("test"), recommender=recommender, fallback=fallback)
 
         for artifact in self.config.servable:
@@ -221,10 +236,7 @@ class Run(Preparation):
 
         def fit(name: str) -> Recommender:
             if name not in fitted:
-                choice = self._chosen(name).get("choice", {})
-                fitted[name] = fit_recommender(
-                    name, self.view("release"), self.config, choice=choice, console=self.console
-                )
+                fitted[name] = self._fit(name, "release", self._chosen(name).get("choice", {}), fit)
             return fitted[name]
 
         def write(artifact: str, folder: Path) -> None:

@@ -1,0 +1,69 @@
+"""What each generator adds to a pool of candidates: how much it finds, how much nobody else finds, and how far down."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+RANK_BANDS = ((1, 1), (2, 5), (6, 12), (13, 50), (51, 200))
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one generator does for a pool.
+
+    Attributes:
+        name: Of the generator.
+        candidates: Candidates that it names a customer, mean over all customers judged.
+        recall: Share of a customer's purchases that it names, mean over customers.
+        marginal_recall: Share that it names and no other does.
+        precision: For each of `RANK_BANDS` the share of what it ranked there that was bought; NaN where it named nothing.
+        quota: Candidates a customer that the blend takes from it by quotas.
+    """
+
+    name: str
+    candidates: float
+    recall: float
+    marginal_recall: float
+    precision: tuple[float, ...]
+    quota: float
+
+
+def measure_contributions(
+    names: tuple[str, ...],
+    rank: np.ndarray,
+    is_bought: np.ndarray,
+    weight: np.ndarray,
+    *,
+    num_customers: int,
+    quotas: np.ndarray,
+) -> list[Contribution]:
+    """Measures what each generator does for a pool.
+
+    Args:
+        names: Of the generators.
+        rank: `[num_pairs, num_generators]`, from 1; 0 where a generator did not name the pair.
+        is_bought: `[num_pairs]` bool.
+        weight: `[num_pairs]`, one over the number that the pair's customer bought.
+        num_customers: Customers judged, those without any candidate among them.
+        quotas: `[num_generators]`.
+    """
+    named = rank > 0
+    alone = named.sum(axis=1) == 1
+    found = []
+    for place, name in enumerate(names):
+        own, ranks = named[:, place], rank[:, place]
+        precision = []
+        for first, last in RANK_BANDS:
+            band = (ranks >= first) & (ranks <= last)
+            precision.append(float(is_bought[band].mean()) if band.any() else float("nan"))
+        found.append(
+            Contribution(
+                name=name,
+                candidates=float(own.sum() / num_customers),
+                recall=float(weight[own & is_bought].sum() / num_customers),
+                marginal_recall=float(weight[own & alone & is_bought].sum() / num_customers),
+                precision=tuple(precision),
+                quota=float(quotas[place]),
+            )
+        )
+    return found

@@ -1,0 +1,200 @@
+"""Pools of past weeks: what the generators of a blend, fitted before a week, named of what was bought in it."""
+
+import datetime
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from rich.progress import track
+
+from tfrs_fashion.data.split import Split, days_before
+from tfrs_fashion.evaluation.contributions import measure_contributions
+from tfrs_fashion.features.inputs import HistoryTable
+from tfrs_fashion.features.view import View
+from tfrs_fashion.fitting import fit_generator
+from tfrs_fashion.models.selector import Selector
+from tfrs_fashion.preparation import Preparation
+from tfrs_fashion.recommenders.blend import Blend, Pool, make_pool
+from tfrs_fashion.recommenders.fit_blend import LabelledPool, fit_quotas, fit_selector, quota_scores, selector_scores
+from tfrs_fashion.recommenders.recommender import Recommender
+from tfrs_fashion.schema import InputError
+from tfrs_fashion.stage import fingerprint
+
+
+def past_weeks(split: Split, *, num_weeks: int, week_days: int) -> list[Split]:
+    """Cuts the last weeks before a split's cutoff, the latest first, at midnight.
+
+    A week's own cutoff is its first day, so what is fitted for it has seen nothing that it is asked for; and it lies within
+    the split, so that nothing which the split hides is asked for either.
+    """
+    end = split.as_of.replace(hour=0, minute=0, second=0, microsecond=0)
+    if end < split.as_of:
+        end += datetime.timedelta(days=1)
+    starts = [days_before(end, week_days * (number + 1)) for number in range(num_weeks)]
+    # Where all are cut at one instant, a week is the same for every split that it lies before, and is made once.
+    within = None if split.cutoffs is None else split
+    return [
+        Split(
+            name=f"week from {start:%Y-%m-%d}",
+            kind="window",
+            as_of=start,
+            end=start + datetime.timedelta(days=week_days),
+            within=within,
+        )
+        for start in starts
+    ]
+
+
+def label_pool(
+    view: View, targets: pd.DataFrame, generators: list[Recommender], *, num_candidates: int, batch_size: int
+) -> LabelledPool:
+    """Asks generators for every customer who bought in a week.
+
+    Args:
+        view: What is visible before the week.
+        targets: `customer_index, article_index` bought in it.
+        generators: Fitted from the view.
+        num_candidates: Candidates that each is asked for.
+        batch_size: Customers a call.
+    """
+    table = HistoryTable(view.timelines, view.profiles)
+    cutoff = tf.constant(view.now)
+    # Customers who were not known yet cannot be told apart, and their pool is everyone's.
+    targets = targets[targets["customer_index"] < len(view.now)]
+    customers = np.unique(targets["customer_index"].to_numpy(np.int32))
+
+    @tf.function(input_signature=(tf.TensorSpec([None], tf.int32),), autograph=False)
+    def ask(customer_index: tf.Tensor) -> Pool:
+        exclude = tf.zeros([tf.shape(customer_index)[0], 0], tf.int32)
+        now = tf.gather(cutoff, customer_index)
+        return make_pool(generators, table(customer_index), now=now, num_candidates=num_candidates, exclude=exclude)
+
+    parts = []
+    for start in range(0, len(customers), batch_size):
+        found = ask(tf.constant(customers[start : start + batch_size]))
+        parts.append([values.numpy() for values in found._replace(row=found.row + start)])
+    customer, article_index, score, rank, num_events = (np.concatenate(values) for values in zip(*parts, strict=True))
+    wanted = pd.MultiIndex.from_frame(targets[["customer_index", "article_index"]])
+    return LabelledPool(
+        customer=customer.astype(np.int32),
+        article_index=article_index,
+        score=score,
+        rank=rank.astype(np.int16),
+        num_events=num_events,
+        is_bought=pd.MultiIndex.from_arrays([customers[customer], article_index]).isin(wanted),
+        num_bought=targets.groupby("customer_index").size().to_numpy(np.int32),
+    )
+
+
+class Pooling(Preparation):
+    """Preparation, and the pools that blends learn from."""
+
+    def _pool_folder(self, week: Split) -> Path:
+        within = "" if week.within is None else f"_{week.within.name}"
+        return self.folder / "pools" / f"{week.as_of:%Y-%m-%d}{within}"
+
+    def _pooled(self, week: Split) -> str:
+        blend = self.config.blend
+        generators = {name: self.config.generators[name].model_dump() for name in blend.generators}
+        features = self.config.features.model_dump()
+        parts = (week.describe(), list(generators), generators, features, self.config.split.model_dump())
+        return fingerprint("pool", self._prepared, parts, blend.num_candidates, self.config.seed)
+
+    def pools(self, split: Split, *, num_weeks: int) -> list[LabelledPool]:
+        """Returns the pools of the weeks before a split, the latest first, and writes those that are not there yet.
+
+        Raises:
+            InputError: A week holds no purchase, or no row lies before it.
+        """
+        blend = self.config.blend
+        weeks = past_weeks(split, num_weeks=num_weeks, week_days=blend.week_days)
+
+        def write(week: Split, folder: Path) -> None:
+            targets = self._targets_of(week)
+            first = self.tables.transactions.t_dat.min().execute().to_pydatetime()
+            if not len(targets) or first >= week.as_of:
+                raise InputError(
+                    f"blend: the {week.name} has {len(targets):,} purchase(s) in it, and the transactions begin on "
+                    f"{first:%Y-%m-%d}. Lower `blend.weeks`, which is {blend.weeks}, or leave blend out of `recommenders`."
+                )
+            view = self._make_view(week)
+            names = track(
+                blend.generators, f"generators before {week.as_of:%Y-%m-%d}", console=self.console, transient=True
+            )
+            generators = [fit_generator(name, self.config.generators[name], view, self.config) for name in names]
+            pool = label_pool(
+                view,
+                targets,
+                generators,
+                num_candidates=blend.num_candidates,
+                batch_size=self.config.recommend.batch_size,
+            )
+            pool.save(folder / "pool.npz")
+
+        for week in weeks:
+            self._stage(self._pool_folder(week), self._pooled(week), partial(write, week), force=False)
+        return [LabelledPool.load(self._pool_folder(week) / "pool.npz") for week in weeks]
+
+    def _selector(self, pools: list[LabelledPool]) -> Selector:
+        settings = self.config.blend.model_dump(
+            include={
+                *("num_candidates", "hidden_dims", "epochs", "batch_size", "learning_rate", "negative_share"),
+            }
+        )
+        return fit_selector(pools, **settings, seed=self.config.seed)
+
+    def choose_blend(self, split: Split) -> dict[str, Any]:
+        """Compares both ways to blend on the last week before a split, learned from the weeks before that.
+
+        Returns:
+            `choice` of the `method`, the `validation` recall of each at the budget, and the `contributions` of the generators.
+        """
+        blend = self.config.blend
+        judged, *pools = self.pools(split, num_weeks=blend.weeks + 1)
+        quotas = fit_quotas(pools, budget=blend.budget)
+        recall = {
+            "selector": judged.recall(selector_scores(self._selector(pools), judged), k=blend.budget),
+            "quotas": judged.recall(quota_scores(judged.rank, quotas), k=blend.budget),
+        }
+        shown = "  ".join(f"{method} {value:.4f}" for method, value in recall.items())
+        self.console.print(f"  blend  val_recall@{blend.budget}: {shown}", highlight=False)
+        contributions = measure_contributions(
+            blend.generators,
+            judged.rank,
+            judged.is_bought,
+            judged.weight,
+            num_customers=len(judged.num_bought),
+            quotas=quotas,
+        )
+        method = max(recall, key=lambda name: recall[name]) if blend.method == "best" else blend.method
+        return {
+            "choice": {"method": method},
+            "validation": {
+                "budget": blend.budget,
+                "recall": recall,
+                "pool": judged.recall(judged.score[:, 0], k=2**31),
+            },
+            "contributions": [asdict(found) for found in contributions],
+        }
+
+    def fit_blend(self, split: Split, generators: dict[str, Recommender], *, method: str) -> Blend:
+        """Fits a blend from the weeks before a split.
+
+        Args:
+            split: What is visible.
+            generators: Fitted on the split.
+            method: `selector` or `quotas`.
+        """
+        blend = self.config.blend
+        pools = self.pools(split, num_weeks=blend.weeks)
+        return Blend(
+            generators,
+            num_candidates=blend.num_candidates,
+            quotas=fit_quotas(pools, budget=blend.budget),
+            selector=self._selector(pools) if method == "selector" else None,
+            hidden_dims=blend.hidden_dims,
+        )

@@ -1,0 +1,193 @@
+"""The fit of a blend: quotas and a selector, from the pools of past weeks and what was bought in them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_fashion.models.selector import Selector
+from tfrs_fashion.schema import InputError
+
+_ADAPT_SAMPLE = 200_000
+
+
+@dataclass(frozen=True)
+class LabelledPool:
+    """The candidates of one week, from generators that were fitted before it, and which of them were bought in it.
+
+    Attributes:
+        customer: `[num_pairs]` int32, position among the customers who bought in that week; ascending.
+        article_index: `[num_pairs]` int32.
+        score: `[num_pairs, num_generators]` float32; see `recommenders.blend.Pool`.
+        rank: `[num_pairs, num_generators]` int16; 0 where a generator did not name the pair.
+        num_events: `[num_pairs]` float32.
+        is_bought: `[num_pairs]` bool.
+        num_bought: `[num_customers]` int32, distinct articles that each customer bought in that week.
+    """
+
+    customer: np.ndarray
+    article_index: np.ndarray
+    score: np.ndarray
+    rank: np.ndarray
+    num_events: np.ndarray
+    is_bought: np.ndarray
+    num_bought: np.ndarray
+
+    @property
+    def weight(self) -> np.ndarray:
+        """`[num_pairs]`, what finding a pair adds to the recall of its customer."""
+        return 1.0 / self.num_bought[self.customer]
+
+    def save(self, path: Path) -> None:
+        """Writes the pool as `.npz`."""
+        np.savez(path, allow_pickle=False, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> "LabelledPool":
+        """Reads what `save` wrote."""
+        with np.load(path, allow_pickle=False) as stored:
+            return cls(**{name: stored[name] for name in stored.files})
+
+    def recall(self, score: np.ndarray, *, k: int) -> float:
+        """Returns the mean recall of each customer's k best.
+
+        Args:
+            score: `[num_pairs]`; ties keep the order of the pool.
+            k: Candidates a customer.
+        """
+        order = np.lexsort([-score, self.customer])
+        customer = self.customer[order]
+        position = np.arange(len(customer)) - np.searchsorted(customer, customer, side="left")
+        taken = order[position < k]
+        taken = taken[self.is_bought[taken]]
+        return float(self.weight[taken].sum() / max(len(self.num_bought), 1))
+
+
+def quota_scores(rank: np.ndarray, quotas: np.ndarray) -> np.ndarray:
+    """Scores pairs by quotas, as `Blend` does: the earliest place, rank over quota, at which a generator is read."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        place = np.where((rank > 0) & (quotas > 0), rank / quotas, np.inf)
+    return np.asarray(-place.min(axis=1))
+
+
+def fit_quotas(pools: Sequence[LabelledPool], *, budget: int, step: int = 10) -> np.ndarray:
+    """Finds how many candidates to take from each generator.
+
+    Greedily: the next few candidates are those of the generator whose next few hold the most purchases that nobody has
+    named yet, for each new candidate that they cost.
+
+    Args:
+        pools: Of past weeks.
+        budget: Candidates a customer, on average.
+        step: Candidates of a generator that are taken together.
+
+    Returns:
+        `[num_generators]` float32.
+
+    Raises:
+        InputError: Nothing in the pools was bought.
+    """
+    rank = np.concatenate([pool.rank for pool in pools])
+    gain = np.concatenate([np.where(pool.is_bought, pool.weight, 0.0) for pool in pools])
+    num_customers = sum(len(pool.num_bought) for pool in pools)
+    if not gain.any():
+        raise InputError(
+            f"blend: none of {len(gain):,} candidates of {num_customers:,} customers was bought in the weeks before the "
+            "cutoff. Lengthen `blend.weeks`, or leave blend out of `recommenders`."
+        )
+    num_generators = rank.shape[1]
+    quotas = np.zeros(num_generators, np.int64)
+    order = [np.argsort(rank[:, place], kind="stable") for place in range(num_generators)]
+    starts = [int(np.searchsorted(rank[order[place], place], 1)) for place in range(num_generators)]
+    is_taken = np.zeros(len(rank), bool)
+    while is_taken.sum() < budget * num_customers:
+        best, best_rate, best_pairs, best_end = -1, 0.0, np.zeros(0, np.int64), 0
+        for place in range(num_generators):
+            begin = starts[place]
+            end = int(np.searchsorted(rank[order[place], place], quotas[place] + step, side="right"))
+            pairs = order[place][begin:end]
+            pairs = pairs[~is_taken[pairs]]
+            rate = gain[pairs].sum() / len(pairs) if len(pairs) else 0.0
+            if rate > best_rate:
+                best, best_rate, best_pairs, best_end = place, rate, pairs, end
+        if best < 0:
+            break
+        is_taken[best_pairs] = True
+        quotas[best] += step
+        starts[best] = best_end
+    return quotas.astype(np.float32)
+
+
+def fit_selector(
+    pools: Sequence[LabelledPool],
+    *,
+    num_candidates: int,
+    hidden_dims: Sequence[int],
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    negative_share: float,
+    seed: int,
+) -> Selector:
+    """Learns which candidates were bought.
+
+    Args:
+        pools: Of past weeks.
+        num_candidates: Candidates that each generator was asked for.
+        hidden_dims: Widths of the layers.
+        epochs: Passes over the pairs.
+        batch_size: Pairs in a batch.
+        learning_rate: Of Adam at the start; it falls to a tenth.
+        negative_share: Share of the candidates not bought that is learned from. It moves all scores alike.
+        seed: Of weights, samples and batches.
+    """
+    random = np.random.default_rng(seed)
+    kept = [pool.is_bought | (random.random(len(pool.is_bought)) < negative_share) for pool in pools]
+    score, rank, num_events, is_bought = (
+        np.concatenate([getattr(pool, name)[chosen] for pool, chosen in zip(pools, kept, strict=True)])
+        for name in ("score", "rank", "num_events", "is_bought")
+    )
+    rank = rank.astype(np.float32)
+    selector = Selector(num_generators=rank.shape[1], num_candidates=num_candidates, hidden_dims=hidden_dims, seed=seed)
+    sample = random.permutation(len(rank))[:_ADAPT_SAMPLE]
+    selector.adapt(score[sample], rank[sample], num_events[sample])
+    steps = epochs * -(-len(rank) // batch_size)
+    schedule = tf.keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, 0.1 * learning_rate)
+    optimizer = tf.keras.optimizers.Adam(schedule)
+    optimizer.build(selector.trainable_variables)
+    spec = tf.TensorSpec
+
+    @tf.function(
+        input_signature=(
+            spec([None, rank.shape[1]], tf.float32),
+            spec([None, rank.shape[1]], tf.float32),
+            spec([None], tf.float32),
+            spec([None], tf.float32),
+        )
+    )
+    def learn(score: tf.Tensor, rank: tf.Tensor, num_events: tf.Tensor, label: tf.Tensor) -> None:
+        with tf.GradientTape() as tape:
+            logit = selector(score, rank, num_events)
+            loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(label, logit))
+        gradients = tape.gradient(loss, selector.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, selector.trainable_variables, strict=True))
+
+    label = is_bought.astype(np.float32)
+    for _epoch in range(epochs):
+        order = random.permutation(len(rank))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            learn(score[rows], rank[rows], num_events[rows], label[rows])
+    return selector
+
+
+def selector_scores(selector: Selector, pool: LabelledPool, *, batch_size: int = 65_536) -> np.ndarray:
+    """Scores all pairs of a pool, `[num_pairs]` float32."""
+    parts = [np.zeros(0, np.float32)]
+    for start in range(0, len(pool.customer), batch_size):
+        rows = slice(start, start + batch_size)
+        rank = tf.constant(pool.rank[rows].astype(np.float32))
+        parts.append(selector(tf.constant(pool.score[rows]), rank, tf.constant(pool.num_events[rows])).numpy())
+    return np.concatenate(parts)
