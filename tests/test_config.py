@@ -107,6 +107,31 @@ def test_a_value_out_of_range_names_its_key_and_what_was_found(pipeline: Path, o
     assert message.endswith(f"(found {found!r}).") or found == ()
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("features.categorical=colour", "expected a list (found 'colour')"),
+        ("data.transactions.anonymous_ids='0'", "expected a list (found '0')"),
+        ("data.customers.fill=1", "expected a table of names (found 1)"),
+        ("index=1", "expected a section of keys (found 1)"),
+        ("data.path=1", "expected text in quotes (found 1)"),
+        ("split.test_days='a'", "expected a whole number (found 'a')"),
+        ("split.test_days=[]", "expected a whole number (found [])"),
+        ("split.test_days=1.5", "expected a whole number (found 1.5)"),
+        ("split.share='a'", "expected a number (found 'a')"),
+        ("split.share=[]", "expected a number (found [])"),
+        ("features.history=perhaps", "expected true or false (found 'perhaps')"),
+        ("features.history=[]", "expected true or false (found [])"),
+        ("two_tower.time_scales_days=[]", "expected a longer list (found [])"),
+        ("features.set_separator=''", "expected some text (found '')"),
+        ("split.kind=random", "expected 'window', 'last_basket', 'share' or 'leave_one_out' (found 'random')"),
+        ("split.test_days=0", "expected greater than or equal to 1 (found 0)"),
+    ],
+)
+def test_a_wrong_type_is_told_in_plain_words(pipeline: Path, override: str, words: str) -> None:
+    assert refusal(pipeline, override).endswith(f"{pipeline}: `{override.partition('=')[0]}`: {words}.")
+
+
 @pytest.mark.parametrize("value", ["[0.0, 1.0]", "[-3]", "[nan, 1.0]", "[1.0, nan]"])
 def test_time_scales_are_above_zero(pipeline: Path, value: str) -> None:
     assert "`time_scales_days` must all be above 0" in refusal(pipeline, f"two_tower.time_scales_days={value}")

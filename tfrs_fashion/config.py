@@ -4,7 +4,6 @@ Every section has defaults, so that a pipeline states only what it means to chan
 refused with the nearest valid one, never ignored.
 """
 
-import difflib
 import re
 import tomllib
 import types
@@ -16,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tfrs_fashion.data_sections import DataConfig
-from tfrs_fashion.schema import InputError
+from tfrs_fashion.schema import InputError, find_nearest
 from tfrs_fashion.sections import (
     AlsConfig,
     EvaluationConfig,
@@ -110,6 +109,28 @@ def _valid_keys(location: Sequence[int | str]) -> list[str]:
     return list(section.model_fields)
 
 
+_EXPECTED = {
+    "tuple_type": "expected a list",
+    "dict_type": "expected a table of names",
+    "model_type": "expected a section of keys",
+    "string_type": "expected text in quotes",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "too_short": "expected a longer list",
+    "string_too_short": "expected some text",
+}
+
+
+def _plain_words(kind: str, message: str) -> str:
+    """Says what was expected without the words of Python."""
+    return _EXPECTED.get(kind, message.removeprefix("Value error, ").replace("Input should be", "expected"))
+
+
 def _explain(error: ValidationError) -> str:
     lines = []
     for found in error.errors():
@@ -117,8 +138,8 @@ def _explain(error: ValidationError) -> str:
         key = ".".join(str(part) for part in location)
         if found["type"] == "extra_forbidden":
             valid = _valid_keys(location[:-1])
-            near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
-            hint = f"did you mean `{near[0]}`?" if near else f"valid keys: {', '.join(valid)}"
+            near = find_nearest(str(location[-1]), valid)
+            hint = f"did you mean `{near}`?" if near else f"valid keys: {', '.join(valid)}"
             lines.append(f"unknown key `{key}`; {hint}")
         elif found["type"] == "missing":
             lines.append(f"missing key `{key}`")
@@ -128,7 +149,7 @@ def _explain(error: ValidationError) -> str:
                 'unless the file says otherwise: write name = "..." at its top'
             )
         else:
-            message = found["msg"].removeprefix("Value error, ")
+            message = _plain_words(found["type"], found["msg"])
             where = f"`{key}`: " if key else ""
             whole = isinstance(found["input"], dict | BaseModel)  # of a section the message names the key itself
             lines.append(f"{where}{message}" + (f" (found {found['input']!r})" if key and not whole else ""))
