@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
+from tfrs_fashion import __version__
 from tfrs_fashion.cli import app
 from tfrs_fashion.stage import only_one
 
@@ -144,9 +145,49 @@ def test_the_last_lines_name_what_was_written(tiny: str, tmp_path: Path) -> None
     run_dir = tmp_path / "run [red] [" / "b]"
     result = invoke("prepare", tiny, run_dir)
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-2:] == [f"wrote: {run_dir / 'tables'}", f"wrote: {run_dir / 'timelines'}"]
+    written = ("tables", "tables/counts.json", "timelines")
+    assert result.stdout.splitlines()[-3:] == [f"wrote: {run_dir / name}" for name in written]
     again = invoke("prepare", tiny, run_dir)
     assert again.stdout.splitlines() == [f"up to date: {run_dir / 'tables'}", f"up to date: {run_dir / 'timelines'}"]
+
+
+def test_the_tables_are_shown_once_they_are_written(tiny: str, run_dir: Path) -> None:
+    shown = invoke("explore", tiny, run_dir).stdout
+    transactions = pd.read_parquet(run_dir / "tables" / "transactions.parquet")
+    days = transactions["t_dat"].dt.normalize()
+    first, last = days.min(), days.max()
+    words = [line.split() for line in shown.splitlines()]
+    assert ["customers", "30"] in words
+    assert ["articles", "20"] in words
+    span = f"{first.date()} to {last.date()}, {(last - first).days + 1} day(s)"
+    assert ["transactions", f"{len(transactions):,}", *span.split()] in words
+    assert "day(s)" not in invoke("explore", tiny, run_dir).stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        (
+            "features.categorical",
+            "['colr']",
+            "features.categorical: the articles table has no column(s) `colr` (did you",
+        ),
+        ("features.roles.women", "['Ladies']", "features.roles.women: 'Ladies' should be values of the column"),
+    ],
+)
+def test_features_are_checked_before_timelines_are_written(
+    tiny: str, run_dir: Path, setting: str, value: str, words: str
+) -> None:
+    # Of tables that are up to date as well.
+    for _time in range(2):
+        assert words in message(invoke("prepare", tiny, run_dir, **{setting: value}), exit_code=2)
+        assert (run_dir / "tables").exists()
+        assert not (run_dir / "timelines").exists()
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    answer = CliRunner().invoke(app, ["--version"])
+    assert (answer.exit_code, answer.stdout) == (0, f"tfrs-fashion {__version__}\n")
 
 
 def test_a_corrupted_file_is_a_failure_not_bad_input(tiny: str, run_dir: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from tfrs_fashion.config import PipelineConfig, load_config
+from tfrs_fashion.generator_sections import GENERATORS, AlsConfig, ItemKnnConfig, RepurchaseConfig
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.sections import NEW_ARRIVALS, FeaturesConfig, ImagesConfig
 
@@ -95,7 +96,8 @@ def test_all_mistakes_are_told_at_once(pipeline: Path) -> None:
         ("evaluation.num_clusters=-1", -1),
         ("index.leaves_to_search_share=1.1", 1.1),
         ("evaluation.bootstrap_samples=9", 9),
-        ("als.alpha=0", 0),
+        ("generators.als.alpha=0", 0),
+        ("blend.weeks=0", 0),
         ("data.source=hbase", "hbase"),
         ("data.num_customers=0", 0),
         ('recommend.k="twelve"', "twelve"),
@@ -105,6 +107,31 @@ def test_a_value_out_of_range_names_its_key_and_what_was_found(pipeline: Path, o
     message = refusal(pipeline, override)
     assert f"{pipeline}: `{override.partition('=')[0]}`: " in message
     assert message.endswith(f"(found {found!r}).") or found == ()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("features.categorical=colour", "expected a list (found 'colour')"),
+        ("data.transactions.anonymous_ids='0'", "expected a list (found '0')"),
+        ("data.customers.fill=1", "expected a table of names (found 1)"),
+        ("index=1", "expected a section of keys (found 1)"),
+        ("data.path=1", "expected text in quotes (found 1)"),
+        ("split.test_days='a'", "expected a whole number (found 'a')"),
+        ("split.test_days=[]", "expected a whole number (found [])"),
+        ("split.test_days=1.5", "expected a whole number (found 1.5)"),
+        ("split.share='a'", "expected a number (found 'a')"),
+        ("split.share=[]", "expected a number (found [])"),
+        ("features.history=perhaps", "expected true or false (found 'perhaps')"),
+        ("features.history=[]", "expected true or false (found [])"),
+        ("two_tower.time_scales_days=[]", "expected a longer list (found [])"),
+        ("features.set_separator=''", "expected some text (found '')"),
+        ("split.kind=random", "expected 'window', 'last_basket', 'share' or 'leave_one_out' (found 'random')"),
+        ("split.test_days=0", "expected greater than or equal to 1 (found 0)"),
+    ],
+)
+def test_a_wrong_type_is_told_in_plain_words(pipeline: Path, override: str, words: str) -> None:
+    assert refusal(pipeline, override).endswith(f"{pipeline}: `{override.partition('=')[0]}`: {words}.")
 
 
 @pytest.mark.parametrize("value", ["[0.0, 1.0]", "[-3]", "[nan, 1.0]", "[1.0, nan]"])
@@ -194,7 +221,55 @@ def test_settings_that_do_not_go_together_are_refused(pipeline: Path, overrides:
 
 
 def test_an_unknown_recommender_is_refused(pipeline: Path) -> None:
-    assert "`recommenders.1`: " in refusal(pipeline, "recommenders=['popularity_7d', 'two_towers']")
+    message = refusal(pipeline, "recommenders=['popularity_7d', 'two_towers']")
+    assert "`recommenders` names `two_towers`, which nothing makes; did you mean `two_tower`?" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "generators.mine.days=3",
+            "missing key `generators.mine.kind`: the kind of this generator, one of popularity, ",
+        ),
+        (
+            "generators.item_knn.similarty=bm25",
+            "unknown key `generators.item_knn.similarty`; did you mean `similarity`?",
+        ),
+        ("generators.item_knn.similarity=dot", "`generators.item_knn.similarity`: "),
+        ("generators.mine.kind=magic", "`generators.mine`: "),
+        ("generators.two_tower.kind=popularity", "`generators.two_tower`: this is a model with a section of its own"),
+        (
+            "generators={'a/b' = {kind='popularity'}}",
+            "`generators.a/b`: a name may hold letters, digits, - and _ alone",
+        ),
+        ("generators=3", "`generators`: expected a table of names"),
+        ("blend.generators=[]", "`blend.generators` must name each generator once, and at least one"),
+        ("blend.generators=['als', 'als']", "`blend.generators` must name each generator once, and at least one"),
+        ("blend.generators=['alz']", "`blend.generators` names `alz`, which nothing makes; did you mean `als`?"),
+        ("blend.generators=['two_tower']", "`blend.generators` names `two_tower`, which nothing makes; "),
+    ],
+)
+def test_generators_that_cannot_be_made_are_refused(pipeline: Path, override: str, message: str) -> None:
+    assert message in refusal(pipeline, override)
+
+
+def test_a_pipeline_changes_a_known_generator_and_adds_its_own(pipeline: Path) -> None:
+    settings = ["generators.als.factors=7", "generators.mine.kind=item_knn", "generators.popularity_1d.kind=repurchase"]
+    config = load_config(pipeline, settings)
+    assert config.generators["als"] == AlsConfig(factors=7)
+    assert config.generators["mine"] == ItemKnnConfig()
+    # Of another kind, it has nothing of what the name stood for.
+    assert config.generators["popularity_1d"] == RepurchaseConfig()
+    assert config.generators["popularity_3d"] == GENERATORS["popularity_3d"]
+
+
+def test_a_blend_is_fitted_after_its_generators(pipeline: Path) -> None:
+    settings = ["recommenders=['popularity_7d', 'blend', 'two_tower']", "blend.generators=['als', 'popularity_7d']"]
+    config = load_config(pipeline, settings)
+    assert config.fitted == ("popularity_7d", "two_tower", "als", "blend")
+    # What is fitted for the blend alone is not served.
+    assert list(config.servable) == ["popularity_7d", "blend", "two_tower", "two_tower_scann"]
 
 
 @pytest.mark.parametrize(

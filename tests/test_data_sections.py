@@ -75,6 +75,21 @@ def test_categorical_features_are_named_together() -> None:
             "`data.articles.article_id` is `sku`, but without a file articles are derived from the transactions, where it "
             "is `a`.",
         ),
+        ("data.transactions.discount_unit=euro", "`data.transactions.discount_unit`: expected 'share' or 'percent'"),
+        ("data.transactions.date_format=DD.MM.YYYY", 'date_format`: holds no %; did you mean "%d.%m.%Y"? (found'),
+        ("data.articles.date_format='yyyy-MM-dd HH:mm:ss'", 'no %; did you mean "%Y-%m-%d %H:%M:%S"? (found'),
+        ("data.customers.date_format=iso", 'holds no %; write e.g. "%d.%m.%Y %H:%M" for 31.12.2024 18:30 (found'),
+        (
+            "data={source='retail', path='p', decimal=',', thousands=','}",
+            "`data.decimal` and `data.thousands` are both `,`.",
+        ),
+        ("data.decimal=';'", "`data.decimal`: expected '.' or ','"),
+        (
+            "data.encoding=cp1252",
+            "`data.encoding`: expected utf-8, latin-1 or utf-16; convert other files, e.g. by iconv -f cp1252 -t UTF-8 "
+            'sales.csv > sales_utf8.csv, or set "latin-1" where they hold no euro signs and no curly quotes (found',
+        ),
+        ("data.encoding=klingon", "iconv -f klingon -t UTF-8 sales.csv > sales_utf8.csv (found 'klingon')"),
         ("data.customers.known_from=k", "`data.customers.known_from` needs a file: derived customers are known from"),
     ],
 )
@@ -89,10 +104,19 @@ def test_a_date_has_one_meaning(pipeline: Path) -> None:
     assert "`data.transactions` has both `ordinal` and `date_format`" in message
 
 
+@pytest.mark.parametrize(
+    ("name", "read"), [("UTF8", "utf-8"), ("ISO-8859-1", "latin-1"), ("latin1", "latin-1"), ("utf_16", "utf-16")]
+)
+def test_an_encoding_has_many_names(pipeline: Path, name: str, read: str) -> None:
+    assert load_config(pipeline, [f"data.encoding={name}"]).data.encoding == read
+
+
 @pytest.mark.parametrize("source", ["simulator", "complete_journey"])
 def test_other_sources_take_no_mapping(pipeline: Path, source: str) -> None:
     message = refusal(pipeline, f"data.source={source}")
     assert message.endswith("`data.transactions` is for the sources hm and retail.")
+    with pytest.raises(ValueError, match=r"`data\.decimal` is for the sources hm and retail"):
+        DataConfig(source=source, decimal=",")  # type: ignore[arg-type]
 
 
 def test_hm_needs_a_folder_alone() -> None:

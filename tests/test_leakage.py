@@ -227,6 +227,7 @@ def edges_of(view: View) -> Found:
         view.read_weeks(NUM_WEEKS).values,
         embedding_dim=4,
         content_scale=0.1,
+        number_encoding="quantile",
         num_bins=8,
         seed=1,
     )

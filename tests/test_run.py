@@ -14,7 +14,6 @@ from ibis import _
 
 from tfrs_fashion import preparation
 from tfrs_fashion.config import load_config
-from tfrs_fashion.data.customers import read_customers
 from tfrs_fashion.data.sources import load_source
 from tfrs_fashion.evaluation.report import load_metrics
 from tfrs_fashion.fitting import fit_recommender
@@ -191,6 +190,30 @@ def test_another_pipelines_artifacts_are_not_succeeded(small_run: Run) -> None:
         again(small_run, *SMALL, "name=other").release(force=True)
 
 
+def test_another_pipelines_artifacts_are_seen_before_anything_is_done(small_run: Run, tmp_path: Path) -> None:
+    config = load_config(PIPELINE, [f"export.folder={small_run.config.export.folder}", *SMALL, "name=other"])
+    verbs = (Run.everything, Run.release, Run.recommend)
+    for verb in verbs:
+        run = Run(config=config, folder=tmp_path / "run")
+        with pytest.raises(InputError, match=r"released by pipeline `tiny`"):
+            verb(run)
+        assert not run.folder.exists()
+
+
+def test_too_few_articles_for_scann_are_told_before_anything_is_fitted(tmp_path: Path) -> None:
+    settings = [
+        f"export.folder={tmp_path / 'released'}",
+        "data.num_articles=15",
+        'index.kinds=["exact", "scann"]',
+        'recommenders=["popularity_7d", "two_tower"]',
+    ]
+    run = Run(config=load_config(PIPELINE, settings), folder=tmp_path / "run")
+    with pytest.raises(InputError, match=r"`scann` needs at least 16 articles in store, found 1\d\."):
+        run.train()
+    assert (run.folder / "timelines").exists()
+    assert not (run.folder / "models").exists()
+
+
 def test_recommend_for_some_customers_without_what_they_bought(small_run: Run, tmp_path: Path) -> None:
     run = again(small_run, *SMALL, "recommend.exclude_bought=true", "recommend.k=5")
     customer = str(run.tables.customers.order_by("customer_index").customer_id.execute()[0])
@@ -267,36 +290,3 @@ def test_rendered_images_become_vectors_that_the_towers_read(tmp_path: Path, mon
     assert other._prepared == run._prepared
     assert other._embedded != run._embedded
     assert other._trained("two_tower") != run._trained("two_tower")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.csv", "client\n1\n", "no column `customer_id`; found client"),
-        ("a.txt", "", "no customer id in 0 row"),
-        ("a.csv", "", "no customer id in 0 row"),
-        ("a.csv", "customer_id\n", "no customer id in 0 row"),
-        ("a.txt", "\n \n", "no customer id in 2 row"),
-        ("a.parquet", "no parquet", "cannot read the customers"),
-    ],
-)
-def test_a_list_of_customers_that_cannot_be_used_is_refused(
-    tmp_path: Path, name: str, content: str, message: str
-) -> None:
-    (tmp_path / name).write_text(content)
-    with pytest.raises(InputError, match=message):
-        read_customers(tmp_path / name)
-
-
-def test_ids_keep_their_leading_zeros_in_any_format(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"customer_id": ["007", "8"]})
-    frame.to_csv(tmp_path / "a.csv", index=False)
-    frame.to_parquet(tmp_path / "a.parquet")
-    (tmp_path / "a.txt").write_text("007\n8\n")
-    for kind in ("csv", "parquet", "txt"):
-        assert read_customers(tmp_path / f"a.{kind}") == (["007", "8"], 0)
-
-
-def test_empty_and_repeated_customers_are_left_out_and_counted(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes("\ufeff2\r\n1\r\n\r\n2\r\n".encode())
-    assert read_customers(tmp_path / "a.txt") == (["2", "1"], 2)

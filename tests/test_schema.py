@@ -165,7 +165,11 @@ def test_null_empty_and_broken_ids_are_refused(table: str, column: str, size: in
 @pytest.mark.parametrize(
     ("column", "values", "what"),
     [
-        ("price", pa.array([-1.5, 2.0, None]), "is negative, e.g. -1.5"),
+        (
+            "price",
+            pa.array([-1.5, 2.0, None]),
+            "is negative, e.g. -1.5. A return is a negative quantity at the price that was paid (data.transactions.returns",
+        ),
         ("price", pa.array([NAN, 2.0, None]), "is NaN or infinite, e.g. nan"),
         ("quantity", pa.array([0, 1, 1]), "is null or below 1, e.g. 0"),
         ("quantity", pa.array([-3, 1, 1]), "is null or below 1, e.g. -3"),
@@ -181,7 +185,11 @@ def test_null_empty_and_broken_ids_are_refused(table: str, column: str, size: in
             "lies outside [-2,147,483,648, 2,147,483,647], e.g. 4294967297",
         ),
         ("price", pa.array([1e39, 3.4e38, None]), "is beyond 3.4e+38 in size, e.g. 1e+39"),
-        ("discount", pa.array([1.5, 1.0, None]), "lies outside [0, 1], e.g. 1.5"),
+        (
+            "discount",
+            pa.array([1.5, 1.0, None]),
+            "lies outside [0, 1], e.g. 1.5. Give the share off the list price, or set data.transactions.discount_unit",
+        ),
         ("discount", pa.array([-0.25, 1.0, None]), "lies outside [0, 1], e.g. -0.25"),
         ("discount", pa.array([NAN, 1.0, None]), "lies outside [0, 1], e.g. nan"),
         ("t_dat", pa.array([None, DAY, DAY], pa.timestamp("us")), "is null or could not be read as a date, e.g. "),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from tfrs_fashion import __version__
 from tfrs_fashion.schema import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +34,21 @@ RunDir = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Repeat the stage even if it is up to date.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        console.print(f"tfrs-fashion {__version__}", markup=False, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What goes before a verb."""
 
 
 def _do(
@@ -148,7 +164,9 @@ def recommend(
     pipeline: Pipeline,
     customers: Annotated[
         Path | None,
-        typer.Option(help="File of customer ids: one a line, or CSV or Parquet with a column customer_id."),
+        typer.Option(
+            help="File of customer ids: one a line, or CSV or Parquet with a column customer_id, or the pipeline's own."
+        ),
     ] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Articles a customer; recommend.k by default.")] = None,
     exclude_bought: Annotated[

@@ -4,7 +4,6 @@ Every section has defaults, so that a pipeline states only what it means to chan
 refused with the nearest valid one, never ignored.
 """
 
-import difflib
 import re
 import tomllib
 import types
@@ -16,8 +15,8 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from tfrs_fashion.data_sections import DataConfig
-from tfrs_fashion.generator_sections import GENERATORS, BlendConfig, GeneratorConfig
-from tfrs_fashion.schema import InputError
+from tfrs_fashion.generator_sections import GENERATOR_KINDS, GENERATORS, BlendConfig, GeneratorConfig
+from tfrs_fashion.schema import InputError, find_nearest
 from tfrs_fashion.sections import (
     EvaluationConfig,
     ExportConfig,
@@ -35,11 +34,12 @@ NAME = re.compile(r"[A-Za-z0-9_\-]+")
 MODELS = ("two_tower", "blend")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def _unmade(name: str, known: Iterable[str]) -> str:
     """Says that a name is not among those known, and which was meant."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return "nothing makes; " + (f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}")
+    near = find_nearest(name, known)
+    hint = f"did you mean `{near}`?" if near else f"known are {', '.join(known)}"
+    return f"`{name}`, which nothing makes; {hint}"
 
 
 class PipelineConfig(Section):
@@ -94,7 +94,7 @@ class PipelineConfig(Section):
         known = [*self.generators, *MODELS]
         for name in self.recommenders:
             if name not in known:
-                raise ValueError(f"`recommenders` names `{name}`, which {nearest(name, known)}")
+                raise ValueError(f"`recommenders` names {_unmade(name, known)}")
         if bad := [name for name in self.generators if not NAME.fullmatch(name)]:
             raise ValueError(f"`generators.{bad[0]}`: a name may hold letters, digits, - and _ alone")
         if taken := [name for name in MODELS if name in self.generators]:
@@ -103,7 +103,7 @@ class PipelineConfig(Section):
             raise ValueError("`blend.generators` must name each generator once, and at least one")
         for name in self.blend.generators:
             if name not in self.generators:
-                raise ValueError(f"`blend.generators` names `{name}`, which {nearest(name, self.generators)}")
+                raise ValueError(f"`blend.generators` names {_unmade(name, self.generators)}")
         if self.index.kinds[:1] == ("new_arrivals",):
             raise ValueError("`index.kinds` must begin with `exact` or `scann`, which `two_tower` stands for")
         if not self.index.kinds or len(set(self.index.kinds)) < len(self.index.kinds):
@@ -151,6 +151,9 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
 
 def _valid_keys(location: Sequence[int | str]) -> list[str]:
     section: type[BaseModel] = PipelineConfig
+    if location[:1] == ("generators",) and len(location) == 3:
+        # Of a generator the second place is its name, and the third its kind.
+        return list(GENERATOR_KINDS[str(location[2])].model_fields)
     for name in location:
         field = section.model_fields.get(str(name))
         inner = _section_of(field.annotation) if field else None
@@ -160,25 +163,52 @@ def _valid_keys(location: Sequence[int | str]) -> list[str]:
     return list(section.model_fields)
 
 
+_EXPECTED = {
+    "tuple_type": "expected a list",
+    "dict_type": "expected a table of names",
+    "model_type": "expected a section of keys",
+    "string_type": "expected text in quotes",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "too_short": "expected a longer list",
+    "string_too_short": "expected some text",
+}
+
+
+def _plain_words(kind: str, message: str) -> str:
+    """Says what was expected without the words of Python."""
+    return _EXPECTED.get(kind, message.removeprefix("Value error, ").replace("Input should be", "expected"))
+
+
 def _explain(error: ValidationError) -> str:
     lines = []
     for found in error.errors():
         location = found["loc"]
-        key = ".".join(str(part) for part in location)
+        # A generator's kind stands in its own section, and is no part of the key.
+        shown = location[:2] + location[3:] if location[:1] == ("generators",) else location
+        key = ".".join(str(part) for part in shown)
         if found["type"] == "extra_forbidden":
             valid = _valid_keys(location[:-1])
-            near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
-            hint = f"did you mean `{near[0]}`?" if near else f"valid keys: {', '.join(valid)}"
+            near = find_nearest(str(location[-1]), valid)
+            hint = f"did you mean `{near}`?" if near else f"valid keys: {', '.join(valid)}"
             lines.append(f"unknown key `{key}`; {hint}")
         elif found["type"] == "missing":
             lines.append(f"missing key `{key}`")
+        elif found["type"] == "union_tag_not_found":
+            kinds = ", ".join(GENERATOR_KINDS)
+            lines.append(f"missing key `{key}.kind`: the kind of this generator, one of {kinds}")
         elif key == "name":
             lines.append(
                 f"`name` is {found['input']!r}, and may hold letters, digits, - and _ alone. It is the file's name "
                 'unless the file says otherwise: write name = "..." at its top'
             )
         else:
-            message = found["msg"].removeprefix("Value error, ")
+            message = _plain_words(found["type"], found["msg"])
             where = f"`{key}`: " if key else ""
             whole = isinstance(found["input"], dict | BaseModel)  # of a section the message names the key itself
             lines.append(f"{where}{message}" + (f" (found {found['input']!r})" if key and not whole else ""))

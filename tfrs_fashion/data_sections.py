@@ -1,13 +1,50 @@
 """The section `[data]` of a pipeline file: which source, and how a retailer's columns become the canonical ones."""
 
-from typing import Any, Literal
+import codecs
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tfrs_fashion.schema import ARTICLE_COLUMNS, CUSTOMER_COLUMNS
 from tfrs_fashion.sections import Section
 
 MAPPED_SOURCES = ("hm", "retail")
+# What the database reads by itself, by Python's names.
+_ENCODINGS: dict[str, Literal["utf-8", "latin-1", "utf-16"]] = {
+    "utf-8": "utf-8",
+    "iso8859-1": "latin-1",
+    "utf-16": "utf-16",
+}
+# Patterns of dates as spreadsheets write them, beside those of the pipeline file.
+_PATTERNS = (("yyyy", "%Y"), ("yy", "%y"), ("dd", "%d"), ("hh:mm", "%H:%M"), ("hh", "%H"), ("mm", "%m"), ("ss", "%S"))
+
+
+def _check_date_format(text: str) -> str:
+    """Refuses a pattern in another notation, by which no date could be read."""
+    if not text or "%" in text:
+        return text
+    told = text.lower()
+    for theirs, ours in _PATTERNS:
+        told = told.replace(theirs, ours)
+    hint = f'did you mean "{told}"?' if "%" in told else 'write e.g. "%d.%m.%Y %H:%M" for 31.12.2024 18:30'
+    raise ValueError(f"holds no %; {hint}")
+
+
+def _check_encoding(name: str) -> str:
+    try:
+        found = codecs.lookup(name).name
+    except LookupError:
+        found = ""
+    if found in _ENCODINGS:
+        return _ENCODINGS[found]
+    windows = ', or set "latin-1" where they hold no euro signs and no curly quotes' if found == "cp1252" else ""
+    raise ValueError(
+        "expected utf-8, latin-1 or utf-16; convert other files, e.g. by "
+        f"iconv -f {name} -t UTF-8 sales.csv > sales_utf8.csv{windows}"
+    )
+
+
+DateFormat = Annotated[str, AfterValidator(_check_date_format)]
 
 
 class TransactionsConfig(Section):
@@ -22,7 +59,8 @@ class TransactionsConfig(Section):
         ordinal: Declares that `t_dat` holds whole numbers: days, or seconds, since 1970; any count that only orders.
         price: Paid per unit.
         quantity: Units; 1 where the file has none.
-        discount: Share off the list price, within [0, 1].
+        discount: Off the list price, as `discount_unit` says.
+        discount_unit: `share` for numbers within [0, 1], `percent` for those within [0, 100], with or without a % behind.
         sales_channel_id: A whole number.
         store_id: Where.
         basket_id: What was paid together; same customer and day where the file has none.
@@ -38,11 +76,12 @@ class TransactionsConfig(Section):
     customer_id: str = ""
     article_id: str = ""
     t_dat: str = ""
-    date_format: str = ""
+    date_format: DateFormat = ""
     ordinal: Literal["", "days", "seconds"] = ""
     price: str = ""
     quantity: str = ""
     discount: str = ""
+    discount_unit: Literal["share", "percent"] = "share"
     sales_channel_id: str = ""
     store_id: str = ""
     basket_id: str = ""
@@ -84,7 +123,7 @@ class RowsConfig(Section):
     bands: dict[str, dict[str, tuple[float, ...]]] = {}
     fill: dict[str, str] = {}
     known_from: str = ""
-    date_format: str = ""
+    date_format: DateFormat = ""
 
     _read_lists = field_validator("features", "numbers", mode="before")(_named)
 
@@ -173,7 +212,11 @@ class DataConfig(Section):
     Attributes:
         source: The module of `tfrs_fashion.data` that reads them.
         path: Folder of raw files, relative to where the command is given; the source's own embedded data where empty.
-        missing_values: Texts that mean a missing value, e.g. `["NA", "NULL"]` (`hm` and `retail` only, as all below).
+        missing_values: Texts that mean a missing value, e.g. `["NA", "NULL"]` (`hm` and `retail` only, as those below to
+            `customers`).
+        encoding: Of CSV: `utf-8`, `latin-1` or `utf-16`.
+        decimal: Sign before the fraction of a number written as text.
+        thousands: Sign between its groups of three digits; empty for none.
         transactions: Columns of the transactions.
         articles: Columns of the articles.
         customers: Columns of the customers.
@@ -186,6 +229,9 @@ class DataConfig(Section):
     source: Literal["complete_journey", "hm", "hm_scale", "retail", "simulator"]
     path: str = ""
     missing_values: tuple[str, ...] = ()
+    encoding: Annotated[str, AfterValidator(_check_encoding)] = "utf-8"
+    decimal: Literal[".", ","] = "."
+    thousands: Literal["", ",", ".", " ", "'"] = ""
     transactions: TransactionsConfig = TransactionsConfig()
     articles: ArticlesConfig = ArticlesConfig()
     customers: CustomersConfig = CustomersConfig()
@@ -197,10 +243,13 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _check_source(self) -> "DataConfig":
         if self.source not in MAPPED_SOURCES:
-            mapped = {"missing_values", "transactions", "articles", "customers"} & self.model_fields_set
+            mapped = {"missing_values", "encoding", "decimal", "thousands", "transactions", "articles", "customers"}
+            mapped &= self.model_fields_set
             if mapped:
                 raise ValueError(f"`data.{min(mapped)}` is for the sources {' and '.join(MAPPED_SOURCES)}")
             return self
+        if self.decimal == self.thousands:
+            raise ValueError(f"`data.decimal` and `data.thousands` are both `{self.decimal}`")
         if not self.path:
             raise ValueError(f"`data.path` is empty: the source `{self.source}` needs a folder of raw files")
         if self.source == "retail":

@@ -1,5 +1,6 @@
 """The section `[generators]` of a pipeline file: candidate generators by name, each of a kind with its settings."""
 
+import typing
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -213,6 +214,10 @@ GeneratorConfig = Annotated[
     | GraphFilterConfig,
     Field(discriminator="kind"),
 ]
+
+GENERATOR_KINDS: dict[str, type[Section]] = {
+    section.model_fields["kind"].default: section for section in typing.get_args(typing.get_args(GeneratorConfig)[0])
+}
 
 # The names that every pipeline knows; it may change their settings, and add names of its own.
 GENERATORS: dict[str, Any] = {

@@ -17,7 +17,7 @@ from tfrs_fashion.evaluation.compare import compare_recommenders
 from tfrs_fashion.evaluation.metrics import ArticleStatistics, customer_metrics
 from tfrs_fashion.evaluation.report import evaluate_recommender, write_report
 from tfrs_fashion.features.articles import content_embedding, sales_by_article
-from tfrs_fashion.features.history_lookups import check_roles
+from tfrs_fashion.features.history_lookups import list_absent_sections
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import embed_customers
 from tfrs_fashion.recommenders.towers import TwoTower
@@ -261,7 +261,7 @@ def write_judgement(
             num_samples=evaluation.bootstrap_samples,
             seed=config.seed,
         ),
-        counts=(*counts, *check_roles(tables.articles, config.features.roles), *unseen),
+        counts=(*counts, *list_absent_sections(tables.articles, config.features.roles), *unseen),
         notes=_notes(config, judged, bought),
         training_curves=curves,
         clusters=() if towers is None else find_clusters(towers, view, judged, config=config),

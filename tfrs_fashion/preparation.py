@@ -14,11 +14,12 @@ from rich.console import Console
 from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.data.sources import load_source, source_files
 from tfrs_fashion.data.split import Split, make_splits, targets
+from tfrs_fashion.data.summary import make_summary
 from tfrs_fashion.data.tables import index_tables, open_scratch, read_counts, read_tables, write_counts, write_tables
 from tfrs_fashion.features.text import HashedWords
 from tfrs_fashion.features.timelines import Timelines, read_timelines, write_timelines
 from tfrs_fashion.features.vectors import make_vectors
-from tfrs_fashion.features.view import View, make_view
+from tfrs_fashion.features.view import View, check_features, make_view
 from tfrs_fashion.schema import RowCount, Tables, check_tables
 from tfrs_fashion.stage import code_fingerprint, damage, files_fingerprint, fingerprint, run_stage
 
@@ -116,18 +117,19 @@ class Preparation:
     def _targets_of(self, split: Split) -> pd.DataFrame:
         return targets(split, self.tables.transactions).execute()
 
-    def _stage(self, folder: Path, wanted: str, write: Callable[[Path], None], *, force: bool) -> None:
+    def _stage(self, folder: Path, wanted: str, write: Callable[[Path], None], *, force: bool) -> bool:
         def write_aloud(partial: Path) -> None:
             self.console.print(f"writing {folder}", style="dim", markup=False, highlight=False, soft_wrap=True)
             write(partial)
 
         if (lost := damage(folder)) is not None:
             self.console.print(f"damaged: {folder}: {lost}; writing it again", markup=False, soft_wrap=True)
-        if run_stage(folder, wanted, write_aloud, force=force):
+        if is_written := run_stage(folder, wanted, write_aloud, force=force):
             self.messages.append(f"wrote: {folder}")
         elif folder not in self._seen:
             self.console.print(f"up to date: {folder}", style="dim", markup=False, highlight=False, soft_wrap=True)
         self._seen.add(folder)
+        return is_written
 
     # prepare
 
@@ -173,11 +175,15 @@ class Preparation:
                 check_tables(tables)
                 write_tables(index_tables(tables), folder)
 
-        self._stage(self.folder / "tables", self._prepared, write_checked, force=force)
+        folder = self.folder / "tables"
+        if self._stage(folder, self._prepared, write_checked, force=force):
+            self.console.print(make_summary(self.tables))
+            self.messages.append(f"wrote: {folder / 'counts.json'}")
 
     def prepare(self, *, force: bool = False) -> None:
         """Writes `tables/`, `timelines/` and, where images or sentences are wanted, `vectors/`."""
         self._write_tables(force=force)
+        check_features(self.tables, self.config.features)
 
         def write_dataset(folder: Path) -> None:
             # A split that cannot be made is told now, not after an hour of training.

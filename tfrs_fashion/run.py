@@ -15,6 +15,7 @@ import numpy as np
 from ibis import _
 
 from tfrs_fashion.data.customers import read_customers
+from tfrs_fashion.data.sources import make_dialect
 from tfrs_fashion.evaluation.exploration import write_exploration
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
 from tfrs_fashion.features.view import View
@@ -50,8 +51,9 @@ class Run(Pooling):
             include={"section_group", "section", "category", "garment_group", "colour"}
         )
         folder, title = self.folder / "exploration", self.config.name
-        write = partial(write_exploration, tables=self.tables, title=title, **roles)
-        self._stage(folder, fingerprint("explore", self._prepared, title, roles), write, force=force)
+        sets = self.config.features.model_dump(include={"sets", "set_separator"})
+        write = partial(write_exploration, tables=self.tables, title=title, **sets, **roles)
+        self._stage(folder, fingerprint("explore", self._prepared, title, sets, roles), write, force=force)
         self.messages.append(f"exploration: {folder / 'exploration.html'}")
 
     # train
@@ -99,12 +101,14 @@ class Run(Pooling):
         self.prepare()
 
         def write(name: str, folder: Path) -> None:
-            if name == "two_tower" and "scann" in self.config.index.kinds:
-                check_size(len(self.view("test").articles.in_store))
             chosen = self._choose(name)
             self._fit(name, "test", chosen.get("choice", {}), self._load).save(folder)
             (folder / "chosen.json").write_text(json.dumps(chosen, indent=2), encoding="utf-8")
 
+        wants_scann = "scann" in self.config.index.kinds and "two_tower" in self.config.recommenders
+        # Told before anything is fitted; of towers that are fitted it was told then.
+        if wants_scann and (force or stored_fingerprint(self._model("two_tower")) != self._trained("two_tower")):
+            check_size(len(self.view("test").articles.in_store))
         for name in self.config.fitted:
             self._stage(self._model(name), self._trained(name), partial(write, name), force=force)
 
@@ -230,6 +234,7 @@ class Run(Pooling):
 
     def release(self, *, force: bool = False) -> None:
         """Fits on all data with the chosen settings, and writes the next version of every artifact."""
+        self._check_owners()
         self.train()
         self.forget("test")
         fitted: dict[str, Recommender] = {}
@@ -246,11 +251,11 @@ class Run(Pooling):
 
         folder = Path(self.config.export.folder)
         with only_one(folder):
+            self._check_owners()
             for artifact in self.config.servable:
                 wanted = fingerprint("release", self._exported(artifact))
                 versions = list_versions(self._released(artifact))
                 latest = versions[-1][1] if versions else None
-                self._check_owner(latest)
                 if latest is not None and not force and stored_fingerprint(latest) == wanted:
                     continue
                 version = versions[-1][0] + 1 if versions else 1
@@ -258,19 +263,22 @@ class Run(Pooling):
             write_models_config(folder)
         self.messages += [f"SavedModel: {latest_artifact(self._released(name))}" for name in self.config.servable]
 
-    def _check_owner(self, latest: Path | None) -> None:
+    def _check_owners(self) -> None:
         """Refuses to put a version above one that another pipeline released."""
-        if latest is None:
-            return
-        try:
-            owner = json.loads((latest / "metadata.json").read_text(encoding="utf-8"))["pipeline"]
-        except (OSError, ValueError, KeyError):
-            owner = None
-        if owner != self.config.name:
-            raise InputError(
-                f"{latest}: released by {f'pipeline `{owner}`' if owner else 'something else'}, and a server would take "
-                f"a version of `{self.config.name}` for its successor. Set `export.folder` to another folder."
-            )
+        for artifact in self.config.servable:
+            versions = list_versions(self._released(artifact))
+            if not versions:
+                continue
+            latest = versions[-1][1]
+            try:
+                owner = json.loads((latest / "metadata.json").read_text(encoding="utf-8"))["pipeline"]
+            except (OSError, ValueError, KeyError):
+                owner = None
+            if owner != self.config.name:
+                raise InputError(
+                    f"{latest}: released by {f'pipeline `{owner}`' if owner else 'something else'}, and a server would "
+                    f"take a version of `{self.config.name}` for its successor. Set `export.folder` to another folder."
+                )
 
     # recommend
 
@@ -283,7 +291,9 @@ class Run(Pooling):
         """Writes `recommendations/` for every customer, or for those in a file, from the released artifact."""
         listed: list[str] | None = None
         if customers is not None:
-            listed, left_out = read_customers(customers)
+            mapped = (self.config.data.customers.customer_id, self.config.data.transactions.customer_id)
+            names = tuple(dict.fromkeys(name for name in ("customer_id", *mapped) if name))
+            listed, left_out = read_customers(customers, names=names, dialect=make_dialect(self.config.data))
             if left_out:
                 self.messages.append(f"{customers}: {left_out:,} empty or repeated id(s) left out")
         self.release()
@@ -314,6 +324,7 @@ class Run(Pooling):
 
     def everything(self) -> None:
         """Does every stage; with `force`, every stage again."""
+        self._check_owners()  # not after hours of training
         for stage in (self.prepare, self.train, self.export, self.evaluate, self.release, self.recommend):
             stage(force=self.force)
         # Of a whole run the last lines name what it is for.

@@ -5,6 +5,7 @@ Identifiers are strings. Integers made from them are called `*_index`: 0 is padd
 """
 
 import datetime
+import difflib
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -129,6 +130,37 @@ class Tables:
     transactions: ibis.Table
     counts: tuple[RowCount, ...] = field(default=())
     raw_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def find_nearest(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that a misspelt one most likely means, whatever the case; None where none is near."""
+    by_lower = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[near[0]] if near else None
+
+
+def check_names(table: ibis.Table, names: Sequence[str], *, setting: str, where: str, is_numeric: bool = False) -> None:
+    """Checks that a table has the columns that a setting names.
+
+    Args:
+        table: Any Ibis table.
+        names: As in the pipeline file.
+        setting: Where the pipeline file says so, e.g. `features.categorical`.
+        where: What the table is called.
+        is_numeric: Whether they must hold numbers, if anything.
+
+    Raises:
+        InputError: It lacks some, and the nearest that it has are named; or some hold no numbers.
+    """
+    lacking = [name for name in names if name not in table.columns]
+    if lacking:
+        near = {name: find_nearest(name, table.columns) for name in lacking}
+        words = ", ".join(f"`{name}`" + (f" (did you mean `{near[name]}`?)" if near[name] else "") for name in lacking)
+        found = ", ".join(f"`{name}`" for name in table.columns)
+        raise InputError(f"{setting}: the {where} table has no column(s) {words}; found {found}.")
+    types = {name: table[name].type() for name in names if is_numeric}
+    if no_numbers := [name for name, dtype in types.items() if not (dtype.is_numeric() or dtype.is_null())]:
+        raise InputError(f"{setting}: column(s) {', '.join(no_numbers)} of the {where} are no numbers.")
 
 
 def _samples(values: Iterable[object], limit: int = 5) -> str:
@@ -299,7 +331,12 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
             f"is beyond {MAX_FLOAT32:.1e} in size",
             "Leave an unknown price null.",
         ),
-        _Rule(table.price < 0, "price", "is negative", "Drop returns, or net them against the purchase."),
+        _Rule(
+            table.price < 0,
+            "price",
+            "is negative",
+            "A return is a negative quantity at the price that was paid (data.transactions.returns says what becomes of it).",
+        ),
         _Rule(
             table.quantity.isnull() | (table.quantity < 1),
             "quantity",
@@ -312,7 +349,7 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
             (table.discount < LOWEST_DISCOUNT) | (table.discount > HIGHEST_DISCOUNT),
             "discount",
             f"lies outside [{LOWEST_DISCOUNT:g}, {HIGHEST_DISCOUNT:g}]",
-            "Give the share off the list price.",
+            'Give the share off the list price, or set data.transactions.discount_unit = "percent".',
         ),
     ]
     _refuse(table, rules, where="transactions", raw_names=raw_names)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tfrs_fashion.data.conversions import Wanted, convert
-from tfrs_fashion.data.raw import read_raw
+from tfrs_fashion.data.raw import Dialect, read_raw
 from tfrs_fashion.schema import InputError
 
 NAN = float("nan")
@@ -132,8 +132,8 @@ def test_an_ordinal_is_days_or_seconds_since_1970(tmp_path: Path) -> None:
         ("whole", ["3000000000", "-2147483649"], "a whole number", "Write whole numbers up to 2,147,483,647;"),
         ("whole", ["1.5", "two"], "a whole number", "Write whole numbers"),
         ("whole", ["1e30", "9223372036854775808"], "a whole number", "Write whole numbers"),
-        ("instant", ["01.03.2024", "yesterday"], "a time", "Set `date_format` beside it"),
-        ("instant", ["infinity", "294000-01-01"], "a time", "Set `date_format` beside it"),
+        ("instant", ["01.03.2024", "yesterday"], "a time", 'Set data.t.date_format, e.g. "%d.%m.%Y %H:%M", or'),
+        ("instant", ["infinity", "294000-01-01"], "a time", "Set data.t.date_format"),
     ],
 )
 def test_what_does_not_parse_is_refused_and_never_null(
@@ -145,6 +145,88 @@ def test_what_does_not_parse_is_refused_and_never_null(
     start = f"{tmp_path / 'a.csv'}: 2 row(s) where `x` cannot be read as {meaning}, e.g. {bad[0]!r}, {bad[1]!r}. {fix}"
     assert str(caught.value).startswith(start)
     assert str(caught.value).endswith('(data.t.x = "x")')
+
+
+def test_a_time_that_does_not_follow_the_format_names_the_format(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        from_csv(tmp_path, ["2024-03-01", "01.03.2024"], "instant", date_format="%d.%m.%Y")
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.csv'}: 1 row(s) where `x` cannot be read as a time, e.g. '2024-03-01'. It is read by "
+        'data.t.date_format = "%d.%m.%Y": change that, or the values. (data.t.x = "x")'
+    )
+    with pytest.raises(InputError, match=r"It is read as days since 1970, by data\.t\.ordinal = \"days\"\."):
+        from_csv(tmp_path, ["2024-03-01"], "instant", ordinal="days")
+
+
+def from_text(tmp_path: Path, cells: list[str], kind: Any, dialect: Dialect, **rest: Any) -> list[Any]:
+    """Reads cells in quotes, since a comma may be in them."""
+    (tmp_path / "a.csv").write_text("\n".join(["x,n", *(f'"{cell}",1' for cell in cells)]) + "\n", encoding="utf-8")
+    raw = read_raw(ibis.duckdb.connect(), tmp_path / "a.csv", dialect=dialect)
+    table, _counts = convert(raw, [Wanted("x", "x", "data.t.x", kind, **rest)], table="transactions")
+    return table.x.to_pyarrow().to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("decimal", "thousands", "cells", "expected"),
+    [
+        (
+            ",",
+            "",
+            ["1,5", " 2 ", "-,25", "3,", "", "nan", "1e3", "1234,5"],
+            [1.5, 2, -0.25, 3, None, None, 1000, 1234.5],
+        ),
+        (",", ".", ["1.234,56", "-1.234.567", "12,5", "1234,5"], [1234.56, -1234567, 12.5, 1234.5]),
+        (".", ",", ["1,234.56", "12.5", "999"], [1234.56, 12.5, 999]),
+        (",", " ", ["1 234,5", "1\u00a0234,5", "1\u202f234"], [1234.5, 1234.5, 1234]),
+        (".", "'", ["1'234.5", "1\u2019234"], [1234.5, 1234]),
+    ],
+)
+def test_numbers_with_other_signs(
+    tmp_path: Path, decimal: str, thousands: str, cells: list[str], expected: list[float | None]
+) -> None:
+    dialect = Dialect(decimal=decimal, thousands=thousands)
+    assert from_text(tmp_path, cells, "number", dialect) == expected
+    if thousands:
+        assert from_text(tmp_path, [f"1{thousands}234", "7"], "whole", dialect) == [1234, 7]
+
+
+@pytest.mark.parametrize(
+    ("decimal", "thousands", "bad"),
+    [
+        # A point that stands where no thousands end would multiply a price by a hundred if it were left out.
+        (",", ".", ["1.5", "1.2345", "12.34.567", "1,234.5", "1.234,5,6", ".234"]),
+        (",", "", ["1.5", "1.234,5"]),
+        (".", ",", ["1,5", "1,23,456"]),
+        (",", " ", ["1 5", "inf"]),
+    ],
+)
+def test_numbers_that_mix_their_signs_are_refused(tmp_path: Path, decimal: str, thousands: str, bad: list[str]) -> None:
+    dialect = Dialect(decimal=decimal, thousands=thousands)
+    for cell in bad:
+        with pytest.raises(InputError) as caught:
+            from_text(tmp_path, ["1", cell], "number", dialect)
+        between = f"{thousands!r} between thousands" if thousands else "without separators"
+        sign = "a comma" if decimal == "," else "a point"
+        assert (
+            f"1 row(s) where `x` cannot be read as a finite number, e.g. {cell!r}. Write numbers with {sign}, {between}, "
+            in str(caught.value)
+        )
+        assert "set `data.decimal` and `data.thousands`" in str(caught.value)
+
+
+def test_percents_become_shares(tmp_path: Path) -> None:
+    plain, comma = Dialect(), Dialect(decimal=",")
+    assert from_text(tmp_path, ["20", "20%", " 7.5 % ", "", "0"], "number", plain, is_percent=True) == [
+        0.2,
+        0.2,
+        0.075,
+        None,
+        0,
+    ]
+    assert from_text(tmp_path, ["12,5%"], "number", comma, is_percent=True) == [0.125]
+    assert from_parquet(tmp_path, pa.array([50.0, None]), "number", is_percent=True)[0] == [0.5, None]
+    with pytest.raises(InputError, match=r"e\.g\. '20%'"):
+        from_text(tmp_path, ["20%"], "number", plain)
 
 
 def test_the_largest_numbers_of_32_bits_are_read(tmp_path: Path) -> None:

@@ -8,27 +8,27 @@ import pyarrow.parquet as pq
 import pytest
 
 from tfrs_fashion.data.conversions import Wanted, convert
-from tfrs_fashion.data.raw import RawFile, find_files, keep, read_raw
+from tfrs_fashion.data.raw import PLAIN, Dialect, RawFile, find_files, keep, read_raw
 from tfrs_fashion.schema import InputError
 
 
 def read(path: Path, *missing: str) -> RawFile:
-    return read_raw(ibis.duckdb.connect(), path, missing_values=missing)
+    return read_raw(ibis.duckdb.connect(), path, dialect=Dialect(missing_values=missing))
 
 
 def rows_of(path: Path) -> list[list[object]]:
     return [list(row) for row in read(path).table.to_pyarrow().to_pandas().itertuples(index=False)]
 
 
-def read_rows(path: Path) -> None:
-    raw = read(path)
+def read_rows(path: Path, dialect: Dialect) -> None:
+    raw = read_raw(ibis.duckdb.connect(), path, dialect=dialect)
     convert(raw, [Wanted(name, name, "key", "text") for name in raw.table.columns], table="t")
 
 
-def refusal(path: Path) -> str:
+def refusal(path: Path, dialect: Dialect = PLAIN) -> str:
     """What is said of a file, whether as it is opened or as its rows are first read."""
     with pytest.raises(InputError) as caught:
-        read_rows(path)
+        read_rows(path, dialect)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -122,9 +122,21 @@ def test_declared_texts_mean_a_missing_value(tmp_path: Path) -> None:
         ("a.csv", b"a,,c\n1,2,3\n", "column 2 of 3 has no name."),
         ("a.csv", b"a,b\n1,2\n1,2,3\n", "line 3 has 3 column(s), expected 2. Quote cells that hold the separator."),
         ("a.csv", b"a,b\n1,2\n3\n", "line 3 has 1 column(s), expected 2."),
-        ("a.csv", b"a,b\n1,2\n3,\xe9t\xe9\n", "line 3 is not UTF-8. Save the file as UTF-8."),
-        ("a.csv", b"gr\xf6\xdfe,b\n1,2\n", "line 1 is not UTF-8. Save the file as UTF-8."),
-        ("a.csv", "a,b\n1,2\n".encode("utf-16"), "line 1 is not UTF-8. Save the file as UTF-8."),
+        (
+            "a.csv",
+            b"a,b\n1,2\n3,\xe9t\xe9\n",
+            'line 3 is not UTF-8. Save the file as UTF-8, or say how it is written, e.g. data.encoding = "latin-1".',
+        ),
+        (
+            "a.csv",
+            b"gr\xf6\xdfe,b\n1,2\n",
+            'line 1 is not UTF-8. Save the file as UTF-8, or say how it is written, e.g. data.encoding = "latin-1".',
+        ),
+        (
+            "a.csv",
+            "a,b\n1,2\n".encode("utf-16"),
+            'line 1 is not UTF-8. Save the file as UTF-8, or say how it is written, e.g. data.encoding = "latin-1".',
+        ),
         ("a.csv", b'a,b\n1,"2\n3,4\n', "line 2 opens a quote that never ends."),
         ("a.parquet", b"", "cannot be read as Parquet ("),
         ("a.parquet", b"a,b\n1,2\n", "cannot be read as Parquet ("),
@@ -135,6 +147,32 @@ def test_declared_texts_mean_a_missing_value(tmp_path: Path) -> None:
 def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     assert refusal(tmp_path / name).startswith(f"{tmp_path / name}: {message}")
+
+
+TEXT = "größe;x\nä;1,5\n"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_other_encodings_are_read_where_they_are_named(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(TEXT.encode(encoding))
+    raw = read_raw(ibis.duckdb.connect(), path, dialect=Dialect(encoding=encoding))
+    assert raw.table.to_pyarrow().to_pylist() == [{"größe": "ä", "x": "1,5"}]
+    assert "data.encoding" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "message"),
+    [
+        ("latin-1", TEXT.encode(), "line 1 is UTF-8. Leave out `data.encoding`, which is latin-1."),
+        ("latin-1", "\ufeffa,b\n1,2\n".encode(), "line 1 is UTF-8. Leave out `data.encoding`, which is latin-1."),
+        ("latin-1", b"a,b\n\x801,2\n", "is not LATIN-1, as `data.encoding` says. Save the file as UTF-8, or"),
+        ("utf-16", b"a,b\n1,2\n", "line 1 is not UTF-16. Save the file as UTF-8, or say how it is written, e.g. data."),
+    ],
+)
+def test_a_wrong_encoding_is_refused(tmp_path: Path, encoding: str, content: bytes, message: str) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    assert refusal(tmp_path / "a.csv", Dialect(encoding=encoding)).startswith(f"{tmp_path / 'a.csv'}: {message}")
 
 
 def test_a_long_line_is_read_and_one_beyond_the_limit_names_it(tmp_path: Path) -> None:
@@ -165,6 +203,22 @@ def test_a_truncated_parquet_is_named(tmp_path: Path) -> None:
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.csv") == f"{tmp_path / 'a.csv'}: no such file."
+    for number in range(7):
+        (tmp_path / f"{number}.csv").touch()
+    assert refusal(tmp_path / "orders.parquet") == (
+        f"{tmp_path / 'orders.parquet'}: no such file. The folder holds `0.csv`, `1.csv`, `2.csv`, `3.csv`, `4.csv` and "
+        "2 more."
+    )
+    (tmp_path / "Orders.parquet").touch()
+    with pytest.raises(InputError) as caught:
+        find_files(tmp_path / "order.parquet", key="data.transactions.file")
+    assert str(caught.value) == (
+        f"{tmp_path / 'order.parquet'}: no such file, which `data.transactions.file` names. Did you mean `Orders.parquet`?"
+    )
+    with pytest.raises(InputError, match=r"no file matches, which `k` names\."):
+        find_files(tmp_path / "x*.csv", key="k")
+    for path in tmp_path.iterdir():
+        path.unlink()
     nowhere = tmp_path / "nowhere" / "a.csv"
     assert refusal(nowhere) == (
         f"{nowhere}: no such file. Neither is there a folder {nowhere.parent}: set `data.path`, "

@@ -210,6 +210,21 @@ def test_features_say_what_is_missing_and_how_many_values_there_are(basis: Basis
     assert not {"customer_id", "article_id", "basket_id", "customer_index"} & set(transactions.index)
 
 
+def test_values_of_sets_are_counted_one_by_one() -> None:
+    cells = ["wool|cotton", " wool ;silk|wool| |wool", None, "", "|", "cotton"]
+    table = ibis.memtable(pd.DataFrame({"material": cells, "other": cells}))
+    described = aggregates.describe_features(table, sets=("material",)).set_index("column")
+    # wool, cotton, " wool ;silk" and wool again; of the cells that hold something two have each of the first two.
+    found = described.loc["material", ["type", "missing", "distinct", "common", "common_rows"]].tolist()
+    assert found == ["set", 2, 3, "cotton", 2]
+    assert described.loc["other", ["type", "distinct", "common_rows"]].tolist() == ["string", 4, 1]
+    split = aggregates.describe_features(table, sets=("material",), set_separator=";").set_index("column")
+    assert split.loc["material", "distinct"] == 5
+    nothing = ibis.memtable(pd.DataFrame({"material": ["|", " "]}))
+    row = aggregates.describe_features(nothing, sets=("material",)).iloc[0]
+    assert (row["missing"], row["distinct"], row["common"]) == (0, 0, None)
+
+
 def test_empty_and_not_a_number_are_missing() -> None:
     table = ibis.memtable(pd.DataFrame({"words": ["", "x", None], "number": [float("nan"), 1.0, 2.0]}))
     described = aggregates.describe_features(table).set_index("column")

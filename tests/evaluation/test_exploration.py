@@ -298,12 +298,16 @@ def test_labels_of_any_script_length_and_sign(tmp_path: Path) -> None:
     assert (tmp_path / "exploration.html").stat().st_size < 4e6
 
 
-def test_a_role_without_its_column_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"articles: no column `colur` for the role `colour`; found .*`category`"
-    ) as raised:
-        write_exploration(tmp_path, tables=make_tables(), title="", colour="colur")
-    assert "[features.roles]" in str(raised.value)
+@pytest.mark.parametrize(
+    ("setting", "roles"),
+    [("features.roles.category", {"category": "categry"}), ("features.sets", {"sets": ("categry",)})],
+)
+def test_a_column_that_is_not_there_is_refused_by_name(tmp_path: Path, setting: str, roles: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as raised:
+        write_exploration(tmp_path, tables=make_tables(), title="", **roles)
+    assert str(raised.value).startswith(
+        f"{setting}: the articles table has no column(s) `categry` (did you mean `category`?); found `article_id`, "
+    )
     assert list(tmp_path.iterdir()) == []
 
 

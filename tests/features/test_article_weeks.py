@@ -310,7 +310,7 @@ def test_no_transaction_is_visible() -> None:
 
 def test_a_missing_category_is_named() -> None:
     with pytest.raises(
-        InputError, match=r"the articles table has no column `section` to serve as category; found `arti"
+        InputError, match=r"features\.roles\.category: the articles table has no column\(s\) `section`; found `arti"
     ):
         weeks_of(category="section")
 

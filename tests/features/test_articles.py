@@ -259,9 +259,9 @@ def test_an_article_never_sold_is_new_unless_the_catalogue_denies_it() -> None:
 @pytest.mark.parametrize("setting", ["categorical", "numbers"])
 def test_a_missing_column_is_named_beside_those_found(setting: str) -> None:
     with pytest.raises(InputError) as caught:
-        make_table(**{setting: ("size", "section")})
+        make_table(**{setting: ("size", "zone")})
     assert str(caught.value).startswith(
-        f"features.{setting}: the articles table has no column(s) `section`; found `article_id`"
+        f"features.{setting}: the articles table has no column(s) `zone`; found `article_id`"
     )
 
 

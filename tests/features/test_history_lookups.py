@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfrs_fashion.data.split import Split
 from tfrs_fashion.features.articles import ArticleTable
 from tfrs_fashion.features.history_lookups import (
     MAX_ROLE_VALUES,
@@ -15,14 +14,14 @@ from tfrs_fashion.features.history_lookups import (
     add_stores,
     categorical_names,
     categorical_sizes,
-    check_roles,
+    check_sections,
+    list_absent_sections,
     make_history_lookups,
     number_names,
 )
 from tfrs_fashion.features.timelines import Timelines
-from tfrs_fashion.features.view import make_view
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
-from tfrs_fashion.schema import FIRST_INDEX, InputError, Tables
+from tfrs_fashion.schema import FIRST_INDEX, InputError
 from tfrs_fashion.sections import RolesConfig
 
 
@@ -186,32 +185,25 @@ CATALOGUE = ibis.memtable(pd.DataFrame({"part": ["Men", None, "Ladies", "Men"], 
 def test_declared_sections_that_do_not_exist(part: str) -> None:
     declared: dict[str, Any] = {part: ("Ladieswear",)}
     with pytest.raises(InputError) as caught:
-        check_roles(CATALOGUE, RolesConfig(section="part", **declared))
+        check_sections(CATALOGUE, RolesConfig(section="part", **declared))
     assert str(caught.value) == (
         f"features.roles.{part}: 'Ladieswear' should be values of the column `features.roles.section`, but no article "
         "has one; `part` has 2: 'Ladies', 'Men'. Spell them as the articles do, or leave the list empty."
     )
     with pytest.raises(InputError, match=r"but no article has one; it names none\. Spell"):
-        check_roles(CATALOGUE, RolesConfig(**declared))
+        check_sections(CATALOGUE, RolesConfig(**declared))
 
 
 def test_declared_sections_that_exist() -> None:
-    assert check_roles(CATALOGUE, RolesConfig()) == ()
-    assert check_roles(CATALOGUE, RolesConfig(section="number", kids=("2",))) == ()
+    for roles in (RolesConfig(), RolesConfig(section="number", kids=("2",))):
+        check_sections(CATALOGUE, roles)
+        assert list_absent_sections(CATALOGUE, roles) == ()
 
 
 def test_a_declared_section_that_no_article_has_is_named_beside_those_that_some_have() -> None:
-    found = check_roles(CATALOGUE, RolesConfig(section="part", men=("Men", "Mne", "Boys"), women=("Ladies",)))
+    roles = RolesConfig(section="part", men=("Men", "Mne", "Boys"), women=("Ladies",))
+    check_sections(CATALOGUE, roles)
+    found = list_absent_sections(CATALOGUE, roles)
     assert [(count.table, count.rule, count.rows) for count in found] == [
         ("articles", f"with the `part` {name!r}, which `features.roles.men` names", 0) for name in ("Mne", "Boys")
     ]
-
-
-def test_a_view_with_features_of_histories_checks_the_roles(
-    tables: Tables, timelines: Timelines, splits: dict[str, Split]
-) -> None:
-    roles = RolesConfig(section="section", women=("Ladies' wear",))
-    settings: dict[str, Any] = {"categorical": ("section",), "roles": roles, "in_store_days": 28}
-    with pytest.raises(InputError, match=r"features\.roles\.women: \"Ladies' wear\" should be values of the column"):
-        make_view(tables, timelines, splits["test"], history=True, **settings)
-    assert make_view(tables, timelines, splits["test"], history=False, **settings).lookups is None

@@ -10,9 +10,9 @@ from tfrs_fashion.features import view as view_module
 from tfrs_fashion.features.article_weeks import FEATURES
 from tfrs_fashion.features.text import HashedWords, hash_texts
 from tfrs_fashion.features.timelines import Timelines
-from tfrs_fashion.features.view import View, make_view
+from tfrs_fashion.features.view import View, check_features, make_view
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount, Tables
-from tfrs_fashion.sections import RolesConfig
+from tfrs_fashion.sections import FeaturesConfig, RolesConfig
 
 
 @pytest.mark.parametrize("name", ["validation", "test", "release"])
@@ -121,6 +121,49 @@ def test_features_of_histories_may_be_left_out(view: View, tables: Tables, timel
     assert view.lookups is not None
     assert set(view.lookups.index) == {"colour", "garment_group", "section"}
     assert make_view(tables, timelines, view.split, categorical=(), history=False, in_store_days=28).lookups is None
+
+
+def test_features_that_the_tables_have_are_passed(config: PipelineConfig, tables: Tables) -> None:
+    check_features(tables, config.features)
+    check_features(tables, FeaturesConfig())
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (
+            {"profile": ["status", "age_bnd"]},
+            r"features\.profile: the customers table has no column\(s\) `age_bnd` \(did you mean `age_band`\?\); found `",
+        ),
+        (
+            {"profile_numbers": ["zzz"]},
+            r"features\.profile_numbers: the customers table has no column\(s\) `zzz`; found",
+        ),
+        (
+            {"profile_numbers": ["status"]},
+            r"features\.profile_numbers: column\(s\) status of the customers are no numbers",
+        ),
+        ({"categorical": ["COLOUR"]}, r"features\.categorical: .* `COLOUR` \(did you mean `colour`\?\)"),
+        ({"numbers": ["listprice"]}, r"features\.numbers: .* `listprice` \(did you mean `list_price`\?\)"),
+        ({"numbers": ["colour"]}, r"features\.numbers: column\(s\) colour of the articles are no numbers"),
+        ({"sets": ["colors"]}, r"features\.sets: .* `colors` \(did you mean `colour`\?\)"),
+        ({"roles": {"category": "group"}}, r"features\.roles\.category: .* `group`"),
+        ({"roles": {"section_group": "sections"}}, r"features\.roles\.section_group: .* \(did you mean `section`\?\)"),
+        ({"roles": {"colour": "colour"}}, r"features\.roles\.colour: `colour` is none of the encoded columns"),
+        (
+            {"categorical": ["section"], "roles": {"section": "section", "women": ["Ladies' wear"]}},
+            r"features\.roles\.women: \"Ladies' wear\" should be values of the column",
+        ),
+        ({"history": False, "roles": {"kids": ["Kids"]}}, r"features\.roles\.kids: .* it names none"),
+    ],
+)
+def test_features_that_the_tables_lack_are_told(tables: Tables, features: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_features(tables, FeaturesConfig.model_validate(features))
+
+
+def test_without_features_of_histories_a_role_needs_no_encoding(tables: Tables) -> None:
+    check_features(tables, FeaturesConfig(history=False, roles=RolesConfig(colour="colour")))
 
 
 def test_a_role_that_names_no_encoded_column_is_told(view: View, tables: Tables, timelines: Timelines) -> None:

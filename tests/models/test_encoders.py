@@ -217,7 +217,7 @@ def test_each_feature_has_bins_of_its_own_and_they_follow_each_other() -> None:
     found = encode_numbers([[0, 100], [4, 300]], [[1.0, NAN], [NAN, 150.0]], num_bins=1)
     # Missing ones are at the medians, 2 of 0 and 4, and 200 of 100 and 300.
     assert found.tolist() == [[0.25, 0, 0.5, 1], [0.5, 1, 0.25, 0]]
-    assert NumberEncoder(0, 4)(tf.zeros([3, 0])).shape == (3, 0)
+    assert NumberEncoder(0, 4, "log")(tf.zeros([3, 0])).shape == (3, 0)
     assert encode_numbers([[0.0]], [[0.0]], num_bins=1)[:0].shape == (0, 2)
 
 
@@ -296,6 +296,7 @@ def make_encoder(
         embedding_dim=DIM,
         content_scale=0.5,
         encoding=encoding,
+        number_encoding="quantile",
         num_bins=2,
         seed=1,
     )

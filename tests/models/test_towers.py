@@ -260,7 +260,17 @@ def make_article_encoder(weeks: np.ndarray) -> ArticleEncoder:
         never_sold=np.zeros(0, np.int32),
     )
     id_index = np.array([0, 0, 1, 0, 0, 2, 0], np.int32)
-    return ArticleEncoder(id_index, table, None, weeks, embedding_dim=DIM, content_scale=0.1, num_bins=2, seed=1)
+    return ArticleEncoder(
+        id_index,
+        table,
+        None,
+        weeks,
+        embedding_dim=DIM,
+        content_scale=0.1,
+        number_encoding="quantile",
+        num_bins=2,
+        seed=1,
+    )
 
 
 def make_candidate_tower(*, hidden_dims: Sequence[int] = (), weeks: np.ndarray = WEEKS) -> CandidateTower:
@@ -346,7 +356,17 @@ def make_model(
     id_index = np.where(np.arange(size) >= FIRST_INDEX, np.arange(size) - 1, 0).astype(np.int32)
     words = view.read_words(32)
     weeks = view.read_weeks(3).values
-    encoder = ArticleEncoder(id_index, articles, words, weeks, embedding_dim=DIM, content_scale=0.1, num_bins=4, seed=1)
+    encoder = ArticleEncoder(
+        id_index,
+        articles,
+        words,
+        weeks,
+        embedding_dim=DIM,
+        content_scale=0.1,
+        number_encoding="quantile",
+        num_bins=4,
+        seed=1,
+    )
     assert view.lookups is not None
     num_history_numbers = len(number_names(view.lookups))
     num_customers = view.timelines.num_customers

@@ -1,6 +1,6 @@
 """Conversions of raw columns: text, numbers and times, where nothing that fails to parse becomes null in silence."""
 
-import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -9,9 +9,9 @@ import ibis
 import ibis.expr.datatypes as dt
 from ibis import _
 
-from tfrs_fashion.data.raw import RawFile, read_error
+from tfrs_fashion.data.raw import Dialect, RawFile, read_error
 from tfrs_fashion.data.tally import count_values
-from tfrs_fashion.schema import MAX_FLOAT32, MAX_INT32, InputError, RowCount
+from tfrs_fashion.schema import MAX_FLOAT32, MAX_INT32, InputError, RowCount, find_nearest
 
 # Whole numbers beyond this are not exact in floating point, so an id would not be itself.
 _LARGEST_EXACT = 2**53
@@ -63,6 +63,7 @@ class Wanted:
         digits: Of ids: shorter ones of digits alone get leading zeros; 0 for none.
         date_format: Of times written as text; ISO 8601 where empty.
         ordinal: Of times written as whole numbers: `days` or `seconds` since 1970.
+        is_percent: Of numbers: whether they are percents, of which shares are made.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Wanted:
     digits: int = 0
     date_format: str = ""
     ordinal: str = ""
+    is_percent: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,25 @@ def _as_text(column: ibis.Value, wanted: Wanted, *, is_typed: bool) -> _Converte
         notes.append((f"leading zeros put back, to {wanted.digits} digits", short))
         text = ibis.ifelse(short, text.lpad(wanted.digits, "0"), text)
     return _Converted(text, unread, tuple(notes))
+
+
+def _with_point(column: ibis.Value, dialect: Dialect, *, is_percent: bool) -> ibis.Value:
+    """Writes numbers in text with a point and without separators; what has these elsewhere becomes no number."""
+    is_plain = (dialect.decimal, dialect.thousands) == (".", "")
+    if is_plain and not is_percent:
+        return column
+    text = _text_of(column)
+    if is_percent:
+        text = text.re_replace(r"[\s\pZ]*%$", "")
+    if is_plain:
+        return text
+    # Spaces between digits are often such as break no line.
+    between = {" ": "[ \u00a0\u202f]", "'": "['\u2019]"}.get(dialect.thousands, re.escape(dialect.thousands))
+    grouped = rf"\d{{1,3}}(?:{between}\d{{3}})+|" if dialect.thousands else ""
+    pattern = rf"^[+-]?(?:{grouped}\d*)(?:{re.escape(dialect.decimal)}\d*)?(?:[eE][+-]?\d+)?$"
+    plain = (text.re_replace(between, "") if dialect.thousands else text).replace(dialect.decimal, ".")
+    # Words, such as those for no number and for an infinite one, mean what they mean elsewhere.
+    return ibis.ifelse(text.re_search(pattern), plain, ibis.ifelse(text.re_search(r"\d"), "no number", text))
 
 
 def _as_number(column: ibis.Value) -> _Converted:
@@ -187,11 +208,14 @@ def _converted(column: ibis.Value, wanted: Wanted, raw: RawFile) -> _Converted:
             f"{raw.where}: column `{wanted.raw}` has type {dtype}, expected {_MEANING[wanted.kind]} "
             f"(`{wanted.key}`). Convert the column in the file."
         )
+    if wanted.kind in {"number", "whole"} and dtype.is_string():
+        column = _with_point(column, raw.dialect, is_percent=wanted.is_percent)
     match wanted.kind:
         case "id" | "text" | "words":
             return _as_text(column, wanted, is_typed=raw.is_typed)
         case "number":
-            return _as_number(column)
+            number = _as_number(column)
+            return replace(number, value=number.value / 100) if wanted.is_percent else number
         case "whole":
             whole = _as_whole(column)
             return replace(whole, unread=whole.unread | ~whole.value.between(-MAX_INT32 - 1, MAX_INT32))
@@ -201,7 +225,7 @@ def _converted(column: ibis.Value, wanted: Wanted, raw: RawFile) -> _Converted:
 
 def _plain(column: ibis.Value, wanted: Wanted) -> ibis.Value | None:
     """Returns what text becomes where nothing is to be mended in it, which takes less time; None where nobody knows."""
-    if not column.type().is_string():
+    if not column.type().is_string() or wanted.is_percent:
         return None
     match wanted.kind:
         case "id" | "text" | "words":
@@ -217,22 +241,34 @@ def _plain(column: ibis.Value, wanted: Wanted) -> ibis.Value | None:
 def _check_names(raw: RawFile, wanted: Sequence[Wanted]) -> None:
     for column in wanted:
         if column.raw not in raw.table.columns:
-            near = difflib.get_close_matches(column.raw, raw.table.columns, n=1, cutoff=0.5) or [
-                name for name in raw.table.columns if name.lower() == column.raw.lower()
-            ]
-            hint = f' Did you mean "{near[0]}"?' if near else ""
+            near = find_nearest(column.raw, raw.table.columns)
+            hint = f' Did you mean "{near}"?' if near else ""
             found = ", ".join(f"`{name}`" for name in raw.table.columns)
             raise InputError(f'{raw.where}: no column for {column.key} = "{column.raw}".{hint} The file has {found}.')
 
 
-_FIX = {
-    "id": "Write ids as text or whole numbers.",
-    "text": "Write text.",
-    "words": "Write text.",
-    "number": f"Write numbers with a point, without separators, up to {MAX_FLOAT32:.1e}; name what means a missing one in `data.missing_values`.",
-    "whole": f"Write whole numbers up to {MAX_INT32:,}; name what means a missing one in `data.missing_values`.",
-    "instant": "Set `date_format` beside it, or write YYYY-MM-DD.",
-}
+def _advise(wanted: Wanted, dialect: Dialect) -> str:
+    """Says how to write what cannot be read, or which setting would read it."""
+    missing = "name what means a missing one in `data.missing_values`"
+    match wanted.kind:
+        case "id":
+            return "Write ids as text or whole numbers."
+        case "text" | "words":
+            return "Write text."
+        case "number":
+            sign = {".": "a point", ",": "a comma"}[dialect.decimal]
+            between = f"{dialect.thousands!r} between thousands" if dialect.thousands else "without separators"
+            signs = "set `data.decimal` and `data.thousands` if yours are others"
+            return f"Write numbers with {sign}, {between}, up to {MAX_FLOAT32:.1e}; {signs}; {missing}."
+        case "whole":
+            return f"Write whole numbers up to {MAX_INT32:,}; {missing}."
+        case "instant":
+            section = wanted.key.rpartition(".")[0]
+            if wanted.ordinal:
+                return f'It is read as {wanted.ordinal} since 1970, by {section}.ordinal = "{wanted.ordinal}".'
+            if wanted.date_format:
+                return f'It is read by {section}.date_format = "{wanted.date_format}": change that, or the values.'
+            return f'Set {section}.date_format, e.g. "%d.%m.%Y %H:%M", or write YYYY-MM-DD.'
 
 
 def convert(raw: RawFile, wanted: Sequence[Wanted], *, table: str) -> tuple[ibis.Table, tuple[RowCount, ...]]:
@@ -284,7 +320,9 @@ def convert(raw: RawFile, wanted: Sequence[Wanted], *, table: str) -> tuple[ibis
     for number, column in enumerate(wanted):
         found = made[column.name]
         if rows := counted[f"unread {number}"]:
-            refuse(column, rows, found.unread, f"cannot be read as {_MEANING[column.kind]}", _FIX[column.kind])
+            refuse(
+                column, rows, found.unread, f"cannot be read as {_MEANING[column.kind]}", _advise(column, raw.dialect)
+            )
         if column.required and (rows := counted[f"missing {number}"]):
             fix = "Every row needs one."
             if column.key == "data.transactions.customer_id":

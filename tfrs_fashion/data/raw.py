@@ -19,12 +19,34 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ibis import _
 
-from tfrs_fashion.schema import InputError
+from tfrs_fashion.schema import InputError, find_nearest
 
 _KINDS = {".parquet": "parquet", ".csv": "csv", ".csv.gz": "csv", ".tsv": "csv", ".tsv.gz": "csv"}
 
+_ENCODE = 'Save the file as UTF-8, or say how it is written, e.g. data.encoding = "latin-1".'
+
 # The longest line of a CSV file, in bytes. A cell is cut to `MAX_DESCRIPTION` characters only once it is read.
 _MAX_LINE = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a retailer writes files.
+
+    Attributes:
+        missing_values: Texts that mean a missing value; in CSV an empty cell always does.
+        encoding: Of CSV: `utf-8`, `latin-1` or `utf-16`.
+        decimal: Sign before the fraction of a number written as text.
+        thousands: Sign between its groups of three digits; empty for none.
+    """
+
+    missing_values: Sequence[str] = ()
+    encoding: str = "utf-8"
+    decimal: str = "."
+    thousands: str = ""
+
+
+PLAIN = Dialect()
 
 
 @dataclass(frozen=True)
@@ -34,6 +56,7 @@ class RawFile:
     Attributes:
         table: Columns as the file names them; columns without a type, all null, are text.
         where: The file, to be named in messages.
+        dialect: How it writes numbers.
         is_typed: Whether the file itself tells numbers and times from text, as Parquet does and CSV does not.
         untyped: Columns of a typed file that hold nothing, so that they have no type of their own.
         read_as: Reads the file again with types of DuckDB's for some columns; None where the file tells types itself or
@@ -43,6 +66,7 @@ class RawFile:
     table: ibis.Table
     where: str
     is_typed: bool
+    dialect: Dialect = PLAIN
     untyped: frozenset[str] = frozenset()
     read_as: Callable[[Mapping[str, str]], ibis.Table] | None = None
 
@@ -65,16 +89,33 @@ class RawFile:
         return replace(self, table=self.read_as(types))
 
 
-def _kind_of(path: Path) -> str | None:
+def kind_of(path: Path) -> str | None:
+    """Returns `parquet` or `csv` by the ending of a file's name, and None for any other."""
     name = path.name.lower()
     return next((kind for ending, kind in _KINDS.items() if name.endswith(ending)), None)
 
 
-def find_files(path: Path) -> list[Path]:
+def _named_by(key: str) -> str:
+    return f", which `{key}` names" if key else ""
+
+
+def _others(path: Path) -> str:
+    """Says what there is instead of a file: the nearest one, or what the folder holds, if there is a folder."""
+    if not path.parent.is_dir():
+        return f" Neither is there a folder {path.parent}: set `data.path`, e.g. --set data.path=FOLDER."
+    found = sorted(other.name for other in path.parent.iterdir() if other.name[0] not in "._")
+    if near := find_nearest(path.name, found):
+        return f" Did you mean `{near}`?"
+    more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+    return f" The folder holds {', '.join(f'`{name}`' for name in found[:5])}{more}." if found else ""
+
+
+def find_files(path: Path, *, key: str = "") -> list[Path]:
     """Returns the files behind a path, in order of their names.
 
     Args:
         path: A file, a folder of part files, or a glob such as `sales/2024-*.csv`.
+        key: Where the pipeline file names it, e.g. `data.transactions.file`.
 
     Raises:
         InputError: There is no such file, or its kind is unknown, or the parts are of several kinds.
@@ -89,12 +130,10 @@ def find_files(path: Path) -> list[Path]:
     elif any(sign in path.name for sign in "*?["):
         parts = sorted(path.parent.glob(path.name))
         if not parts:
-            raise InputError(f"{path}: no file matches. {expected}")
+            raise InputError(f"{path}: no file matches{_named_by(key)}. {expected}")
     else:
-        near = f" Neither is there a folder {path.parent}: set `data.path`, e.g. --set data.path=FOLDER."
-        near = "" if path.parent.is_dir() else near
-        raise InputError(f"{path}: no such file.{near}")
-    kinds = {_kind_of(part): part for part in reversed(parts)}
+        raise InputError(f"{path}: no such file{_named_by(key)}.{_others(path)}")
+    kinds = {kind_of(part): part for part in reversed(parts)}
     if None in kinds:
         raise InputError(f"{kinds[None]}: of no kind that can be read. {expected}")
     if len(kinds) > 1:
@@ -113,14 +152,28 @@ def _check_names(names: Sequence[str], where: Path) -> None:
         seen[name.lower()] = name
 
 
-def _read_header(path: Path) -> tuple[list[str], str]:
+def _is_utf8(line: bytes) -> bool:
+    """Whether a line holds other characters than those of ASCII, in UTF-8: in no other encoding it makes words."""
+    try:
+        return not line.decode("utf-8").isascii()
+    except UnicodeDecodeError:
+        return False
+
+
+def _read_header(path: Path, encoding: str) -> tuple[list[str], str]:
     """Returns the names in the first line of a CSV file, and what separates them."""
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         with opened(path, "rb") as file:
-            first = file.readline().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: line 1 is not UTF-8. Save the file as UTF-8.") from error
+            if encoding == "utf-16":
+                first = io.TextIOWrapper(file, encoding=encoding, newline="").readline()
+            else:
+                line = file.readline()
+                if encoding != "utf-8" and _is_utf8(line):
+                    raise InputError(f"{path}: line 1 is UTF-8. Leave out `data.encoding`, which is {encoding}.")
+                first = line.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+    except UnicodeError as error:
+        raise InputError(f"{path}: line 1 is not {encoding.upper()}. {_ENCODE}") from error
     except (OSError, EOFError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from error
     if not first.strip():
@@ -143,10 +196,10 @@ def _quoted(text: str) -> str:
 
 
 def _read_csv(
-    connection: ibis.BaseBackend, paths: Sequence[Path], where: Path
+    connection: ibis.BaseBackend, paths: Sequence[Path], where: Path, encoding: str
 ) -> Callable[[Mapping[str, str]], ibis.Table]:
     """Returns a function that opens the files, with types of DuckDB's for some columns and text for the others."""
-    headers = [_read_header(path) for path in paths]
+    headers = [_read_header(path, encoding) for path in paths]
     for path, header in zip(paths, headers, strict=True):
         _check_names(header[0], path)
         if header != headers[0]:
@@ -164,7 +217,7 @@ def _read_csv(
         # longest line, which would be memory for nothing.
         query = (
             f"CREATE TEMP VIEW {view} AS SELECT * FROM read_csv([{files}], columns = {{{columns}}}, header = true, "
-            f"auto_detect = false, delim = {_quoted(sign)}, quote = '\"', escape = '\"', "
+            f"auto_detect = false, delim = {_quoted(sign)}, quote = '\"', escape = '\"', encoding = {_quoted(encoding)}, "
             f"max_line_size = {_MAX_LINE}, buffer_size = {2 * _MAX_LINE})"
         )
         try:
@@ -202,37 +255,38 @@ def _read_parquet(
     return table.mutate(**{name: ibis.null("string") for name in untyped}), untyped
 
 
-def read_raw(connection: ibis.BaseBackend, path: Path, *, missing_values: Sequence[str] = ()) -> RawFile:
+def read_raw(connection: ibis.BaseBackend, path: Path, *, dialect: Dialect = PLAIN, key: str = "") -> RawFile:
     """Opens a raw file.
 
     Args:
         connection: A DuckDB backend of Ibis.
         path: See `find_files`.
-        missing_values: Texts that mean a missing value; in CSV an empty cell always does.
+        dialect: How it is written; UTF-8 may begin with a byte order mark.
+        key: See `find_files`.
 
     Returns:
-        The file as a lazy table. CSV has a first line of names, is UTF-8 with or without a byte order mark, and its
-        separator (comma, semicolon, tab or bar) is found in that line.
+        The file as a lazy table. CSV has a first line of names, and its separator (comma, semicolon, tab or bar) is found
+        in that line.
 
     Raises:
         InputError: The file is missing, empty, broken, or of another kind, or a column name appears twice.
     """
-    paths = find_files(path)
-    is_typed = _kind_of(paths[0]) == "parquet"
+    paths = find_files(path, key=key)
+    is_typed = kind_of(paths[0]) == "parquet"
     untyped: frozenset[str] = frozenset()
     read_as = None
     if is_typed:
         table, untyped = _read_parquet(connection, paths, path)
     else:
-        read_as = _read_csv(connection, paths, path)
+        read_as = _read_csv(connection, paths, path, dialect.encoding)
         table = read_as({})
-    if missing_values:
+    if missing := dialect.missing_values:
         read_as = None
         texts = [name for name, dtype in table.schema().items() if dtype.is_string() and name not in untyped]
         table = table.mutate(
-            **{name: ibis.ifelse(_[name].strip().isin(missing_values), ibis.null("string"), _[name]) for name in texts}
+            **{name: ibis.ifelse(_[name].strip().isin(missing), ibis.null("string"), _[name]) for name in texts}
         )
-    return RawFile(table=table, where=str(path), is_typed=is_typed, untyped=untyped, read_as=read_as)
+    return RawFile(table=table, where=str(path), is_typed=is_typed, dialect=dialect, untyped=untyped, read_as=read_as)
 
 
 def name_table(connection: ibis.BaseBackend, name: str, schema: ibis.Schema) -> ibis.Table:
@@ -263,8 +317,10 @@ def read_error(error: Exception, *, where: str) -> InputError:
             f"{file}: {line} has more than {_MAX_LINE:,} bytes, or opens a quote that never ends. Double the quotes "
             "inside a cell, shorten its text, or write the table as Parquet."
         )
+    if found := re.search(r"File is not (\S+) encoded", words):
+        return InputError(f"{file}: is not {found[1].upper()}, as `data.encoding` says. {_ENCODE}")
     if "unicode" in words.lower():
-        return InputError(f"{file}: {line} is not UTF-8. Save the file as UTF-8.")
+        return InputError(f"{file}: {line} is not UTF-8. {_ENCODE}")
     if found := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", words):
         return InputError(
             f"{file}: {line} has {found[2]} column(s), expected {found[1]}. Quote cells that hold the separator."

@@ -3,15 +3,15 @@
 One file of transactions is enough; articles and customers without a file of their own are derived from it.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import ibis
 from ibis import _
 
+from tfrs_fashion.data.baskets import basket_of
 from tfrs_fashion.data.conversions import Kind, Wanted, convert
-from tfrs_fashion.data.raw import find_files, keep, read_raw
+from tfrs_fashion.data.raw import PLAIN, Dialect, find_files, keep, read_raw
 from tfrs_fashion.data.returns import net_returns
 from tfrs_fashion.data.rows import Rows
 from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig, TransactionsConfig
@@ -47,8 +47,13 @@ def source_files(
     Raises:
         InputError: One is missing.
     """
-    named = (transactions.file, articles.file, customers.file)
-    return [file for name in named if name for file in find_files(Path(path) / name)]
+    named = {"transactions": transactions.file, "articles": articles.file, "customers": customers.file}
+    return [
+        file
+        for table, name in named.items()
+        if name
+        for file in find_files(Path(path) / name, key=f"data.{table}.file")
+    ]
 
 
 def _wanted(config: TransactionsConfig) -> list[Wanted]:
@@ -63,6 +68,7 @@ def _wanted(config: TransactionsConfig) -> list[Wanted]:
             digits=config.article_id_digits if name == "article_id" else 0,
             date_format=config.date_format,
             ordinal=config.ordinal,
+            is_percent=name == "discount" and config.discount_unit == "percent",
         )
         for name, kind in _KINDS.items()
         if (raw := getattr(config, name))
@@ -138,7 +144,7 @@ def load_tables(
     transactions: TransactionsConfig,
     articles: ArticlesConfig,
     customers: CustomersConfig,
-    missing_values: Sequence[str] = (),
+    dialect: Dialect = PLAIN,
 ) -> Tables:
     """Loads tables by a mapping; docs/your_tables.md lists its rules.
 
@@ -148,7 +154,7 @@ def load_tables(
         transactions: Columns of the transactions.
         articles: Columns of the articles.
         customers: Columns of the customers.
-        missing_values: Texts that mean a missing value.
+        dialect: How the files are written.
 
     Returns:
         Tables in canonical columns, held by DuckDB, with the files' names of those columns, and what was dropped or
@@ -158,7 +164,7 @@ def load_tables(
         InputError: A file cannot be read, a mapped column does not exist, or a value is not what it should be.
     """
     folder = Path(path)
-    raw = read_raw(connection, folder / transactions.file, missing_values=missing_values)
+    raw = read_raw(connection, folder / transactions.file, dialect=dialect, key="data.transactions.file")
     both = (
         Rows("customers", customers, customers.customer_id or transactions.customer_id),
         Rows("articles", articles, articles.article_id or transactions.article_id, transactions.article_id_digits),
@@ -180,15 +186,13 @@ def load_tables(
         lines = _sum_identical(lines)
     lines = _replace(connection, converted, lines)
     bought = lines.filter(_.quantity > 0)
-    # A number used again on another day is another basket, as in `data.tables`.
-    basket = ibis.window(group_by=["customer_id", "basket_id", bought.t_dat.truncate("D")])
-    bought = bought.mutate(start=_.t_dat.min().over(basket))
+    bought = bought.mutate(start=_.t_dat.min().over(ibis.window(group_by=basket_of(bought))))
 
     made = {}
     for rows in both:
         if rows.config.file:
             first_sold = bought.group_by(rows.key).agg(start=_.start.min())
-            made[rows.table], more = rows.read(connection, folder, missing_values=missing_values, first_sold=first_sold)
+            made[rows.table], more = rows.read(connection, folder, dialect=dialect, first_sold=first_sold)
         else:
             made[rows.table], more = rows.derive(connection, bought.filter(bought[rows.key] != ANONYMOUS_CUSTOMER))
         counts += more

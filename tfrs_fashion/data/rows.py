@@ -10,7 +10,7 @@ import ibis
 from ibis import _
 
 from tfrs_fashion.data.conversions import Kind, Wanted, convert
-from tfrs_fashion.data.raw import keep, read_raw
+from tfrs_fashion.data.raw import Dialect, keep, read_raw
 from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig
 from tfrs_fashion.schema import OLDEST, YOUNGEST, RowCount, check_unique
 
@@ -136,20 +136,20 @@ class Rows:
                 yield RowCount(self.table, f"`{name}` has {values:,} values: too many to teach much", known)
 
     def read(
-        self, connection: ibis.BaseBackend, folder: Path, *, missing_values: Sequence[str], first_sold: ibis.Table
+        self, connection: ibis.BaseBackend, folder: Path, *, dialect: Dialect, first_sold: ibis.Table
     ) -> tuple[ibis.Table, tuple[RowCount, ...]]:
         """Reads the rows from their own file.
 
         Args:
             connection: A DuckDB backend of Ibis.
             folder: Of `config.file`.
-            missing_values: See `read_raw`.
+            dialect: How the file is written.
             first_sold: The id and `start`, the instant of its first transaction.
 
         Raises:
             InputError: The file cannot be read, or an id has rows that differ.
         """
-        raw = read_raw(connection, folder / self.config.file, missing_values=missing_values)
+        raw = read_raw(connection, folder / self.config.file, dialect=dialect, key=f"data.{self.table}.file")
         key = Wanted(self.key, self.raw_key, f"data.{self.table}.{self.key}", "id", required=True, digits=self.digits)
         table, counts = convert(raw, [key, *self.wanted()], table=self.table)
         table = keep(connection, table)

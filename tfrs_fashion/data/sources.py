@@ -7,6 +7,7 @@ from rich.console import Console
 
 from tfrs_fashion.data import complete_journey, hm, retail, simulator
 from tfrs_fashion.data.hm_scale import GENERATOR_VERSION, write_hm_scale
+from tfrs_fashion.data.raw import Dialect
 from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig, DataConfig, TransactionsConfig
 from tfrs_fashion.schema import Tables
 
@@ -17,6 +18,11 @@ def _mapping(config: DataConfig) -> tuple[TransactionsConfig, ArticlesConfig, Cu
     return hm.make_mapping(
         config.path, transactions=config.transactions, articles=config.articles, customers=config.customers
     )
+
+
+def make_dialect(config: DataConfig) -> Dialect:
+    """Returns how the source's files are written."""
+    return Dialect(**config.model_dump(include={"missing_values", "encoding", "decimal", "thousands"}))
 
 
 def source_files(config: DataConfig) -> list[Path]:
@@ -73,5 +79,5 @@ def load_source(
                 transactions=transactions,
                 articles=articles,
                 customers=customers,
-                missing_values=config.missing_values,
+                dialect=make_dialect(config),
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 import ibis
 from ibis import _
 
+from tfrs_fashion.data.baskets import basket_of
 from tfrs_fashion.data.raw import keep
 from tfrs_fashion.schema import (
     ANONYMOUS_CUSTOMER,
@@ -78,9 +79,8 @@ def _indexed(table: ibis.Table, *, key: str, index: str) -> ibis.Table:
 def _start_together(transactions: ibis.Table) -> tuple[ibis.Table, int, int]:
     """Gives the lines of a basket the time of its first one; few baskets, if any, last longer than an instant.
 
-    Tills use the numbers of their receipts again. What a customer buys under one number on another day is another basket,
-    so that no purchase moves to an earlier day; and a cutoff at midnight, as those of windows are, falls inside no basket.
-    The day is written behind the number of all but the first of them, which no later line changes.
+    Where a customer had a number on several days, the day is written behind that of all baskets but the first, which no
+    later line changes.
 
     Returns:
         The transactions, how many lines were moved, and how many got another number.
@@ -91,11 +91,11 @@ def _start_together(transactions: ibis.Table) -> tuple[ibis.Table, int, int]:
     if not int(long.count().execute()):
         return transactions, 0, 0
     # Those alone are looked at by day, which for all rows would cost a second grouping.
-    lines = transactions.semi_join(long, key).mutate(day=_.t_dat.cast("timestamp").truncate("D"))
-    days = _compute(lines.group_by([*key, "day"]).agg(start=_.t_dat.min(), rows=_.count()))
+    lines = transactions.semi_join(long, key)
+    days = _compute(lines.group_by(basket_of(lines)).agg(start=_.t_dat.min(), rows=_.count()))
     days = days.mutate(is_again=days.day > days.day.min().over(ibis.window(group_by=key)))
     reused = int(days.rows.sum(where=days.is_again).fill_null(0).execute())
-    dated = transactions.mutate(day=_.t_dat.cast("timestamp").truncate("D"))
+    dated = transactions.mutate(*basket_of(transactions))
     joined = dated.left_join(days.drop("rows"), [*key, "day"])
     moved = int(joined.filter(_.t_dat > _.start).count().execute())
     told_apart = _.basket_id + " " + _.day.date().cast("string")

@@ -5,7 +5,7 @@ connection as long as the block that asked for them.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -144,12 +144,22 @@ def _is_missing(column: ibis.Value) -> ibis.Value:
     return column.isnull() | (column == "") if column.type().is_string() else column.isnull()
 
 
-def describe_features(table: ibis.Table, *, is_exact: bool = True) -> pd.DataFrame:
+def _split(table: ibis.Table, name: str, separator: str) -> ibis.Table:
+    """One row for each value in the cells of a column; a value that a cell repeats counts once."""
+    parts = table[name].cast("string").split(separator).map(lambda part: part.strip()).unique()
+    return table.select(value=parts).select(value=_.value.unnest()).filter(_.value != "")
+
+
+def describe_features(
+    table: ibis.Table, *, is_exact: bool = True, sets: Sequence[str] = (), set_separator: str = "|"
+) -> pd.DataFrame:
     """Describes each column of a table but its keys.
 
     Args:
         table: Any of the tables.
         is_exact: Whether to count distinct values one by one; estimated, within some percent, otherwise.
+        sets: Columns that hold several values each; `distinct` and `common` are of these, counted one by one.
+        set_separator: What stands between these.
 
     Returns:
         `column`, `type`, `rows`, `missing` (null, NaN or empty), `distinct` values, `low` and `high` (of numbers and
@@ -179,9 +189,15 @@ def describe_features(table: ibis.Table, *, is_exact: bool = True) -> pd.DataFra
             "common_rows": 0,
         }
         if table[name].type().is_string() and row["missing"] < row["rows"]:
-            counted = table.filter(~_is_missing(table[name])).group_by(value=table[name]).agg(rows=_.count())
-            common = counted.order_by([_.rows.desc(), _.value]).limit(1).execute().iloc[0]
-            row |= {"common": str(common["value"]), "common_rows": int(common["rows"])}
+            known = table.filter(~_is_missing(table[name]))
+            values = _split(known, name, set_separator) if name in sets else known.select(value=known[name])
+            counted = values.group_by("value").agg(rows=_.count())
+            if name in sets:
+                row |= {"type": "set", "distinct": int(counted.count().execute())}
+            most = counted.order_by([_.rows.desc(), _.value]).limit(1).execute()
+            # A set of separators alone has no value.
+            for value, rows in most.itertuples(index=False):
+                row |= {"common": str(value), "common_rows": int(rows)}
         described.append(row)
     return pd.DataFrame(described)
 

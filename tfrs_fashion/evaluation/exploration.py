@@ -3,6 +3,7 @@
 `figures.json` is for programs, `exploration.html` for people: one file with no script and nothing to download.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,9 @@ from tfrs_fashion.evaluation.aggregates import Basis, count_basis, count_periods
 from tfrs_fashion.evaluation.document import render, write_json, write_text
 from tfrs_fashion.evaluation.drawing import STYLE, format_share, shorten, write_png
 from tfrs_fashion.evaluation.figure import Figure, LeftOut, list_rows
-from tfrs_fashion.schema import InputError, Tables
+from tfrs_fashion.schema import Tables, check_names
 
 TABLES = ("transactions", "articles", "customers")
-
-
-def _check_roles(tables: Tables, roles: dict[str, str]) -> None:
-    missing = {role: column for role, column in roles.items() if column and column not in tables.articles.columns}
-    if missing:
-        words = ", ".join(f"`{column}` for the role `{role}`" for role, column in missing.items())
-        raise InputError(
-            f"articles: no column {words}; found {', '.join(f'`{name}`' for name in tables.articles.columns)}. "
-            "Name one of these in [features.roles], or leave the role empty."
-        )
 
 
 def _draw_figures(basis: Basis, roles: dict[str, str]) -> dict[str, list[Figure | LeftOut]]:
@@ -128,6 +119,8 @@ def write_exploration(
     category: str = "",
     garment_group: str = "",
     colour: str = "",
+    sets: Sequence[str] = (),
+    set_separator: str = "|",
 ) -> None:
     """Writes `exploration.html`, `figures/*.png` and `figures.json`, the numbers behind the figures.
 
@@ -143,9 +136,11 @@ def write_exploration(
         category: Column of the kind of product.
         garment_group: Column of the kind of garment, broader than the category.
         colour: Column of the colour.
+        sets: Columns of articles that hold several values each, which are counted one by one.
+        set_separator: What stands between these.
 
     Raises:
-        InputError: A role names a column that articles do not have.
+        InputError: A role or a set names a column that articles do not have.
     """
     roles = {
         "section_group": section_group,
@@ -154,10 +149,16 @@ def write_exploration(
         "garment_group": garment_group,
         "colour": colour,
     }
-    _check_roles(tables, roles)
+    for role, column in roles.items():
+        check_names(tables.articles, [column] if column else [], setting=f"features.roles.{role}", where="articles")
+    check_names(tables.articles, sets, setting="features.sets", where="articles")
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     with count_basis(tables) as basis, matplotlib.rc_context(STYLE):
-        features = {name: describe_features(getattr(basis, name), is_exact=name != "transactions") for name in TABLES}
+        features = {
+            "transactions": describe_features(basis.transactions, is_exact=False),
+            "articles": describe_features(basis.articles, sets=sets, set_separator=set_separator),
+            "customers": describe_features(basis.customers),
+        }
         overview = _overview(basis)
         drawn = _draw_figures(basis, roles)
         sources = {}

@@ -18,7 +18,7 @@ import pyarrow.parquet
 from ibis import _
 
 from tfrs_fashion.data.split import days_before, epoch_seconds, seconds_since_1970
-from tfrs_fashion.schema import FIRST_INDEX, OLDEST, YOUNGEST, InputError
+from tfrs_fashion.schema import FIRST_INDEX, OLDEST, YOUNGEST, check_names
 
 Month = TypeVar("Month", int, ibis.Value)
 
@@ -244,11 +244,7 @@ def make_article_weeks(
     """
     if num_weeks < 1:
         raise ValueError(f"`num_weeks` is {num_weeks}, expected at least 1.")
-    if category is not None and category not in articles.columns:
-        raise InputError(
-            f"features: the articles table has no column `{category}` to serve as category; "
-            f"found {', '.join(f'`{name}`' for name in articles.columns)}."
-        )
+    check_names(articles, [category] if category else [], setting="features.roles.category", where="articles")
     end = seconds_since_1970(as_of)
     # All that is older than any window reaches goes into one last week.
     oldest = num_weeks + _LONGEST - 1

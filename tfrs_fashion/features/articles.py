@@ -12,7 +12,7 @@ from ibis import _
 from tfrs_fashion.data.split import days_before
 from tfrs_fashion.features.value_sets import ValueSets, make_value_sets
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
-from tfrs_fashion.schema import FIRST_INDEX, InputError
+from tfrs_fashion.schema import FIRST_INDEX, check_names
 
 _CHUNK = 10_000
 
@@ -95,6 +95,19 @@ def sales_by_article(transactions: ibis.Table) -> pd.DataFrame:
     )
 
 
+def check_article_columns(
+    articles: ibis.Table, *, categorical: Sequence[str], numbers: Sequence[str], sets: Sequence[str]
+) -> None:
+    """Checks that articles have the columns to encode.
+
+    Raises:
+        InputError: `articles` lacks a column, or one of `numbers` is not numeric.
+    """
+    check_names(articles, categorical, setting="features.categorical", where="articles")
+    check_names(articles, numbers, setting="features.numbers", where="articles", is_numeric=True)
+    check_names(articles, sets, setting="features.sets", where="articles")
+
+
 def make_article_table(
     articles: ibis.Table,
     transactions: ibis.Table,
@@ -127,17 +140,7 @@ def make_article_table(
     Raises:
         InputError: `articles` lacks a column, or one of `numbers` is not numeric.
     """
-    for setting, names in (("categorical", categorical), ("numbers", numbers), ("sets", sets)):
-        missing = [name for name in names if name not in articles.columns]
-        if missing:
-            raise InputError(
-                f"features.{setting}: the articles table has no column(s) "
-                f"{', '.join(f'`{name}`' for name in missing)}; "
-                f"found {', '.join(f'`{name}`' for name in articles.columns)}."
-            )
-    words = [name for name in numbers if not (articles[name].type().is_numeric() or articles[name].type().is_null())]
-    if words:
-        raise InputError(f"features.numbers: column(s) {', '.join(words)} of the articles are no numbers.")
+    check_article_columns(articles, categorical=categorical, numbers=numbers, sets=sets)
     sales = sales_by_article(transactions)
     dates = {
         name: (articles[name] if name in articles.columns else ibis.null("timestamp")).cast("timestamp")

@@ -1,6 +1,6 @@
 """What history features look up about articles, and the names of these features."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,42 +47,80 @@ class HistoryLookups:
         return len(self.vocabulary[role]) + FIRST_INDEX
 
 
-def check_roles(articles: ibis.Table, roles: RolesConfig) -> tuple[RowCount, ...]:
+def _declared(roles: RolesConfig) -> dict[str, tuple[str, ...]]:
+    declared = {"women": roles.women, "men": roles.men, "kids": roles.kids}
+    return {part: values for part, values in declared.items() if values}
+
+
+def _list_sections(articles: ibis.Table, roles: RolesConfig) -> list[str]:
+    """Lists the sections of the whole catalogue, since at an early cutoff one may not have been sold yet."""
+    if not roles.section or not _declared(roles):
+        return []
+    column = articles[roles.section].cast("string")
+    return sorted(articles.filter(column.notnull()).select(section=column).distinct().execute()["section"])
+
+
+def check_sections(articles: ibis.Table, roles: RolesConfig) -> None:
     """Checks that there are articles in the sections that are declared to be for women, for men and for children.
 
-    One misspelt would otherwise be a feature that is always 0, or one that says less than it seems to. The whole
-    catalogue is asked, since at an early cutoff a section may not have been sold yet.
+    One misspelt would otherwise be a feature that is always 0.
 
     Args:
         articles: The whole catalogue; has the column that `roles.section` names.
         roles: As declared.
 
-    Returns:
-        The values that no article has, beside others that some have: a name of a collection to come, or misspelt.
-
     Raises:
         InputError: No article is in any of the sections declared for one of them, or no column is the section.
     """
-    declared = {"women": roles.women, "men": roles.men, "kids": roles.kids}
-    declared = {part: values for part, values in declared.items() if values}
-    sections: list[str] = []
-    if declared and roles.section:
-        column = articles[roles.section].cast("string")
-        sections = sorted(articles.filter(column.notnull()).select(section=column).distinct().execute()["section"])
-    counts = []
-    for part, values in declared.items():
+    sections = _list_sections(articles, roles)
+    for part, values in _declared(roles).items():
         if not set(values) & set(sections):
             found = f"`{roles.section}` has {len(sections):,}: {_show(sections)}" if roles.section else "it names none"
             raise InputError(
                 f"features.roles.{part}: {_show(values)} should be values of the column `features.roles.section`, but "
                 f"no article has one; {found}. Spell them as the articles do, or leave the list empty."
             )
-        absent = (value for value in values if value not in sections)
-        counts += [
-            RowCount("articles", f"with the `{roles.section}` {value!r}, which `features.roles.{part}` names", 0)
-            for value in absent
-        ]
-    return tuple(counts)
+
+
+def list_absent_sections(articles: ibis.Table, roles: RolesConfig) -> tuple[RowCount, ...]:
+    """Lists declared sections that no article is in, beside others that have some: one to come, or misspelt.
+
+    Args:
+        articles: As `check_sections` passed them.
+        roles: As declared.
+    """
+    sections = _list_sections(articles, roles)
+    return tuple(
+        RowCount("articles", f"with the `{roles.section}` {value!r}, which `features.roles.{part}` names", 0)
+        for part, values in _declared(roles).items()
+        for value in values
+        if value not in sections
+    )
+
+
+def _columns(roles: RolesConfig) -> dict[str, str]:
+    """The roles that history features read, and the columns that play them."""
+    columns = {"colour": roles.colour, "garment_group": roles.garment_group, "section": roles.section}
+    return {role: column for role, column in columns.items() if column}
+
+
+def check_encoded(categorical: Collection[str], roles: RolesConfig) -> None:
+    """Checks that the columns that history features read are encoded.
+
+    Args:
+        categorical: The encoded columns of articles.
+        roles: As declared.
+
+    Raises:
+        InputError: A role names another column.
+    """
+    for role, column in _columns(roles).items():
+        if column not in categorical:
+            raise InputError(
+                f"features.roles.{role}: `{column}` is none of the encoded columns of articles "
+                f"({', '.join(f'`{name}`' for name in categorical) or 'there are none'}). "
+                "Add it to `features.categorical`, or leave the role empty."
+            )
 
 
 def make_history_lookups(table: ArticleTable, roles: RolesConfig) -> HistoryLookups:
@@ -95,15 +133,9 @@ def make_history_lookups(table: ArticleTable, roles: RolesConfig) -> HistoryLook
     Raises:
         InputError: A role names a column that is not encoded, or one with too many values.
     """
-    columns = {"colour": roles.colour, "garment_group": roles.garment_group, "section": roles.section}
-    columns = {role: column for role, column in columns.items() if column}
+    check_encoded(table.categorical, roles)
+    columns = _columns(roles)
     for role, column in columns.items():
-        if column not in table.categorical:
-            raise InputError(
-                f"features.roles.{role}: `{column}` is none of the encoded columns of articles "
-                f"({', '.join(f'`{name}`' for name in table.categorical) or 'there are none'}). "
-                "Add it to `features.categorical`, or leave the role empty."
-            )
         if len(table.vocabulary[column]) > MAX_ROLE_VALUES:
             raise InputError(
                 f"features.roles.{role}: `{column}` has {len(table.vocabulary[column]):,} values, expected at most "

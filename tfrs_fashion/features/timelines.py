@@ -23,7 +23,7 @@ from ibis import _
 
 from tfrs_fashion.data.split import epoch_seconds
 from tfrs_fashion.features.records import Column, write_records
-from tfrs_fashion.schema import FIRST_INDEX, InputError, RunError, Tables
+from tfrs_fashion.schema import FIRST_INDEX, InputError, RunError, Tables, check_names
 
 _EVENTS: dict[str, Any] = {
     "article_index": np.int64,
@@ -220,6 +220,16 @@ def _read_events(transactions: ibis.Table, store_id: Sequence[str], *, first: in
     return read.drop_columns("store_id").append_column("store_index", pa.compute.fill_null(index, 0))
 
 
+def check_profile_columns(customers: ibis.Table, *, profile: Sequence[str], profile_numbers: Sequence[str]) -> None:
+    """Checks that customers have the columns of a profile.
+
+    Raises:
+        InputError: `customers` lacks a column, or one of `profile_numbers` is not numeric.
+    """
+    check_names(customers, profile, setting="features.profile", where="customers")
+    check_names(customers, profile_numbers, setting="features.profile_numbers", where="customers", is_numeric=True)
+
+
 def write_timelines(
     tables: Tables,
     folder: Path,
@@ -240,16 +250,9 @@ def write_timelines(
         num_threads: Shards written at a time; by default one a core. NumPy does the work and lets the cores have it.
 
     Raises:
-        InputError: The customers table lacks a profile column.
+        InputError: See `check_profile_columns`.
     """
-    for setting, names in (("profile", profile), ("profile_numbers", profile_numbers)):
-        missing = [name for name in names if name not in tables.customers.columns]
-        if missing:
-            raise InputError(
-                f"features.{setting}: the customers table has no column(s) "
-                f"{', '.join(f'`{name}`' for name in missing)}; "
-                f"found {', '.join(f'`{name}`' for name in tables.customers.columns)}."
-            )
+    check_profile_columns(tables.customers, profile=profile, profile_numbers=profile_numbers)
     article_id = tables.articles.order_by("article_index").article_id.execute().tolist()
     store_id = _list_stores(tables.transactions)
     columns = {name: tables.customers[name].cast("string") for name in profile}

@@ -10,14 +10,20 @@ from ibis import _
 
 from tfrs_fashion.data.split import Split, cutoff_seconds, seconds_since_1970, visible
 from tfrs_fashion.features.article_weeks import ArticleWeeks, make_article_weeks, read_article_weeks
-from tfrs_fashion.features.articles import ArticleTable, make_article_table, read_values
-from tfrs_fashion.features.history_lookups import HistoryLookups, add_stores, check_roles, make_history_lookups
+from tfrs_fashion.features.articles import ArticleTable, check_article_columns, make_article_table, read_values
+from tfrs_fashion.features.history_lookups import (
+    HistoryLookups,
+    add_stores,
+    check_encoded,
+    check_sections,
+    make_history_lookups,
+)
 from tfrs_fashion.features.inputs import Profiles, encode_profiles
 from tfrs_fashion.features.text import HashedWords, hash_texts
-from tfrs_fashion.features.timelines import Timelines
+from tfrs_fashion.features.timelines import Timelines, check_profile_columns
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
-from tfrs_fashion.schema import FIRST_INDEX, MAX_DESCRIPTION, OUT_OF_VOCABULARY_INDEX, RowCount, Tables
-from tfrs_fashion.sections import RolesConfig
+from tfrs_fashion.schema import FIRST_INDEX, MAX_DESCRIPTION, OUT_OF_VOCABULARY_INDEX, RowCount, Tables, check_names
+from tfrs_fashion.sections import FeaturesConfig, RolesConfig
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,30 @@ class View:
         )
 
 
+def check_features(tables: Tables, features: FeaturesConfig) -> None:
+    """Checks that the tables have what the features name, before anything is made of them.
+
+    Args:
+        tables: Indexed tables.
+        features: As declared.
+
+    Raises:
+        InputError: A column is missing or holds no numbers, a role names a column that is not encoded, or no article has
+            the declared values of one.
+    """
+    check_profile_columns(tables.customers, profile=features.profile, profile_numbers=features.profile_numbers)
+    check_article_columns(
+        tables.articles, categorical=features.categorical, numbers=features.numbers, sets=features.sets
+    )
+    roles = features.roles
+    for role in ("colour", "garment_group", "section", "section_group", "category"):
+        column = getattr(roles, role)
+        check_names(tables.articles, [column] if column else [], setting=f"features.roles.{role}", where="articles")
+    check_sections(tables.articles, roles)
+    if features.history:
+        check_encoded(features.categorical, roles)
+
+
 def make_view(
     tables: Tables,
     timelines: Timelines,
@@ -137,7 +167,7 @@ def make_view(
         in_store_days: An article is in store if it was sold in so many days before the cutoff.
 
     Raises:
-        InputError: The articles lack a column, or a role names one that is not encoded; see `check_roles`.
+        InputError: The articles lack a column, or a role names one that is not encoded.
     """
     roles = roles or RolesConfig()
     transactions = visible(split, tables.transactions)
@@ -162,7 +192,6 @@ def make_view(
     lookups = None
     if history:
         lookups = add_stores(make_history_lookups(articles, roles), cut, min_customers=min_customers)
-        check_roles(tables.articles, roles)
     return View(
         split=split,
         tables=replace(tables, transactions=transactions),

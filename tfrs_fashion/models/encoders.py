@@ -155,7 +155,7 @@ class NumberEncoder(tf.keras.layers.Layer):
     Source: Gorishniy et al. 2022, On Embeddings for Numerical Features in Tabular Deep Learning, eq. 1.
     """
 
-    def __init__(self, num_features: int, num_bins: int, encoding: NumberEncoding = "quantile") -> None:
+    def __init__(self, num_features: int, num_bins: int, encoding: NumberEncoding) -> None:
         super().__init__(name="number_encoder")
         self._encoding = encoding
         self._edges = self.add_weight("edges", [num_features, num_bins + 1], initializer="zeros", trainable=False)
@@ -249,7 +249,7 @@ class ArticleEncoder(tf.keras.layers.Layer):
         embedding_dim: int,
         content_scale: float,
         encoding: CategoryEncoding = "one_hot",
-        number_encoding: NumberEncoding = "quantile",
+        number_encoding: NumberEncoding,
         num_bins: int = 16,
         seed: int,
     ) -> None:
