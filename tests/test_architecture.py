@@ -18,7 +18,7 @@ FLOORS = (
     ("recommenders",),
     ("evaluation",),
     ("serving",),
-    ("stage", "fitting", "judging", "preparation", "run"),
+    ("stage", "fitting", "judging", "evidence", "preparation", "run"),
     ("cli",),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))

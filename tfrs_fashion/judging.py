@@ -14,8 +14,10 @@ from tfrs_fashion.data.split import days_before
 from tfrs_fashion.evaluation.cluster_sections import ClusterSection, describe_articles, describe_customers
 from tfrs_fashion.evaluation.clusters import MAX_FITTED, fit_clusters
 from tfrs_fashion.evaluation.compare import compare_recommenders
+from tfrs_fashion.evaluation.doctor import examine
 from tfrs_fashion.evaluation.metrics import ArticleStatistics, customer_metrics
 from tfrs_fashion.evaluation.report import evaluate_recommender, write_report
+from tfrs_fashion.evidence import gather_purchases, make_answers
 from tfrs_fashion.features.articles import content_embedding, sales_by_article
 from tfrs_fashion.features.history_lookups import check_roles
 from tfrs_fashion.features.view import View
@@ -229,7 +231,7 @@ def write_judgement(
     # Of these, articles that the catalogue did not even list before the cutoff can be recommended by nobody.
     never_sold = np.setdiff1d(judged["article_index"].unique(), bought["article_index"].unique())
     unseen = count_unseen(view, judged["customer_index"].unique())
-    figures, by_customer = {}, {}
+    figures, by_customer, answers = {}, {}, []
     for name, place in candidates.items():
         found, found_new = (pd.read_parquet(place / f"{kind}.parquet") for kind in _KINDS)
         figures[name] = evaluate_recommender(
@@ -248,6 +250,11 @@ def write_judgement(
         )
         if name not in NEW_ARRIVALS:
             by_customer[name] = customer_metrics(found, judged, k=evaluation.k)["map"]
+        embedding = towers.in_store.embedding[:, :-1] if towers is not None and name == "two_tower" else None
+        told = make_answers(
+            name, found, found_new, view=view, figures=figures[name], k=evaluation.k, embedding=embedding
+        )
+        answers.append(told)
     write_report(
         folder,
         split=split,
@@ -265,4 +272,11 @@ def write_judgement(
         notes=_notes(config, judged, bought),
         training_curves=curves,
         clusters=() if towers is None else find_clusters(towers, view, judged, config=config),
+        examination=examine(
+            answers,
+            gather_purchases(view, tables.transactions, judged),
+            num_customers=int(tables.customers.count().execute()),
+            num_articles=int(tables.articles.count().execute()),
+            k=evaluation.k,
+        ),
     )

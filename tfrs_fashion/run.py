@@ -15,6 +15,7 @@ from ibis import _
 
 from tfrs_fashion.data.customers import read_customers
 from tfrs_fashion.evaluation.exploration import write_exploration
+from tfrs_fashion.evaluation.finding import Finding
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import beats_popularity_for_strangers, fit_recommender, load_recommender, make_validator
@@ -210,6 +211,7 @@ class Run(Preparation):
         self.console.print(metrics_table(metrics))
         asked = config.recommend.recommender
         self.messages += [found["sentence"] for found in metrics["differences"] if found["recommender"] == asked]
+        self.messages += [f"doctor: {Finding(**found).sentence}" for found in metrics.get("findings", [])]
         self.messages.append(f"report: {report / 'report.html'}")
 
     # release
