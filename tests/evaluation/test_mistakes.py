@@ -160,15 +160,31 @@ def test_one_score_for_everything() -> None:
     assert find_constant_scores(healthy(19).assign(score=0.5), recommender="als") is None
 
 
-@pytest.mark.parametrize(("num_out", "severity"), [(30, None), (31, "warning"), (150, "warning"), (151, "error")])
-def test_a_tenth_of_the_places_may_be_out_of_store(num_out: int, severity: str | None) -> None:
+@pytest.mark.parametrize(("num_out", "severity"), [(15, None), (16, "warning"), (150, "warning"), (151, "error")])
+def test_a_twentieth_of_the_places_may_be_out_of_store(num_out: int, severity: str | None) -> None:
     rows = healthy()
     rows.loc[: num_out - 1, "article_index"] = 50
     longer = pd.concat([rows, rows.assign(rank=4, article_index=51)])
-    found = find_out_of_store(longer, np.array([7, 8, 9]), k=3, recommender="als")
+    nothing = rows[["customer_index", "article_index"]].head(0)
+    store = np.array([7, 8, 9])
+    found = find_out_of_store(longer, store, nothing, k=3, recommender="als")
     assert (None if found is None else found.severity) == severity
     if severity:
         assert seen(found, severity).startswith(f"{num_out} of 300 places")
+        assert "(2, 50)" in seen(found, severity)
+    # A store of two cannot fill a list of three.
+    assert find_out_of_store(longer, store[:2], nothing, k=3, recommender="als") is None
+
+
+def test_what_the_customer_had_bought_may_be_out_of_store() -> None:
+    rows = healthy().assign(article_index=50)
+    own = pd.DataFrame({"customer_index": CUSTOMERS, "article_index": 50})
+    store = np.array([7, 8, 9])
+    assert find_out_of_store(rows, store, own, k=3, recommender="als") is None
+    # What others had bought is not the customer's own.
+    assert find_out_of_store(rows, store, own.assign(article_index=51), k=3, recommender="als") is not None
+    others = own.assign(customer_index=own["customer_index"] + 100)
+    assert find_out_of_store(rows, store, others, k=3, recommender="als") is not None
 
 
 @pytest.mark.parametrize(("num_filled", "severity"), [(50, None), (51, "warning"), (95, "warning"), (96, "error")])

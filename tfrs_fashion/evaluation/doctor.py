@@ -189,7 +189,7 @@ def _examine_answers(
         popular: Popularity's answers over the same articles, if there are any.
         k: Length of the lists.
     """
-    name, candidates, told = answers.recommender, answers.candidates, {"recommender": answers.recommender}
+    name, candidates = answers.recommender, answers.candidates
     rankable = np.unique(answers.rankable)
     customers = np.unique(judged["customer_index"])
     with_history = np.intersect1d(customers, bought["customer_index"])
@@ -197,13 +197,12 @@ def _examine_answers(
     best = candidates if answers.candidates_new is None else answers.candidates_new
     yield "foresees_new_purchases", find_foreseen_purchases(best, judged, bought, k=k, recommender=name)
 
-    yield "repeated_articles", find_repeated_articles(candidates, **told)
+    yield "repeated_articles", find_repeated_articles(candidates, recommender=name)
     size = {"num_customers": num_customers, "num_articles": num_articles}
     yield "unknown_indices", find_unknown_indices(candidates, **size, recommender=name)
-    yield "scores_not_finite", find_bad_scores(candidates, **told)
-    yield "scores_out_of_order", find_disordered_scores(candidates, **told)
-    yield "constant_scores", find_constant_scores(candidates, **told)
-    yield "out_of_store", find_out_of_store(candidates, rankable, k=k, recommender=name)
+    yield "scores_not_finite", find_bad_scores(candidates, recommender=name)
+    yield "scores_out_of_order", find_disordered_scores(candidates, recommender=name)
+    yield "out_of_store", find_out_of_store(candidates, rankable, bought, k=k, recommender=name)
     length = {"k": k, "num_rankable": len(rankable)}
     yield "short_lists", find_short_lists(candidates, customers, **length, recommender=name)
     if (recall := answers.figures.get(f"recall@{k}")) is not None:
@@ -216,6 +215,8 @@ def _examine_answers(
         yield "answered_by_fallback", filled
 
     if not answers.is_constant:
+        # Where nothing was sold lately, popularity has nothing to score by.
+        yield "constant_scores", find_constant_scores(candidates, recommender=name)
         copied = None
         if popular is not None:
             copied = find_popularity_copy(

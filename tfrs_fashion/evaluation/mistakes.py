@@ -7,6 +7,7 @@ import pandas as pd
 
 from tfrs_fashion.evaluation.collapse import MIN_STORE_OF_LISTS
 from tfrs_fashion.evaluation.finding import MIN_CUSTOMERS, Finding
+from tfrs_fashion.evaluation.metrics import contains, pair_keys
 from tfrs_fashion.schema import FIRST_INDEX
 
 # A recommender that finds something for a tenth as many customers as the best of the run does, or for one in a hundred,
@@ -17,8 +18,8 @@ MIN_HIT_RATE = 0.01
 MIN_TIMES_CHANCE = 1.5
 # Artifacts fill their lists with popularity, so that a short one is rare whatever was bought.
 MAX_SHORT_LISTS = 0.01
-# What is in store is often presumed from the sales of the last weeks, so that a slow seller may be there all the same.
-MAX_OUT_OF_STORE = 0.1
+# Popularity, which fills lists, goes on with what was sold last, in store or not, after what sells.
+MAX_OUT_OF_STORE = 0.05
 # A customer with a history gets something of their own from most recommenders, though not from all that need, say, a
 # purchase in the last week.
 MAX_FALLBACK_LISTS = 0.5
@@ -232,25 +233,36 @@ def find_constant_scores(candidates: pd.DataFrame, *, recommender: str) -> Findi
     )
 
 
-def find_out_of_store(candidates: pd.DataFrame, rankable: np.ndarray, *, k: int, recommender: str) -> Finding | None:
-    """Looks for articles in the first k places that may not be recommended; see `MAX_OUT_OF_STORE`.
+def find_out_of_store(
+    candidates: pd.DataFrame, rankable: np.ndarray, bought: pd.DataFrame, *, k: int, recommender: str
+) -> Finding | None:
+    """Looks for articles in the first k places that are neither in store nor the customer's own; see `MAX_OUT_OF_STORE`.
+
+    What is in store is often presumed from the sales of the last weeks. A customer who comes back for something that
+    nobody else has bought lately knows better, so that what was bought before is let pass.
 
     Args:
         candidates: Rows of Candidates.
-        rankable: article_index of what may be recommended.
+        rankable: Distinct article_index of what may be recommended; with fewer than k, lists have to go beyond them.
+        bought: (`customer_index`, `article_index`) bought before.
         k: Length of the lists.
         recommender: Its name.
     """
-    shown = candidates.loc[candidates["rank"] <= k, "article_index"]
-    num_out = int((~shown.isin(rankable)).sum())
-    if num_out <= MAX_OUT_OF_STORE * len(shown):
+    shown = candidates[candidates["rank"] <= k]
+    is_out = ~shown["article_index"].isin(rankable).to_numpy()
+    is_out &= ~contains(np.sort(pair_keys(bought)), pair_keys(shown))
+    num_out = int(is_out.sum())
+    if len(rankable) < k or num_out <= MAX_OUT_OF_STORE * len(shown):
         return None
     return Finding(
         kind="mistake",
         severity="error" if num_out > len(shown) / 2 else "warning",
         recommender=recommender,
         check="out_of_store",
-        seen=f"{num_out:,} of {len(shown):,} places ({num_out / len(shown):.1%}) show articles that are not in store.",
+        seen=(
+            f"{num_out:,} of {len(shown):,} places ({num_out / len(shown):.1%}) show articles that are not in store and "
+            f"that the customer had not bought; {_samples(shown[is_out])}."
+        ),
         advice="Rank the articles in store alone; leave the others out before the top k are taken.",
     )
 
