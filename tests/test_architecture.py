@@ -18,7 +18,7 @@ FLOORS = (
     ("recommenders",),
     ("evaluation",),
     ("serving",),
-    ("stage", "fitting", "judging", "preparation", "pooling", "run"),
+    ("stage", "fitting", "judging", "evidence", "preparation", "pooling", "run"),
     ("cli",),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))

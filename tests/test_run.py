@@ -19,7 +19,6 @@ from tfrs_fashion.evaluation.report import load_metrics
 from tfrs_fashion.fitting import fit_recommender
 from tfrs_fashion.run import Run
 from tfrs_fashion.schema import FIRST_INDEX, InputError, Tables
-from tfrs_fashion.sections import NEW_ARRIVALS
 from tfrs_fashion.serving.export import artifact_hash
 
 PIPELINE = Path(__file__).parent.parent / "pipelines" / "tiny.toml"
@@ -106,11 +105,11 @@ def test_without_towers_or_wish_there_are_no_clusters(
 def test_new_arrivals_are_judged_and_not_compared_with_what_is_sold(tiny_run: Run) -> None:
     metrics = load_metrics(tiny_run.folder / "report")
     compared = {name for found in metrics["differences"] for name in (found["recommender"], found["baseline"])}
-    assert compared == {*tiny_run.config.servable} - {*NEW_ARRIVALS}
+    assert compared == {*tiny_run.config.servable} - {*tiny_run.config.new_arrivals}
     never_sold = set(tiny_run.view("test").articles.never_sold.tolist())
     assert never_sold
     cold = cold_targets(tiny_run)
-    for name in NEW_ARRIVALS:
+    for name in tiny_run.config.new_arrivals:
         candidates = pd.read_parquet(tiny_run.folder / "candidates" / name / "candidates.parquet")
         assert set(candidates["article_index"]) <= never_sold
         figures = metrics["recommenders"][name]

@@ -15,7 +15,14 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from tfrs_fashion.data_sections import DataConfig
-from tfrs_fashion.generator_sections import GENERATOR_KINDS, GENERATORS, BlendConfig, GeneratorConfig
+from tfrs_fashion.generator_sections import (
+    GENERATOR_KINDS,
+    GENERATORS,
+    BlendConfig,
+    GeneratorConfig,
+    PopularityConfig,
+    SiblingsConfig,
+)
 from tfrs_fashion.schema import InputError, find_nearest
 from tfrs_fashion.sections import (
     EvaluationConfig,
@@ -122,6 +129,18 @@ class PipelineConfig(Section):
         names = [name for name in self.recommenders if name != "blend"]
         last = ["blend"] if "blend" in self.recommenders else []
         return tuple(dict.fromkeys([*names, *parts, *last]))
+
+    @property
+    def new_arrivals(self) -> tuple[str, ...]:
+        """Artifacts that hold articles never sold alone, and are judged on these."""
+        siblings = (name for name in self.servable if isinstance(self.generators.get(name), SiblingsConfig))
+        return (*siblings, *(name for name, (_of, kind) in self.servable.items() if kind == "new_arrivals"))
+
+    @property
+    def same_for_all(self) -> tuple[str, ...]:
+        """Artifacts that recommend the same to everyone, or to everyone of a group, by design."""
+        kinds = (PopularityConfig, SiblingsConfig)
+        return tuple(name for name in self.servable if isinstance(self.generators.get(name), kinds))
 
     @property
     def servable(self) -> dict[str, tuple[str, IndexKind | None]]:

@@ -14,15 +14,16 @@ from tfrs_fashion.data.split import days_before
 from tfrs_fashion.evaluation.cluster_sections import ClusterSection, describe_articles, describe_customers
 from tfrs_fashion.evaluation.clusters import MAX_FITTED, fit_clusters
 from tfrs_fashion.evaluation.compare import compare_recommenders
+from tfrs_fashion.evaluation.doctor import examine
 from tfrs_fashion.evaluation.metrics import ArticleStatistics, customer_metrics
 from tfrs_fashion.evaluation.report import evaluate_recommender, write_report
+from tfrs_fashion.evidence import gather_purchases, make_answers
 from tfrs_fashion.features.articles import content_embedding, sales_by_article
 from tfrs_fashion.features.history_lookups import list_absent_sections
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import embed_customers
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, RowCount, Tables, check_candidates
-from tfrs_fashion.sections import NEW_ARRIVALS
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, to_candidates
 from tfrs_fashion.serving.export import artifact_hash
 
@@ -229,7 +230,7 @@ def write_judgement(
     # Of these, articles that the catalogue did not even list before the cutoff can be recommended by nobody.
     never_sold = np.setdiff1d(judged["article_index"].unique(), bought["article_index"].unique())
     unseen = count_unseen(view, judged["customer_index"].unique())
-    figures, by_customer = {}, {}
+    figures, by_customer, answers = {}, {}, []
     for name, place in candidates.items():
         found, found_new = (pd.read_parquet(place / f"{kind}.parquet") for kind in _KINDS)
         figures[name] = evaluate_recommender(
@@ -246,8 +247,21 @@ def write_judgement(
             num_samples=evaluation.bootstrap_samples,
             seed=config.seed,
         )
-        if name not in NEW_ARRIVALS:
+        if name not in config.new_arrivals:
             by_customer[name] = customer_metrics(found, judged, k=evaluation.k)["map"]
+        embedding = towers.in_store.embedding[:, :-1] if towers is not None and name == "two_tower" else None
+        told = make_answers(
+            name,
+            found,
+            found_new,
+            view=view,
+            figures=figures[name],
+            k=evaluation.k,
+            is_arrivals=name in config.new_arrivals,
+            is_constant=name in config.same_for_all,
+            embedding=embedding,
+        )
+        answers.append(told)
     write_report(
         folder,
         split=split,
@@ -265,4 +279,11 @@ def write_judgement(
         notes=_notes(config, judged, bought),
         training_curves=curves,
         clusters=() if towers is None else find_clusters(towers, view, judged, config=config),
+        examination=examine(
+            answers,
+            gather_purchases(view, tables.transactions, judged),
+            num_customers=int(tables.customers.count().execute()),
+            num_articles=int(tables.articles.count().execute()),
+            k=evaluation.k,
+        ),
     )

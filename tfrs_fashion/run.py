@@ -17,6 +17,7 @@ from ibis import _
 from tfrs_fashion.data.customers import read_customers
 from tfrs_fashion.data.sources import make_dialect
 from tfrs_fashion.evaluation.exploration import write_exploration
+from tfrs_fashion.evaluation.finding import Finding
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import beats_popularity_for_strangers, fit_recommender, load_recommender, make_validator
@@ -27,7 +28,6 @@ from tfrs_fashion.recommenders.popularity import Popularity, nobody
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.sections import NEW_ARRIVALS
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, write_recommendations
 from tfrs_fashion.serving.export import export_artifact, latest_artifact, list_versions, write_models_config
 from tfrs_fashion.stage import (
@@ -142,7 +142,7 @@ class Run(Pooling):
         assert isinstance(fallback, Popularity)
         export_artifact(
             recommender,
-            nobody() if artifact in NEW_ARRIVALS else fallback,
+            nobody() if artifact in self.config.new_arrivals else fallback,
             folder,
             view=view,
             k=self.config.export.k,
@@ -225,6 +225,7 @@ class Run(Pooling):
         self.console.print(metrics_table(metrics))
         asked = config.recommend.recommender
         self.messages += [found["sentence"] for found in metrics["differences"] if found["recommender"] == asked]
+        self.messages += [f"doctor: {Finding(**found).sentence}" for found in metrics.get("findings", [])]
         self.messages.append(f"report: {report / 'report.html'}")
 
     # release

@@ -4,8 +4,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# Artifacts that hold articles never sold alone, and are judged on these.
-NEW_ARRIVALS = ("popularity_siblings", "two_tower_new_arrivals")
 IndexKind = Literal["exact", "scann", "new_arrivals"]
 CategoryEncoding = Literal["one_hot", "embedding"]
 NumberEncoding = Literal["quantile", "log"]

@@ -19,12 +19,12 @@ from ibis import _
 from tfrs_fashion.data.split import epoch_seconds
 from tfrs_fashion.run import Run
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RunError
-from tfrs_fashion.sections import NEW_ARRIVALS
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches
 from tfrs_fashion.serving.export import artifact_hash, latest_artifact, list_versions
 
 SERVABLE = ("popularity_7d", "repurchase", "als", "two_tower", "two_tower_scann")
 # These have an answer of their own for customers who bought nothing; popularity answers for the others.
+NEW_ARRIVALS = ("popularity_siblings", "two_tower_new_arrivals")
 FOR_STRANGERS = ("popularity_7d", "two_tower", "two_tower_scann")
 EVENT_INPUTS = ("article_ids", "times", "prices", "quantities", "discounts", "sales_channel_ids", "store_ids")
 

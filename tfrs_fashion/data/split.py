@@ -76,10 +76,10 @@ def visible(split: Split, transactions: ibis.Table) -> ibis.Table:
     return _with_cutoffs(split, transactions).filter(_.t_dat < _.cutoff).select(*transactions.columns)
 
 
-def targets(split: Split, transactions: ibis.Table) -> ibis.Table:
-    """Returns the distinct `customer_index, article_index` bought at or after the cutoff, within the window.
+def target_rows(split: Split, transactions: ibis.Table) -> ibis.Table:
+    """Returns the transactions at or after the cutoff, within the window, that a recommender has to find.
 
-    Repeat purchases count as targets, anonymous ones do not; with `leave_one_out` a customer has exactly one.
+    Repeat purchases count, anonymous ones do not; with `leave_one_out` they are of one article a customer.
     """
     after = _with_cutoffs(split, transactions).filter(_.t_dat >= _.cutoff)
     if split.end is not None:
@@ -88,8 +88,12 @@ def targets(split: Split, transactions: ibis.Table) -> ibis.Table:
         after = after.filter((_.t_dat == _.cutoff) & (_.article_index == _.held_out))
     elif split.kind != "window":
         after = after.filter(_.cutoff < ibis.literal(split.as_of))
-    after = after.filter(_.customer_index >= FIRST_INDEX)
-    pair = ["customer_index", "article_index"]
+    return after.filter(_.customer_index >= FIRST_INDEX).select(*transactions.columns)
+
+
+def targets(split: Split, transactions: ibis.Table) -> ibis.Table:
+    """Returns the distinct `customer_index, article_index` of `target_rows`."""
+    after, pair = target_rows(split, transactions), ["customer_index", "article_index"]
     # Grouped, not distinct: for Spark, Ibis would take `t_dat` of the filters into a SELECT DISTINCT.
     return after.group_by(pair).agg(lines=_.count()).select(*pair).order_by(pair)
 

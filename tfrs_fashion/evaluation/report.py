@@ -20,6 +20,7 @@ from rich.table import Table
 
 from tfrs_fashion.evaluation.cluster_sections import ClusterSection
 from tfrs_fashion.evaluation.compare import Comparison, bootstrap_interval
+from tfrs_fashion.evaluation.doctor import Examination
 from tfrs_fashion.evaluation.document import render, to_json_types, write_json, write_text
 from tfrs_fashion.evaluation.drawing import STYLE, format_share, shorten, write_png
 from tfrs_fashion.evaluation.metrics import (
@@ -245,6 +246,7 @@ def _render(
     curves: list[dict[str, Any]],
     clusters: Sequence[ClusterSection],
     sources: Mapping[str, str],
+    examination: Examination | None,
 ) -> str:
     recommenders = document["recommenders"]
     names = sorted({metric for figures in recommenders.values() for metric in figures}, key=_metric_order)
@@ -272,6 +274,7 @@ def _render(
         curves=curves,
         clusters=clusters,
         sources=sources,
+        examination=examination,
         shorten=shorten,
         format_share=format_share,
         meanings={name: meaning for name, meaning in MEANINGS.items() if name in used},
@@ -290,6 +293,7 @@ def write_report(
     notes: Sequence[str] = (),
     training_curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     clusters: Sequence[ClusterSection] = (),
+    examination: Examination | None = None,
 ) -> tuple[Path, Path]:
     """Writes `metrics.json` and `report.html`, and for each section on clusters `<name>.csv` and `figures/<name>.png`.
 
@@ -304,6 +308,7 @@ def write_report(
         notes: What a reader has to know, one sentence each.
         training_curves: For each model, the values of each series by epoch.
         clusters: Of articles, of customers.
+        examination: From `doctor.examine`.
 
     Returns:
         The paths of `metrics.json` and of `report.html`.
@@ -317,12 +322,13 @@ def write_report(
             "recommenders": recommenders,
             "differences": [{**asdict(found), "sentence": found.sentence} for found in comparisons],
             "data": {"counts": rows, "notes": list(notes)},
+            **({} if examination is None else asdict(examination)),
             **({"clusters": {section.name: _list_clusters(section) for section in clusters}} if clusters else {}),
         }
     )
     folder.mkdir(parents=True, exist_ok=True)
     sources = {section.name: _write_section(section, folder) for section in clusters}
-    html = _render(document, comparisons, _curves(training_curves or {}), clusters, sources)
+    html = _render(document, comparisons, _curves(training_curves or {}), clusters, sources, examination)
     metrics_path, html_path = folder / "metrics.json", folder / "report.html"
     write_json(metrics_path, document)
     write_text(html_path, html)
