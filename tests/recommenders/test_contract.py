@@ -23,6 +23,8 @@ from tfrs_fashion.features.view import View, make_view
 from tfrs_fashion.fitting import fit_recommender, load_recommender
 from tfrs_fashion.generator_sections import GENERATORS
 from tfrs_fashion.models.encoders import CategoryEncoding
+from tfrs_fashion.models.selector import Selector
+from tfrs_fashion.recommenders.blend import Blend
 from tfrs_fashion.recommenders.factorization import fit_als
 from tfrs_fashion.recommenders.fit_towers import fit_two_tower
 from tfrs_fashion.recommenders.popularity import fit_popularity, fit_siblings
@@ -47,7 +49,9 @@ BY = {
     "popularity_store": "store_id",
     "popularity_garment_group": "garment_group",
 }
-NAMES = (*GENERATORS, *BY, "two_tower")
+BLENDS = ("blend_by_quotas", "blend_by_selector")
+BLENDED = ("popularity_7d", "repurchase", "co_visitation")
+NAMES = (*GENERATORS, *BY, *BLENDS, "two_tower")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +67,21 @@ def recommender(
 ) -> Recommender:
     if request.param in NEEDS_IMPLICIT and importlib.util.find_spec("implicit") is None:
         skip_or_fail("the package implicit is not installed")
+    if request.param in BLENDS:
+        return make_blend(view, pipeline, by_selector=request.param == "blend_by_selector")
     return fit_recommender(request.param, view, pipeline, choice={"epochs": 1})
+
+
+def make_blend(view: View, pipeline: PipelineConfig, *, by_selector: bool) -> Blend:
+    """A blend of three generators, whose selector has not learned anything yet."""
+    selector = Selector(num_generators=len(BLENDED), num_candidates=40, hidden_dims=(4,), seed=1)
+    return Blend(
+        {name: fit_recommender(name, view, pipeline, choice={}) for name in BLENDED},
+        num_candidates=40,
+        quotas=np.array([1.0, 3.0, 2.0], np.float32),
+        selector=selector if by_selector else None,
+        hidden_dims=(4,),
+    )
 
 
 def answers_everyone(recommender: Recommender) -> bool:
@@ -116,7 +134,8 @@ def test_lists_have_the_length_asked_for_and_end_in_padding(
     assert (np.diff(given.astype(int), axis=1) <= 0).all()
     assert (found.score[~given] == 0).all()
     assert np.isfinite(found.score).all()
-    assert (found.source[given] == recommender.name.encode()).all()
+    sources = BLENDED if isinstance(recommender, Blend) else (recommender.name,)
+    assert set(found.source[given].tolist()) <= {name.encode() for name in sources}
     assert (found.source[~given] == b"").all()
     assert given[1:-1, 0].all() if answers_everyone(recommender) else given[1:-1, 0].any()
     assert found.article_index.max() < view.articles.num_articles + FIRST_INDEX
@@ -145,6 +164,10 @@ def test_excluded_articles_are_left_out_and_the_rest_moves_up(
     exclude = np.concatenate([odd, everything.article_index[:, :10:2]], axis=1)
     found = ask(recommender, view, customers, k=5, exclude=exclude)
     for row, out in enumerate(exclude):
+        if isinstance(recommender, Blend):
+            # Its generators move up, each at its own pace, so that the order of what is left may be another.
+            assert not set(found.article_index[row].tolist()) & set(out.tolist()) - {PADDING_INDEX}
+            continue
         left = [article for article in everything.article_index[row] if article not in {*out, PADDING_INDEX}][:5]
         assert found.article_index[row].tolist() == left + [PADDING_INDEX] * (5 - len(left))
 

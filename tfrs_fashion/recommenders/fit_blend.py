@@ -99,24 +99,28 @@ def fit_quotas(pools: Sequence[LabelledPool], *, budget: int, step: int = 10) ->
         )
     num_generators = rank.shape[1]
     quotas = np.zeros(num_generators, np.int64)
-    order = [np.argsort(rank[:, place], kind="stable") for place in range(num_generators)]
-    starts = [int(np.searchsorted(rank[order[place], place], 1)) for place in range(num_generators)]
-    is_taken = np.zeros(len(rank), bool)
-    while is_taken.sum() < budget * num_customers:
-        best, best_rate, best_pairs, best_end = -1, 0.0, np.zeros(0, np.int64), 0
-        for place in range(num_generators):
-            begin = starts[place]
-            end = int(np.searchsorted(rank[order[place], place], quotas[place] + step, side="right"))
-            pairs = order[place][begin:end]
-            pairs = pairs[~is_taken[pairs]]
-            rate = gain[pairs].sum() / len(pairs) if len(pairs) else 0.0
+    # Of each generator what it names, the best first, and where in it the next rank begins.
+    named = [np.flatnonzero(rank[:, place]) for place in range(num_generators)]
+    named = [pairs[np.argsort(rank[pairs, place], kind="stable")] for place, pairs in enumerate(named)]
+    ends = [
+        np.searchsorted(rank[pairs, place], np.arange(1, int(rank[:, place].max(initial=0)) + 2))
+        for place, pairs in enumerate(named)
+    ]
+    is_taken, num_taken = np.zeros(len(rank), bool), 0
+    while num_taken < budget * num_customers:
+        best, best_rate, best_pairs = -1, 0.0, np.zeros(0, np.int64)
+        for place, pairs in enumerate(named):
+            begin, end = (ends[place][min(quotas[place] + further, len(ends[place]) - 1)] for further in (0, step))
+            fresh = pairs[begin:end]
+            fresh = fresh[~is_taken[fresh]]
+            rate = gain[fresh].sum() / len(fresh) if len(fresh) else 0.0
             if rate > best_rate:
-                best, best_rate, best_pairs, best_end = place, rate, pairs, end
+                best, best_rate, best_pairs = place, rate, fresh
         if best < 0:
             break
         is_taken[best_pairs] = True
+        num_taken += len(best_pairs)
         quotas[best] += step
-        starts[best] = best_end
     return quotas.astype(np.float32)
 
 

@@ -1,0 +1,58 @@
+"""Every generator, and a blend of them, gives the same candidates from Python, from batch and from its SavedModel."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from tfrs_fashion.config import load_config
+from tfrs_fashion.features.view import View
+from tfrs_fashion.fitting import fit_recommender, rank_customers
+from tfrs_fashion.generator_sections import GENERATORS
+from tfrs_fashion.recommenders.blend import Blend
+from tfrs_fashion.recommenders.popularity import nobody
+from tfrs_fashion.schema import FIRST_INDEX
+from tfrs_fashion.serving.batch import load_artifact, recommend_batches, to_candidates
+from tfrs_fashion.serving.export import export_artifact
+
+K = 20
+BLENDED = ("repurchase_decayed", "item_knn", "popularity_garment_group", "popularity_7d")
+
+
+@pytest.mark.parametrize("name", [*GENERATORS, "popularity_age_band", "popularity_garment_group", "blend"])
+def test_one_answer_from_python_batch_and_saved_model(
+    view: View, root: Path, name: str, tmp_path: Path, skip_or_fail: Callable[[str], NoReturn]
+) -> None:
+    grouped = [f"generators.popularity_{by}={{kind='popularity', by='{by}'}}" for by in ("age_band", "garment_group")]
+    config = load_config(root / "pipelines" / "tiny.toml", [*grouped, "generators.basket_pairs.min_baskets=2"])
+    if name in ("als", "bpr") and importlib.util.find_spec("implicit") is None:
+        skip_or_fail("the package implicit is not installed")
+    if name == "blend":
+        parts = {part: fit_recommender(part, view, config, choice={}) for part in BLENDED}
+        recommender = Blend(parts, num_candidates=30, quotas=np.array([3, 2, 1, 1], np.float32))
+    else:
+        recommender = fit_recommender(name, view, config, choice={})
+    # Without a fallback, so that what the recommender says itself is compared.
+    export_artifact(recommender, nobody(), tmp_path, view=view, k=5, metadata={})
+    artifact = load_artifact(tmp_path)
+    customer_id = view.timelines.customer_id
+    batches = recommend_batches(artifact, customer_id.tolist(), k=K, batch_size=64)
+    found = to_candidates(batches, customer_id=customer_id, article_id=view.articles.article_id)
+    customers = np.arange(FIRST_INDEX, FIRST_INDEX + len(customer_id), dtype=np.int32)
+    expected = rank_customers(recommender, view, customers, k=K, batch_size=48)
+    columns = ["customer_index", "article_index", "rank"]
+    pd.testing.assert_frame_equal(
+        found[columns].reset_index(drop=True), expected[columns].reset_index(drop=True), check_dtype=False
+    )
+    assert len(found) > 0
+    alone = artifact(customer_id=tf.constant(customer_id[:1]), exclude=tf.zeros([1, 0], tf.string), k=tf.constant([K]))[
+        "article_ids"
+    ]
+    first = found[found["customer_index"] == FIRST_INDEX]["article_index"].to_numpy()
+    given = [article.decode() for article in alone.numpy()[0] if article]
+    assert given == view.articles.article_id[first - FIRST_INDEX].tolist()

@@ -1,0 +1,128 @@
+"""Pools of past weeks: which weeks, who made them, and what a run keeps of them."""
+
+import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfrs_fashion.config import load_config
+from tfrs_fashion.data.split import Split, targets, visible
+from tfrs_fashion.pooling import past_weeks
+from tfrs_fashion.recommenders.blend import Blend
+from tfrs_fashion.run import Run
+from tfrs_fashion.schema import InputError
+
+SETTINGS = (
+    "recommenders=['popularity_7d', 'blend']",
+    "recommend.recommender=blend",
+    "blend.generators=['repurchase', 'repurchase_decayed', 'item_knn', 'popularity_7d']",
+    "blend.weeks=2",
+    "blend.num_candidates=30",
+    "blend.budget=20",
+    "evaluation.num_clusters=0",
+)
+
+
+def make_run(root: Path, folder: Path, *settings: str) -> Run:
+    released = f"export.folder={folder / 'released'}"
+    return Run(
+        config=load_config(root / "pipelines" / "tiny.toml", [released, *SETTINGS, *settings]), folder=folder / "run"
+    )
+
+
+@pytest.fixture(scope="module")
+def blended(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = make_run(root, tmp_path_factory.mktemp("blended"))
+    run.everything()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("as_of", "starts"),
+    [
+        (datetime.datetime(2024, 3, 15), ["2024-03-08", "2024-03-01"]),
+        # What ends within a day counts that day whole, so that a release shares its weeks with the test.
+        (datetime.datetime(2024, 3, 14, 20, 15, 1), ["2024-03-08", "2024-03-01"]),
+    ],
+)
+def test_weeks_end_at_midnight_and_never_overlap(as_of: datetime.datetime, starts: list[str]) -> None:
+    weeks = past_weeks(Split(name="test", kind="window", as_of=as_of), num_weeks=2, week_days=7)
+    assert [f"{week.as_of:%Y-%m-%d}" for week in weeks] == starts
+    assert [week.end for week in weeks] == [datetime.datetime(2024, 3, 15), datetime.datetime(2024, 3, 8)]
+
+
+def test_a_week_hides_what_its_split_hides(blended: Run) -> None:
+    """Where each customer has a cutoff of their own, a week lies behind all of them."""
+    run = make_run(Path(__file__).parent.parent, blended.folder.parent / "share", "split.kind=share")
+    run.prepare()
+    split = run.splits["test"]
+    week, *_others = past_weeks(split, num_weeks=3, week_days=30)
+    seen = visible(split, run.tables.transactions).execute()
+    asked = targets(week, run.tables.transactions).execute()
+    pairs = set(zip(seen["customer_index"], seen["article_index"], strict=True))
+    assert len(asked) > 0
+    assert set(zip(asked["customer_index"], asked["article_index"], strict=True)) <= pairs
+
+
+def test_a_pool_holds_what_generators_of_before_the_week_say(blended: Run) -> None:
+    week = past_weeks(blended.splits["test"], num_weeks=1, week_days=7)[0]
+    (pool,) = blended.pools(blended.splits["test"], num_weeks=1)
+    lines = blended.tables.transactions.execute()
+    before = lines[lines["t_dat"] < week.as_of]
+    during = lines[(lines["t_dat"] >= week.as_of) & (lines["t_dat"] < week.end)]
+    bought = during.groupby("customer_index")["article_index"].agg(set)
+    customers = bought.index.to_numpy()
+    assert pool.num_bought.tolist() == bought.map(len).tolist()
+    baskets = before.drop_duplicates(["customer_index", "article_index", "t_dat"])
+    counts = baskets.groupby(["customer_index", "article_index"]).size()
+    again = pool.rank[:, 0] > 0
+    assert again.sum() > 100
+    for customer, article, rank, score, is_bought in zip(
+        customers[pool.customer], pool.article_index, pool.rank, pool.score, pool.is_bought, strict=True
+    ):
+        assert is_bought == (article in bought[customer])
+        # The first generator is repurchase: its score is the count of baskets before the week.
+        assert score[0] == (counts[customer, article] if rank[0] else 0)
+
+
+def test_splits_share_their_weeks(blended: Run) -> None:
+    # Two weeks before the test and one more to choose by, and the test week itself, for the release.
+    assert len(list((blended.folder / "pools").iterdir())) == 4
+    kept = {path: path.stat().st_mtime_ns for path in (blended.folder / "pools").rglob("pool.npz")}
+    blended.pools(blended.splits["release"], num_weeks=2)
+    assert {path: path.stat().st_mtime_ns for path in (blended.folder / "pools").rglob("pool.npz")} == kept
+
+
+def test_validation_chooses_and_the_table_of_generators_is_kept(blended: Run) -> None:
+    chosen = blended._chosen("blend")
+    recall = chosen["validation"]["recall"]
+    assert chosen["choice"]["method"] == max(recall, key=recall.get)
+    assert [row["name"] for row in chosen["contributions"]] == list(blended.config.blend.generators)
+    assert all(0 <= row["marginal_recall"] <= row["recall"] <= 1 for row in chosen["contributions"])
+    blend = blended._load("blend")
+    assert isinstance(blend, Blend)
+    assert (blend._selector is not None) == (chosen["choice"]["method"] == "selector")
+
+
+def test_only_what_is_judged_is_exported(blended: Run) -> None:
+    assert sorted(path.name for path in (blended.folder / "saved_models").iterdir()) == ["blend", "popularity_7d"]
+    assert {path.name for path in (blended.folder / "models").iterdir()} == {
+        *("blend", "popularity_7d", "repurchase", "repurchase_decayed", "item_knn")
+    }
+
+
+def test_weeks_before_the_data_are_refused(root: Path, tmp_path: Path) -> None:
+    run = make_run(root, tmp_path, "blend.weeks=30")
+    with pytest.raises(InputError, match=r"blend: the week from .* Lower `blend\.weeks`, which is 30"):
+        run.train()
+
+
+@pytest.mark.parametrize("method", ["selector", "quotas"])
+def test_a_method_may_be_set(root: Path, tmp_path: Path, method: str) -> None:
+    run = make_run(root, tmp_path, f"blend.method={method}", "blend.generators=['repurchase', 'popularity_7d']")
+    run.train()
+    blend = run._load("blend")
+    assert isinstance(blend, Blend)
+    assert (blend._selector is not None) == (method == "selector")
+    assert np.isfinite(blend._quotas.numpy()).all()
