@@ -6,6 +6,8 @@ What is compared has a name each: every feature, vocabulary, edge of a bin, mode
 import datetime
 import typing
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import ibis
@@ -15,6 +17,7 @@ import pytest
 import tensorflow as tf
 from ibis import _
 
+from tfrs_fashion import pooling
 from tfrs_fashion.config import PipelineConfig, load_config
 from tfrs_fashion.data import simulator
 from tfrs_fashion.data.split import Split, visible
@@ -25,9 +28,10 @@ from tfrs_fashion.features.history_lookups import categorical_names, number_name
 from tfrs_fashion.features.inputs import HistoryTable, make_training_baskets, make_training_dataset
 from tfrs_fashion.features.timelines import EVENT_TYPES, Timelines, read_timelines, write_timelines
 from tfrs_fashion.features.view import View, make_view
-from tfrs_fashion.fitting import fit_recommender
+from tfrs_fashion.fitting import fit_generator, fit_recommender
 from tfrs_fashion.generator_sections import GENERATORS
 from tfrs_fashion.models.encoders import ArticleEncoder
+from tfrs_fashion.pooling import Pooling, past_weeks
 from tfrs_fashion.recommenders.towers import TwoTower, make_history_layer
 from tfrs_fashion.schema import ANONYMOUS_CUSTOMER, FIRST_INDEX, Tables, check_tables
 
@@ -423,6 +427,60 @@ def test_the_check_notices_timelines_that_are_not_cut(
         "history: spend",
     ):
         assert name in message
+
+
+BLENDED = ("repurchase", "item_knn", "co_visitation", "popularity_age_band")
+
+
+def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Found:
+    """What a blend learned from the weeks before the cutoff, and what it answers."""
+    settings = [
+        f"generators.popularity_age_band={{kind='popularity', by='{GROUPED['popularity_age_band']}'}}",
+        f"blend.generators={list(BLENDED)}",
+        "blend.num_candidates=30",
+        "blend.weeks=2",
+    ]
+    config = load_config(root / "pipelines" / "tiny.toml", settings)
+    # Rows that are known late were sold before, which is for a single cutoff only: weeks need them from the start.
+    frames = {
+        name: rows.assign(known_from=rows["known_from"].where(rows["known_from"] >= CUTOFF))
+        if "known_from" in rows
+        else rows
+        for name, rows in frames.items()
+    }
+    view = view_of(frames, folder, config)
+    run = Pooling(config=config, folder=folder / "run")
+    # Of the run's own stages there is none: it is given tables and timelines, those of the future among them.
+    run.__dict__["tables"] = read_tables(ibis.duckdb.connect(), folder)
+    run.__dict__["_timelines"] = read_timelines(folder)
+    pools = run.pools(SPLIT, num_weeks=2)
+    found = {
+        f"pool {number}: {field.name}": getattr(pool, field.name)
+        for number, pool in enumerate(pools)
+        for field in fields(pool)
+    }
+    generators = {name: fit_generator(name, config.generators[name], view, config) for name in BLENDED}
+    histories, now = look_up_all(view)
+    for method in ("selector", "quotas"):
+        blend = run.fit_blend(SPLIT, generators, method=method)
+        exclude = tf.zeros([view.timelines.num_customers, 0], tf.int32)
+        answer = blend(histories, now=now, k=tf.constant(12), exclude=exclude)
+        found[f"candidates by {method}"] = answer.article_index.numpy()
+        found[f"scores by {method}"] = answer.score.numpy()
+    return found
+
+
+def test_the_future_changes_no_blend(
+    frames: dict[str, pd.DataFrame], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unchanged = blended(frames, tmp_path / "a", root)
+    assert unchanged["pool 0: is_bought"].sum() > 20
+    assert_same(unchanged, blended(perturbed(frames), tmp_path / "b", root))
+    # Weeks that end after the cutoff ask for what the future holds.
+    late = replace(SPLIT, as_of=CUTOFF + datetime.timedelta(days=7))
+    monkeypatch.setattr(pooling, "past_weeks", partial(lambda weeks, _split, **other: weeks(late, **other), past_weeks))
+    message = noticed(unchanged, blended(perturbed(frames), tmp_path / "c", root))
+    assert "pool 0: is_bought" in message
 
 
 def test_a_row_at_the_cutoff_is_not_visible_and_one_just_before_is() -> None:
