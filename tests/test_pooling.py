@@ -1,6 +1,7 @@
 """Pools of past weeks: which weeks, who made them, and what a run keeps of them."""
 
 import datetime
+import json
 from pathlib import Path
 
 import numpy as np
@@ -96,13 +97,19 @@ def test_splits_share_their_weeks(blended: Run) -> None:
 
 def test_validation_chooses_and_the_table_of_generators_is_kept(blended: Run) -> None:
     chosen = blended._chosen("blend")
-    recall = chosen["validation"]["recall"]
-    assert chosen["choice"]["method"] == max(recall, key=recall.get)
-    assert [row["name"] for row in chosen["contributions"]] == list(blended.config.blend.generators)
-    assert all(0 <= row["marginal_recall"] <= row["recall"] <= 1 for row in chosen["contributions"])
+    evidence = chosen["blend"]
+    assert chosen["choice"] == {"method": max(evidence["recall"], key=evidence["recall"].get)}
+    assert [row["name"] for row in evidence["contributions"]] == list(blended.config.blend.generators)
+    assert all(0 <= row["marginal_recall"] <= row["recall"] <= evidence["pool"] for row in evidence["contributions"])
+    assert max(evidence["recall"].values()) <= evidence["pool"] <= 1
+    report = (blended.folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert "Where candidates come from" in report
+    for row in evidence["contributions"]:
+        assert f'<th scope="row">{row["name"]}</th>' in report
+    assert json.loads((blended.folder / "report" / "metrics.json").read_text())["blend"] == evidence
     blend = blended._load("blend")
     assert isinstance(blend, Blend)
-    assert (blend._selector is not None) == (chosen["choice"]["method"] == "selector")
+    assert (blend._selector is not None) == (evidence["method"] == "selector")
 
 
 def test_only_what_is_judged_is_exported(blended: Run) -> None:

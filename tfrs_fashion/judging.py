@@ -207,6 +207,7 @@ def write_judgement(
     counts: Sequence[RowCount],
     curves: dict[str, Any],
     towers: TwoTower | None = None,
+    blend: dict[str, Any] | None = None,
 ) -> None:
     """Writes the report over the candidates of all artifacts; see `evaluation.report.write_report`.
 
@@ -223,6 +224,7 @@ def write_judgement(
         counts: What was dropped, changed or missing, by rule.
         curves: Training curves of each model.
         towers: Whose embeddings are clustered; None leaves clusters out.
+        blend: What the blend was chosen by; see `evaluation.contributions.BlendEvidence`.
     """
     evaluation = config.evaluation
     statistics = article_statistics(view, tables.articles, categorical=config.features.categorical)
@@ -286,4 +288,5 @@ def write_judgement(
             num_articles=int(tables.articles.count().execute()),
             k=evaluation.k,
         ),
+        blend=blend,
     )

@@ -12,7 +12,7 @@ import tensorflow as tf
 from rich.progress import track
 
 from tfrs_fashion.data.split import Split, days_before
-from tfrs_fashion.evaluation.contributions import measure_contributions
+from tfrs_fashion.evaluation.contributions import BlendEvidence, measure_contributions
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import fit_generator
@@ -151,7 +151,7 @@ class Pooling(Preparation):
         """Compares both ways to blend on the last week before a split, learned from the weeks before that.
 
         Returns:
-            `choice` of the `method`, the `validation` recall of each at the budget, and the `contributions` of the generators.
+            `choice` of the `method`, and `blend`, a `BlendEvidence`.
         """
         blend = self.config.blend
         judged, *pools = self.pools(split, num_weeks=blend.weeks + 1)
@@ -171,15 +171,15 @@ class Pooling(Preparation):
             quotas=quotas,
         )
         method = max(recall, key=lambda name: recall[name]) if blend.method == "best" else blend.method
-        return {
-            "choice": {"method": method},
-            "validation": {
-                "budget": blend.budget,
-                "recall": recall,
-                "pool": judged.recall(judged.score[:, 0], k=2**31),
-            },
-            "contributions": [asdict(found) for found in contributions],
-        }
+        evidence = BlendEvidence(
+            budget=blend.budget,
+            recall=recall,
+            method=method,
+            pool=judged.recall(np.zeros(len(judged.customer)), k=len(judged.customer)),
+            candidates=len(judged.customer) / len(judged.num_bought),
+            contributions=contributions,
+        )
+        return {"choice": {"method": method}, "blend": asdict(evidence)}
 
     def fit_blend(self, split: Split, generators: dict[str, Recommender], *, method: str) -> Blend:
         """Fits a blend from the weeks before a split.

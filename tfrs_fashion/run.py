@@ -219,6 +219,7 @@ class Run(Pooling):
                 counts=(*self.counts, *self.view("test").counts),
                 curves={name: found["curves"] for name, found in chosen.items() if "curves" in found},
                 towers=towers,
+                blend=chosen.get("blend", {}).get("blend"),
             )
             self._stage(report, wanted, write, force=True)
         metrics = load_metrics(report)

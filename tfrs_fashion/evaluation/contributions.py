@@ -7,6 +7,11 @@ import numpy as np
 RANK_BANDS = ((1, 1), (2, 5), (6, 12), (13, 50), (51, 200))
 
 
+def name_bands() -> list[str]:
+    """Names `RANK_BANDS`, as `1` or `2-5`."""
+    return [str(first) if first == last else f"{first}-{last}" for first, last in RANK_BANDS]
+
+
 @dataclass(frozen=True)
 class Contribution:
     """What one generator does for a pool.
@@ -16,7 +21,7 @@ class Contribution:
         candidates: Candidates that it names a customer, mean over all customers judged.
         recall: Share of a customer's purchases that it names, mean over customers.
         marginal_recall: Share that it names and no other does.
-        precision: For each of `RANK_BANDS` the share of what it ranked there that was bought; NaN where it named nothing.
+        precision: For each of `RANK_BANDS` the share of what it ranked there that was bought; None where it named nothing.
         quota: Candidates a customer that the blend takes from it by quotas.
     """
 
@@ -24,8 +29,29 @@ class Contribution:
     candidates: float
     recall: float
     marginal_recall: float
-    precision: tuple[float, ...]
+    precision: tuple[float | None, ...]
     quota: float
+
+
+@dataclass(frozen=True)
+class BlendEvidence:
+    """What a blend was chosen by, on validation.
+
+    Attributes:
+        budget: Candidates a customer at which the methods are compared.
+        recall: Of each method at the budget, mean over customers.
+        method: That the blend goes by.
+        pool: Recall of the whole pool.
+        candidates: In the pool of a customer, mean over customers.
+        contributions: Of the generators.
+    """
+
+    budget: int
+    recall: dict[str, float]
+    method: str
+    pool: float
+    candidates: float
+    contributions: tuple[Contribution, ...]
 
 
 def measure_contributions(
@@ -36,7 +62,7 @@ def measure_contributions(
     *,
     num_customers: int,
     quotas: np.ndarray,
-) -> list[Contribution]:
+) -> tuple[Contribution, ...]:
     """Measures what each generator does for a pool.
 
     Args:
@@ -52,10 +78,10 @@ def measure_contributions(
     found = []
     for place, name in enumerate(names):
         own, ranks = named[:, place], rank[:, place]
-        precision = []
+        precision: list[float | None] = []
         for first, last in RANK_BANDS:
             band = (ranks >= first) & (ranks <= last)
-            precision.append(float(is_bought[band].mean()) if band.any() else float("nan"))
+            precision.append(float(is_bought[band].mean()) if band.any() else None)
         found.append(
             Contribution(
                 name=name,
@@ -66,4 +92,4 @@ def measure_contributions(
                 quota=float(quotas[place]),
             )
         )
-    return found
+    return tuple(found)

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from tfrs_fashion.evaluation.cluster_sections import ClusterSection
 from tfrs_fashion.evaluation.compare import Comparison, bootstrap_interval
+from tfrs_fashion.evaluation.contributions import name_bands
 from tfrs_fashion.evaluation.doctor import Examination
 from tfrs_fashion.evaluation.document import render, to_json_types, write_json, write_text
 from tfrs_fashion.evaluation.drawing import STYLE, format_share, shorten, write_png
@@ -247,6 +248,7 @@ def _render(
     clusters: Sequence[ClusterSection],
     sources: Mapping[str, str],
     examination: Examination | None,
+    blend: Mapping[str, Any] | None,
 ) -> str:
     recommenders = document["recommenders"]
     names = sorted({metric for figures in recommenders.values() for metric in figures}, key=_metric_order)
@@ -275,6 +277,8 @@ def _render(
         clusters=clusters,
         sources=sources,
         examination=examination,
+        blend=blend,
+        bands=name_bands(),
         shorten=shorten,
         format_share=format_share,
         meanings={name: meaning for name, meaning in MEANINGS.items() if name in used},
@@ -294,6 +298,7 @@ def write_report(
     training_curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     clusters: Sequence[ClusterSection] = (),
     examination: Examination | None = None,
+    blend: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Path]:
     """Writes `metrics.json` and `report.html`, and for each section on clusters `<name>.csv` and `figures/<name>.png`.
 
@@ -309,6 +314,7 @@ def write_report(
         training_curves: For each model, the values of each series by epoch.
         clusters: Of articles, of customers.
         examination: From `doctor.examine`.
+        blend: A `contributions.BlendEvidence` as JSON, if there is a blend.
 
     Returns:
         The paths of `metrics.json` and of `report.html`.
@@ -323,12 +329,13 @@ def write_report(
             "differences": [{**asdict(found), "sentence": found.sentence} for found in comparisons],
             "data": {"counts": rows, "notes": list(notes)},
             **({} if examination is None else asdict(examination)),
+            **({} if blend is None else {"blend": blend}),
             **({"clusters": {section.name: _list_clusters(section) for section in clusters}} if clusters else {}),
         }
     )
     folder.mkdir(parents=True, exist_ok=True)
     sources = {section.name: _write_section(section, folder) for section in clusters}
-    html = _render(document, comparisons, _curves(training_curves or {}), clusters, sources, examination)
+    html = _render(document, comparisons, _curves(training_curves or {}), clusters, sources, examination, blend)
     metrics_path, html_path = folder / "metrics.json", folder / "report.html"
     write_json(metrics_path, document)
     write_text(html_path, html)
