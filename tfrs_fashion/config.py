@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from tfrs_fashion.data_sections import DataConfig
-from tfrs_fashion.generator_sections import GENERATORS, GeneratorConfig
+from tfrs_fashion.generator_sections import GENERATORS, GeneratorConfig, RestrictedConfig, ScoringConfig
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.sections import (
     EvaluationConfig,
@@ -93,6 +93,13 @@ class PipelineConfig(Section):
             raise ValueError(f"`generators.{bad[0]}`: a name may hold letters, digits, - and _ alone")
         if taken := [name for name in MODELS if name in self.generators]:
             raise ValueError(f"`generators.{taken[0]}`: this is a model with a section of its own; choose another name")
+        scoring = [*MODELS, *(name for name, made in self.generators.items() if isinstance(made, ScoringConfig))]
+        for name, made in self.generators.items():
+            if isinstance(made, RestrictedConfig) and made.of not in scoring:
+                raise ValueError(
+                    f"`generators.{name}.of` is `{made.of}`, which does not score any article it is asked for; set it to "
+                    f"one of {', '.join(scoring)}"
+                )
         if self.index.kinds[:1] == ("new_arrivals",):
             raise ValueError("`index.kinds` must begin with `exact` or `scann`, which `two_tower` stands for")
         if not self.index.kinds or len(set(self.index.kinds)) < len(self.index.kinds):
