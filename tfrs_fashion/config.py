@@ -21,6 +21,8 @@ from tfrs_fashion.generator_sections import (
     BlendConfig,
     GeneratorConfig,
     PopularityConfig,
+    RestrictedConfig,
+    ScoringConfig,
     SiblingsConfig,
 )
 from tfrs_fashion.schema import InputError, find_nearest
@@ -111,6 +113,13 @@ class PipelineConfig(Section):
         for name in self.blend.generators:
             if name not in self.generators:
                 raise ValueError(f"`blend.generators` names {_unmade(name, self.generators)}")
+        scoring = ["two_tower", *(name for name, made in self.generators.items() if isinstance(made, ScoringConfig))]
+        for name, made in self.generators.items():
+            if isinstance(made, RestrictedConfig) and made.of not in scoring:
+                raise ValueError(
+                    f"`generators.{name}.of` is `{made.of}`, which does not score any article it is asked for; set it to "
+                    f"one of {', '.join(scoring)}"
+                )
         if self.index.kinds[:1] == ("new_arrivals",):
             raise ValueError("`index.kinds` must begin with `exact` or `scann`, which `two_tower` stands for")
         if not self.index.kinds or len(set(self.index.kinds)) < len(self.index.kinds):

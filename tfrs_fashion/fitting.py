@@ -16,6 +16,8 @@ from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
 from tfrs_fashion.generator_sections import (
     AlsConfig,
+    BaseTwoTowerConfig,
+    BasketMlpConfig,
     BasketPairsConfig,
     BprConfig,
     CoVisitationConfig,
@@ -25,9 +27,12 @@ from tfrs_fashion.generator_sections import (
     ItemKnnConfig,
     PopularityConfig,
     RepurchaseConfig,
+    RestrictedConfig,
     SameProductConfig,
     SiblingsConfig,
 )
+from tfrs_fashion.recommenders.base_two_tower import fit_base_two_tower
+from tfrs_fashion.recommenders.basket_mlp import BasketMlp, fit_basket_mlp
 from tfrs_fashion.recommenders.blend import Blend
 from tfrs_fashion.recommenders.co_visitation import fit_co_visitation
 from tfrs_fashion.recommenders.customer_knn import CustomerKnn, fit_customer_knn
@@ -40,6 +45,7 @@ from tfrs_fashion.recommenders.neighbours import Neighbours
 from tfrs_fashion.recommenders.popularity import Popularity, fit_popularity, fit_siblings, fit_trend
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.repurchase import Repurchase
+from tfrs_fashion.recommenders.restricted import Restricted
 from tfrs_fashion.recommenders.same_product import fit_same_product
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX
@@ -175,7 +181,7 @@ def fit_recommender(
         view: What it may see.
         config: The pipeline.
         choice: What was chosen on validation, e.g. `epochs`; it overrides the config.
-        validate: Judges the towers after each epoch, to stop early.
+        validate: Judges a model after each epoch, to stop early.
         console: Where progress is shown.
     """
     if name == "two_tower":
@@ -190,10 +196,23 @@ def fit_recommender(
             max_epochs=config.two_tower.epochs,
             **{**config.two_tower.model_dump(), **choice},
         )
-    return fit_generator(name, config.generators[name], view, config)
+    generator = config.generators[name]
+    chosen = {setting: value for setting, value in choice.items() if setting in type(generator).model_fields}
+    return fit_generator(
+        name, generator.model_copy(update=chosen), view, config, choice=choice, validate=validate, console=console
+    )
 
 
-def fit_generator(name: str, generator: GeneratorConfig, view: View, config: PipelineConfig) -> Recommender:
+def fit_generator(
+    name: str,
+    generator: GeneratorConfig,
+    view: View,
+    config: PipelineConfig,
+    *,
+    choice: dict[str, Any] | None = None,
+    validate: Callable[[Recommender], dict[str, float]] | None = None,
+    console: Console | None = None,
+) -> Recommender:
     """Fits a candidate generator.
 
     Args:
@@ -201,8 +220,12 @@ def fit_generator(name: str, generator: GeneratorConfig, view: View, config: Pip
         generator: Its kind and settings.
         view: What it may see.
         config: The pipeline.
+        choice: What was chosen on validation for the recommender that this one restricts.
+        validate: Judges a model after each epoch, to stop early.
+        console: Where progress is shown.
     """
     settings = generator.model_dump(exclude={"kind"})
+    progress: dict[str, Any] = {"validate": validate, "console": console}
     match generator:
         case PopularityConfig(by="", trend=False):
             return fit_popularity(view.transactions, as_of=view.split.as_of, days=generator.days, name=name)
@@ -237,6 +260,14 @@ def fit_generator(name: str, generator: GeneratorConfig, view: View, config: Pip
             return fit_bpr(view, **settings, seed=config.seed, name=name)
         case GraphFilterConfig():
             return fit_graph_filter(view, **settings, seed=config.seed, name=name)
+        case BasketMlpConfig():
+            return fit_basket_mlp(view, **settings, **progress, seed=config.seed, name=name)
+        case BaseTwoTowerConfig():
+            return fit_base_two_tower(view, **settings, **progress, seed=config.seed, name=name)
+        case RestrictedConfig():
+            inner = fit_recommender(generator.of, view, config, choice=choice or {}, console=console)
+            assert isinstance(inner, Factorization | TwoTower)
+            return Restricted(inner, days=generator.days, name=name)
 
 
 def load_recommender(name: str, folder: Path, config: PipelineConfig) -> Recommender:
@@ -257,7 +288,12 @@ def load_recommender(name: str, folder: Path, config: PipelineConfig) -> Recomme
             return Neighbours.load(folder)
         case CustomerKnnConfig():
             return CustomerKnn.load(folder)
-        case AlsConfig() | BprConfig():
+        case AlsConfig() | BprConfig() | BaseTwoTowerConfig():
             return Factorization.load(folder)
         case GraphFilterConfig():
             return GraphFilter.load(folder)
+        case BasketMlpConfig():
+            return BasketMlp.load(folder)
+        case RestrictedConfig():
+            load_inner = TwoTower.load if generator.of == "two_tower" else Factorization.load
+            return Restricted.load(folder, load_inner=load_inner)

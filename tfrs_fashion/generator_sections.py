@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from tfrs_fashion.sections import Section
+from tfrs_fashion.sections import CategoryEncoding, Section
 
 Similarity = Literal["cosine", "bm25"]
 
@@ -200,6 +200,70 @@ class GraphFilterConfig(Section):
     half_life_days: float = Field(default=60.0, gt=0)
 
 
+class BasketMlpConfig(Section):
+    """The multi-layer perceptron over baskets.
+
+    Attributes:
+        kind: `basket_mlp`.
+        hidden_dims: Widths of the hidden layers.
+        epochs: Passes over the baskets.
+        batch_size: Baskets in a batch.
+        learning_rate: Of Adam.
+        dropout: Share of each hidden layer that is left out in training.
+        history_articles: Articles of a history that are read, those bought last.
+        target_days: Days before the cutoff whose baskets are targets.
+    """
+
+    kind: Literal["basket_mlp"] = "basket_mlp"
+    hidden_dims: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(100,), min_length=1)
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+    learning_rate: float = Field(default=0.001, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    history_articles: int = Field(default=500, ge=1)
+    target_days: int = Field(default=308, ge=1)
+
+
+class BaseTwoTowerConfig(Section):
+    """Two towers of who the customer is and what the article is, told apart from random pairs.
+
+    Attributes:
+        kind: `base_two_tower`.
+        embedding_dim: Width of both towers.
+        encoding: Of the indices and of the categorical features; see `TwoTowerConfig`.
+        hidden_dims: Widths of deep towers; none for shallow ones.
+        epochs: Passes over the baskets.
+        batch_size: Baskets in a batch.
+        learning_rate: Of Adam.
+    """
+
+    kind: Literal["base_two_tower"] = "base_two_tower"
+    embedding_dim: int = Field(default=64, ge=1)
+    encoding: CategoryEncoding = "embedding"
+    hidden_dims: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=512, ge=1)
+    learning_rate: float = Field(default=0.001, gt=0)
+
+
+# Kinds that score any article they are asked for, as `RestrictedConfig` needs.
+ScoringConfig = AlsConfig | BprConfig | BaseTwoTowerConfig
+
+
+class RestrictedConfig(Section):
+    """What the customer bought lately, in the order of another recommender's scores.
+
+    Attributes:
+        kind: `restricted`.
+        of: The name of that recommender: `two_tower`, or a generator of kind `als`, `bpr` or `base_two_tower`.
+        days: Days before now whose purchases are candidates.
+    """
+
+    kind: Literal["restricted"] = "restricted"
+    of: str = "two_tower"
+    days: int = Field(default=30, ge=1)
+
+
 GeneratorConfig = Annotated[
     PopularityConfig
     | SiblingsConfig
@@ -211,7 +275,10 @@ GeneratorConfig = Annotated[
     | CustomerKnnConfig
     | AlsConfig
     | BprConfig
-    | GraphFilterConfig,
+    | GraphFilterConfig
+    | BasketMlpConfig
+    | BaseTwoTowerConfig
+    | RestrictedConfig,
     Field(discriminator="kind"),
 ]
 
@@ -242,6 +309,14 @@ GENERATORS: dict[str, Any] = {
     "als": AlsConfig(),
     "bpr": BprConfig(),
     "graph_filter": GraphFilterConfig(),
+    "basket_mlp": BasketMlpConfig(),
+    "basket_mlp_deep": BasketMlpConfig(hidden_dims=(500, 100)),
+    "base_two_tower": BaseTwoTowerConfig(),
+    "base_two_tower_deep": BaseTwoTowerConfig(hidden_dims=(256, 128)),
+    "base_two_tower_one_hot": BaseTwoTowerConfig(encoding="one_hot"),
+    "base_two_tower_one_hot_deep": BaseTwoTowerConfig(encoding="one_hot", hidden_dims=(256, 128)),
+    "two_tower_7d": RestrictedConfig(days=7),
+    "two_tower_30d": RestrictedConfig(days=30),
 }
 
 

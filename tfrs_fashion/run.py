@@ -21,6 +21,7 @@ from tfrs_fashion.evaluation.finding import Finding
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import beats_popularity_for_strangers, fit_recommender, load_recommender, make_validator
+from tfrs_fashion.generator_sections import BaseTwoTowerConfig, RestrictedConfig
 from tfrs_fashion.index.scann import check_size
 from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement
 from tfrs_fashion.pooling import Pooling
@@ -58,18 +59,33 @@ class Run(Pooling):
 
     # train
 
+    def _settings(self, name: str) -> dict[str, Any]:
+        """Returns what a fit depends on beside tables, split and seed."""
+        config = self.config
+        features = config.features.model_dump()
+        if name == "two_tower":
+            return {**config.two_tower.model_dump(), **features, "k": config.evaluation.k}
+        if name == "blend":
+            return {
+                **config.blend.model_dump(),
+                "parts": {part: self._settings(part) for part in config.blend.generators},
+            }
+        generator = config.generators[name]
+        own = generator.model_dump()
+        match generator:
+            case BaseTwoTowerConfig():
+                return {**own, **features}
+            case RestrictedConfig():
+                return {**own, "inner": self._settings(generator.of)}
+        return own
+
     def _trained(self, name: str) -> str:
         config = self.config
-        own = config.generators[name].model_dump() if name in config.generators else {}
-        if name == "two_tower":
-            own = {**config.two_tower.model_dump(), **config.features.model_dump(), "k": config.evaluation.k}
-        if name == "blend":
-            own = {**config.blend.model_dump(), "parts": [self._trained(part) for part in config.blend.generators]}
         return fingerprint(
             "train",
             self._embedded if self._has_vectors else self._prepared,
             name,
-            own,
+            self._settings(name),
             config.split.model_dump(),
             config.seed,
         )

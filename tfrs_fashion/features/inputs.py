@@ -234,7 +234,9 @@ class TrainingBaskets(NamedTuple):
     time: np.ndarray
 
 
-def make_training_baskets(timelines: Timelines, *, since: int, history_length: int) -> TrainingBaskets:
+def make_training_baskets(
+    timelines: Timelines, *, since: int, history_length: int, section: str = "two_tower"
+) -> TrainingBaskets:
     """Finds the baskets to learn from, first baskets among them, whose history is empty.
 
     The history of a basket ends where the basket begins, so the articles of one basket never see each other.
@@ -243,6 +245,7 @@ def make_training_baskets(timelines: Timelines, *, since: int, history_length: i
         timelines: What is visible.
         since: Baskets before this second are history only.
         history_length: Events that the query tower reads.
+        section: Of the pipeline file, whose `target_days` made `since`.
 
     Raises:
         InputError: There is no such basket.
@@ -253,10 +256,11 @@ def make_training_baskets(timelines: Timelines, *, since: int, history_length: i
     start = np.flatnonzero(first)
     wanted = time[start] >= since
     if not wanted.any():
+        name = section.removeprefix("generators.")
         raise InputError(
-            f"two_tower: no basket to learn from: {timelines.num_customers:,} customer(s) made {len(start):,} basket(s) "
-            "before the cutoff, none of them in the last `two_tower.target_days` days. Lengthen that, or leave "
-            "two_tower out of `recommenders`."
+            f"{name}: no basket to learn from: {timelines.num_customers:,} customer(s) made {len(start):,} basket(s) "
+            f"before the cutoff, none of them in the last `{section}.target_days` days. Lengthen that, or leave "
+            f"{name} out of `recommenders`."
         )
     basket_of_event = np.cumsum(first) - 1
     kept = wanted[basket_of_event]

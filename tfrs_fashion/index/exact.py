@@ -41,9 +41,27 @@ class Exact(tf.Module):
             `article_index` and `score`, `[batch, k]`, best first; 0 and 0 where fewer candidates are left.
         """
         score = tf.matmul(query_embeddings, self._candidate_embeddings, transpose_b=True)
-        known = tf.clip_by_value(exclude, 0, tf.shape(self._position)[0] - 1)
-        excluded = tf.where(known == exclude, tf.gather(self._position, known), -1)
-        column, score = take_best(score, excluded, k)
+        column, score = take_best(score, self._find(exclude), k)
         # One row more stands for no candidate, which column -1 is.
         article_index = tf.gather(tf.pad(self._article_index, [[1, 0]], constant_values=PADDING_INDEX), column + 1)
         return article_index, score
+
+    def score(self, query_embeddings: tf.Tensor, article_index: tf.Tensor) -> tf.Tensor:
+        """Scores some articles for each query.
+
+        Args:
+            query_embeddings: `[batch, embedding_dim]` float32.
+            article_index: `[batch, width]` int32.
+
+        Returns:
+            `[batch, width]` float32, -inf where an article is no candidate.
+        """
+        column = self._find(article_index)
+        candidates = tf.gather(self._candidate_embeddings, tf.maximum(column, 0))
+        score = tf.linalg.matvec(candidates, query_embeddings)
+        return tf.where(column >= 0, score, -np.inf)
+
+    def _find(self, article_index: tf.Tensor) -> tf.Tensor:
+        """Returns the row of each article among the candidates, -1 where it is none."""
+        known = tf.clip_by_value(article_index, 0, tf.shape(self._position)[0] - 1)
+        return tf.where(known == article_index, tf.gather(self._position, known), -1)

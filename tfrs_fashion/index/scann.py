@@ -90,6 +90,10 @@ class Scann(tf.Module):
         )
         return found
 
+    def score(self, query_embeddings: tf.Tensor, article_index: tf.Tensor) -> tf.Tensor:
+        """Scores some articles for each query, exactly; see `Exact.score`."""
+        return self._exact.score(query_embeddings, article_index)
+
     def _search(
         self, query_embeddings: tf.Tensor, width: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:

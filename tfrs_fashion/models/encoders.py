@@ -96,10 +96,10 @@ def _sum_rows(kernel: tf.Tensor, index: tf.Tensor, weight: tf.Tensor) -> tf.Tens
     """Sums weighted rows of a kernel: `[batch, n]` int32 rows and float32 weights, to `[batch, output_dim]`."""
     shape = tf.shape(index, out_type=tf.int64)
     row = tf.repeat(tf.range(shape[0]), tf.fill([shape[0]], shape[1]))
-    return _multiply(kernel, row, tf.reshape(index, [-1]), tf.reshape(weight, [-1]), shape[0])
+    return multiply_sparse(kernel, row, tf.reshape(index, [-1]), tf.reshape(weight, [-1]), shape[0])
 
 
-def _multiply(
+def multiply_sparse(
     kernel: tf.Tensor, row: tf.Tensor, column: tf.Tensor, weight: tf.Tensor, num_rows: tf.Tensor
 ) -> tf.Tensor:
     """Multiplies a sparse matrix, given as its cells, with a kernel.
@@ -137,7 +137,7 @@ class WordEncoder(tf.keras.layers.Layer):
         row = position.value_rowids()
         weight = tf.gather(tf.math.rsqrt(tf.maximum(tf.cast(end - start, tf.float32), 1.0)), row)
         value = tf.gather(self._values, position.flat_values)
-        return _multiply(self._kernel, row, value, weight, tf.size(article_index, tf.int64))
+        return multiply_sparse(self._kernel, row, value, weight, tf.size(article_index, tf.int64))
 
 
 class NumberEncoder(tf.keras.layers.Layer):

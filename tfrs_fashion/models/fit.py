@@ -52,14 +52,15 @@ class _MeanLoss(tf.keras.callbacks.Callback):
 class _Show(tf.keras.callbacks.Callback):
     """Shows each epoch's figures in a line, and ends training whose loss is not a number."""
 
-    def __init__(self, console: Console | None, epochs: int) -> None:
+    def __init__(self, console: Console | None, epochs: int, section: str) -> None:
         super().__init__()
-        self._console, self._epochs = console, epochs
+        self._console, self._epochs, self._section = console, epochs, section
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         if not math.isfinite(logs["loss"]):
             raise RunError(
-                f"{self.model.name}: the loss of epoch {epoch + 1} is {logs['loss']}. Lower `two_tower.learning_rate`."
+                f"{self.model.name}: the loss of epoch {epoch + 1} is {logs['loss']}. "
+                f"Lower `{self._section}.learning_rate`."
             )
         if self._console is not None:
             figures = "  ".join(f"{name} {logs[name]:.4f}" for name in _figures(logs))
@@ -79,6 +80,7 @@ def fit_model(
     validate: Callable[[], dict[str, float]] | None = None,
     patience: int = 2,
     console: Console | None = None,
+    section: str = "two_tower",
 ) -> tuple[int, dict[str, list[float]]]:
     """Trains a compiled model.
 
@@ -90,6 +92,7 @@ def fit_model(
         validate: Called after each epoch; without it all epochs are run.
         patience: Epochs to wait for a better first figure.
         console: Where each epoch's figures are shown.
+        section: Of the pipeline file that holds the learning rate.
 
     Returns:
         The best epoch, counted from 1 (the last one without `validate`), and by epoch the loss and the figures.
@@ -101,7 +104,7 @@ def fit_model(
     stopping = EarlyStopping(validate, patience=patience) if validate is not None else None
     if stopping is not None:
         callbacks.append(stopping)
-    callbacks.append(_Show(console, epochs))
+    callbacks.append(_Show(console, epochs, section))
     if steps_per_epoch:
         dataset = dataset.repeat()
     fitted = model.fit(dataset, epochs=epochs, steps_per_epoch=steps_per_epoch or None, callbacks=callbacks, verbose=0)

@@ -43,3 +43,22 @@ def basket_softmax(
     positive = tf.gather_nd(logits, cells)
     negatives = tf.tensor_scatter_nd_update(logits, cells, tf.fill(tf.shape(positive), logits.dtype.min))
     return tf.math.softplus(tf.gather(tf.reduce_logsumexp(negatives, axis=1), query) - positive)
+
+
+def basket_sigmoid(logits: tf.Tensor, *, query: tf.Tensor, candidate: tf.Tensor) -> tf.Tensor:
+    """Computes the cross-entropy of independent sigmoids, one for each candidate, from the positives alone.
+
+    With targets y of 0 and 1, `Σ log(1 + e^x) - yx` needs no dense matrix of them.
+
+    Args:
+        logits: `[num_queries, num_candidates]` float32.
+        query: `[num_positives]` int32, the query row of each positive; no pair comes twice.
+        candidate: `[num_positives]` int32, its candidate column.
+
+    Returns:
+        `[num_queries]` float32, the sum over all candidates.
+    """
+    positive = tf.gather_nd(logits, tf.stack([query, candidate], axis=1))
+    return tf.reduce_sum(tf.math.softplus(logits), axis=1) - tf.math.unsorted_segment_sum(
+        positive, query, tf.shape(logits)[0]
+    )

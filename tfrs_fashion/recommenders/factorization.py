@@ -1,5 +1,7 @@
 """Matrix factorisation: ALS and BPR fitted by the library `implicit`, answered by the exact index.
 
+Whatever gives a customer the same factors whenever they ask is answered so too; see `base_two_tower`.
+
 Source: Hu, Koren, Volinsky 2008, Collaborative Filtering for Implicit Feedback Datasets.
 """
 
@@ -49,12 +51,20 @@ class Factorization(tf.Module):
 
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
         """Recommends the k articles with the largest inner product; see `Recommender`."""
-        size = tf.shape(self._customer_factors)[0]
-        known = histories.customer_index < size
-        query = tf.gather(self._customer_factors, tf.where(known, histories.customer_index, 0))
+        query, answered = self._look_up(histories)
         article_index, score = self._index(query, k=k, exclude=exclude)
-        answered = tf.reduce_any(query != 0, axis=1, keepdims=True)
         return with_source(tf.where(answered, article_index, 0), tf.where(answered, score, 0.0), self.name)
+
+    def score(self, histories: Histories, now: tf.Tensor, article_index: tf.Tensor) -> tf.Tensor:
+        """Scores `[batch, width]` int32 articles as `__call__` does; -inf where an article is no candidate."""
+        query, answered = self._look_up(histories)
+        return tf.where(answered, self._index.score(query, article_index), -np.inf)
+
+    def _look_up(self, histories: Histories) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns each customer's factors, and `[batch, 1]` whether there are any."""
+        known = histories.customer_index < tf.shape(self._customer_factors)[0]
+        query = tf.gather(self._customer_factors, tf.where(known, histories.customer_index, 0))
+        return query, tf.reduce_any(query != 0, axis=1, keepdims=True)
 
     def save(self, folder: Path) -> None:
         """Writes the factors."""

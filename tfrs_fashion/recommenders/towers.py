@@ -118,6 +118,10 @@ class TwoTower(tf.Module):
         """Recommends the k nearest candidates; see `Recommender`. The score is the inner product."""
         return with_source(*self._index(self.embed(histories, now), k=k, exclude=exclude), self.name)
 
+    def score(self, histories: Histories, now: tf.Tensor, article_index: tf.Tensor) -> tf.Tensor:
+        """Scores `[batch, width]` int32 articles as `__call__` does; -inf where an article is no candidate."""
+        return self._index.score(self.embed(histories, now), article_index)
+
     def save(self, folder: Path) -> None:
         """Writes the query tower's weights and lookups, and the embeddings of articles and candidates."""
         arrays = {f"weight_{number:04d}": weight for number, weight in enumerate(self._query_tower.get_weights())}
