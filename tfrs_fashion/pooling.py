@@ -49,6 +49,11 @@ def past_weeks(split: Split, *, num_weeks: int, week_days: int) -> list[Split]:
     ]
 
 
+def article_features(view: View) -> np.ndarray:
+    """Returns what is known of each article at the cutoff: `[num_articles + 2, num_features]` float32, NaN where unknown."""
+    return view.read_weeks(1).values[0]
+
+
 def label_pool(
     view: View, targets: pd.DataFrame, generators: list[Recommender], *, num_candidates: int, batch_size: int
 ) -> LabelledPool:
@@ -77,14 +82,15 @@ def label_pool(
     for start in range(0, len(customers), batch_size):
         found = ask(tf.constant(customers[start : start + batch_size]))
         parts.append([values.numpy() for values in found._replace(row=found.row + start)])
-    customer, article_index, score, rank, num_events = (np.concatenate(values) for values in zip(*parts, strict=True))
+    customer, article_index, score, rank, context = (np.concatenate(values) for values in zip(*parts, strict=True))
     wanted = pd.MultiIndex.from_frame(targets[["customer_index", "article_index"]])
     return LabelledPool(
         customer=customer.astype(np.int32),
         article_index=article_index,
         score=score,
         rank=rank.astype(np.int16),
-        num_events=num_events,
+        context=context,
+        article_features=article_features(view),
         is_bought=pd.MultiIndex.from_arrays([customers[customer], article_index]).isin(wanted),
         num_bought=targets.groupby("customer_index").size().to_numpy(np.int32),
     )
@@ -195,6 +201,7 @@ class Pooling(Preparation):
             generators,
             num_candidates=blend.num_candidates,
             quotas=fit_quotas(pools, budget=blend.budget),
+            article_features=article_features(self._make_view(split)),
             selector=self._selector(pools) if method == "selector" else None,
             hidden_dims=blend.hidden_dims,
         )

@@ -20,21 +20,31 @@ def test_what_generators_said_becomes_features() -> None:
 
 
 def test_features_are_measured_before_they_are_weighed() -> None:
-    selector = Selector(num_generators=2, num_candidates=9, hidden_dims=(3,), seed=1)
+    selector = Selector(num_generators=2, num_candidates=9, num_article_features=1, hidden_dims=(3,), seed=1)
     random = np.random.default_rng(1)
     score = random.normal(5.0, 2.0, (500, 2)).astype(np.float32)
     rank = random.integers(0, 10, (500, 2)).astype(np.float32)
-    num_events = random.integers(0, 99, 500).astype(np.float32)
-    selector.adapt(score, rank, num_events)
-    inputs = selector._inputs(tf.constant(score), tf.constant(rank), tf.constant(num_events))
+    context = random.integers(0, 99, (500, 2)).astype(np.float32)
+    article = random.normal(0.0, 9.0, (500, 1)).astype(np.float32)
+    article[::3] = np.nan
+    told = (score, rank, context, article)
+    selector.adapt(*told)
+    inputs = selector._inputs(*(tf.constant(values) for values in told))
     scaled = ((inputs - selector._mean) / selector._scale).numpy()
-    assert scaled.mean(axis=0) == pytest.approx(np.zeros(7), abs=1e-4)
-    assert scaled.std(axis=0) == pytest.approx(np.ones(7), abs=1e-3)
-    assert np.isfinite(selector(score, rank, num_events).numpy()).all()
+    assert np.nanmean(scaled, axis=0) == pytest.approx(np.zeros(9), abs=1e-4)
+    assert np.nanstd(scaled, axis=0) == pytest.approx(np.ones(9), abs=1e-3)
+    assert np.isnan(scaled).sum() == 167
+    found = selector(*told).numpy()
+    assert np.isfinite(found).all()
+    # What is unknown counts as the mean.
+    usual = np.sign(selector._mean[-1]) * np.expm1(abs(selector._mean[-1]))
+    filled = np.where(np.isnan(article), usual, article).astype(np.float32)
+    assert selector(score, rank, context, filled).numpy() == pytest.approx(found, abs=1e-5)
 
 
 def test_a_feature_of_one_value_does_no_harm() -> None:
-    selector = Selector(num_generators=1, num_candidates=9, hidden_dims=(), seed=1)
+    selector = Selector(num_generators=1, num_candidates=9, num_article_features=1, hidden_dims=(), seed=1)
     nothing = np.zeros((4, 1), np.float32)
-    selector.adapt(nothing, nothing, np.zeros(4, np.float32))
-    assert np.isfinite(selector(nothing, nothing, np.zeros(4, np.float32)).numpy()).all()
+    told = (nothing, nothing, np.zeros((4, 2), np.float32), np.full((4, 1), np.nan, np.float32))
+    selector.adapt(*told)
+    assert np.isfinite(selector(*told).numpy()).all()

@@ -28,6 +28,8 @@ MakeView = Callable[[Sequence[tuple[int, int, int]]], View]
 # Customer 2 bought 5 twice and 4 once, customer 3 bought 2; everyone is shown 2, 3, 4.
 ROWS = [(2, 5, 3), (2, 5, 8), (2, 4, 9), (3, 2, 9)]
 
+NOTHING = np.zeros((8, 0), np.float32)
+
 
 def make_generators() -> dict[str, Recommender]:
     popular = Popularity(np.array([2, 3, 4], np.int32), np.array([9.0, 5.0, 1.0], np.float32), name="popular")
@@ -43,7 +45,8 @@ def make_labelled(
         article_index=np.arange(2, 2 + len(ranks), dtype=np.int32),
         score=np.where(ranks > 0, 1.0 / np.maximum(ranks, 1), 0.0).astype(np.float32),
         rank=ranks,
-        num_events=np.ones(len(ranks), np.float32),
+        context=np.ones((len(ranks), 2), np.float32),
+        article_features=np.zeros((2 + len(ranks), 1), np.float32),
         is_bought=np.array(is_bought),
         num_bought=np.array(num_bought, np.int32),
     )
@@ -60,22 +63,22 @@ def test_a_pool_holds_each_candidate_once_with_what_all_say_of_it(make_view: Mak
         exclude=tf.zeros([3, 0], tf.int32),
     )
     found = {
-        (int(row), int(article)): (rank.tolist(), score.tolist(), float(events))
+        (int(row), int(article)): (rank.tolist(), score.tolist(), events.tolist())
         for row, article, rank, score, events in zip(
             *(pool.row.numpy(), pool.article_index.numpy(), pool.rank.numpy(), pool.score.numpy()),
-            pool.num_events.numpy(),
+            pool.context.numpy(),
             strict=True,
         )
     }
     assert found == {
-        (0, 5): ([1, 0], [2, 0], 3.0),
-        (0, 4): ([2, 0], [1, 0], 3.0),
-        (0, 2): ([0, 1], [0, 9], 3.0),
-        (0, 3): ([0, 2], [0, 5], 3.0),
-        (1, 2): ([0, 1], [0, 9], 0.0),
-        (1, 3): ([0, 2], [0, 5], 0.0),
-        (2, 2): ([1, 1], [1, 9], 1.0),
-        (2, 3): ([0, 2], [0, 5], 1.0),
+        (0, 5): ([1, 0], [2, 0], [3.0, 1.5]),
+        (0, 4): ([2, 0], [1, 0], [3.0, 1.5]),
+        (0, 2): ([0, 1], [0, 9], [3.0, 1.5]),
+        (0, 3): ([0, 2], [0, 5], [3.0, 1.5]),
+        (1, 2): ([0, 1], [0, 9], [0.0, 0.0]),
+        (1, 3): ([0, 2], [0, 5], [0.0, 0.0]),
+        (2, 2): ([1, 1], [1, 9], [1.0, 1.5]),
+        (2, 3): ([0, 2], [0, 5], [1.0, 1.5]),
     }
     assert (np.diff(pool.row.numpy()) >= 0).all()
 
@@ -95,7 +98,7 @@ def test_quotas_set_the_pace_at_which_generators_are_read(
     make_view: MakeView, quotas: list[float], expected: list[int], tmp_path: Path
 ) -> None:
     view = make_view(ROWS)
-    blend = Blend(make_generators(), num_candidates=3, quotas=np.array(quotas, np.float32))
+    blend = Blend(make_generators(), num_candidates=3, quotas=np.array(quotas, np.float32), article_features=NOTHING)
     assert not blend.needs_history
     blend.save(tmp_path)
     kinds = {"again": Repurchase, "popular": Popularity}
@@ -107,7 +110,7 @@ def test_quotas_set_the_pace_at_which_generators_are_read(
 
 def test_the_source_is_the_generator_that_ranked_an_article_highest(make_view: MakeView) -> None:
     view = make_view(ROWS)
-    blend = Blend(make_generators(), num_candidates=3, quotas=np.ones(2, np.float32))
+    blend = Blend(make_generators(), num_candidates=3, quotas=np.ones(2, np.float32), article_features=NOTHING)
     customers = np.array([2, 1], np.int32)
     found = blend(
         HistoryTable(view.timelines, view.profiles)(tf.constant(customers)),
@@ -126,12 +129,22 @@ def test_the_source_is_the_generator_that_ranked_an_article_highest(make_view: M
 
 def test_a_blend_with_a_selector_is_saved_and_loaded(make_view: MakeView, tmp_path: Path) -> None:
     view = make_view(ROWS)
-    selector = Selector(num_generators=2, num_candidates=3, hidden_dims=(4,), seed=5)
+    selector = Selector(num_generators=2, num_candidates=3, num_article_features=1, hidden_dims=(4,), seed=5)
     selector.adapt(
-        np.array([[2, 9], [0, 1.0]], np.float32), np.array([[1, 1], [0, 3]], np.float32), np.ones(2, np.float32)
+        np.array([[2, 9], [0, 1.0]], np.float32),
+        np.array([[1, 1], [0, 3]], np.float32),
+        np.ones((2, 2)),
+        np.ones((2, 1)),
     )
+    known = np.arange(8, dtype=np.float32)[:, np.newaxis]
+    known[3] = np.nan
     blend = Blend(
-        make_generators(), num_candidates=3, quotas=np.ones(2, np.float32), selector=selector, hidden_dims=(4,)
+        make_generators(),
+        num_candidates=3,
+        quotas=np.ones(2, np.float32),
+        article_features=known,
+        selector=selector,
+        hidden_dims=(4,),
     )
     blend.save(tmp_path)
     kinds = {"again": Repurchase, "popular": Popularity}

@@ -74,11 +74,14 @@ def recommender(
 
 def make_blend(view: View, pipeline: PipelineConfig, *, by_selector: bool) -> Blend:
     """A blend of three generators, whose selector has not learned anything yet."""
-    selector = Selector(num_generators=len(BLENDED), num_candidates=40, hidden_dims=(4,), seed=1)
+    selector = Selector(
+        num_generators=len(BLENDED), num_candidates=40, num_article_features=3, hidden_dims=(4,), seed=1
+    )
     return Blend(
         {name: fit_recommender(name, view, pipeline, choice={}) for name in BLENDED},
         num_candidates=40,
         quotas=np.array([1.0, 3.0, 2.0], np.float32),
+        article_features=np.random.default_rng(1).normal(size=(view.articles.num_articles + 2, 3)),
         selector=selector if by_selector else None,
         hidden_dims=(4,),
     )

@@ -34,7 +34,8 @@ def test_one_answer_from_python_batch_and_saved_model(
         skip_or_fail("the package implicit is not installed")
     if name == "blend":
         parts = {part: fit_recommender(part, view, config, choice={}) for part in BLENDED}
-        recommender = Blend(parts, num_candidates=30, quotas=np.array([3, 2, 1, 1], np.float32))
+        known = np.zeros((view.articles.num_articles + FIRST_INDEX, 0), np.float32)
+        recommender = Blend(parts, num_candidates=30, quotas=np.array([3, 2, 1, 1], np.float32), article_features=known)
     else:
         recommender = fit_recommender(name, view, config, choice={})
     # Without a fallback, so that what the recommender says itself is compared.

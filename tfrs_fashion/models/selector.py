@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-_SCORE_LIMIT = 5.0
+# Deviations from the mean beyond which a feature says no more.
+_LIMIT = 5.0
+NUM_CONTEXT = 2
+
+
+def _squash(values: tf.Tensor) -> tf.Tensor:
+    """Takes the logarithm of sizes, with their sign."""
+    return tf.sign(values) * tf.math.log1p(tf.abs(values))
 
 
 def describe_pool(score: tf.Tensor, rank: tf.Tensor, *, num_candidates: int) -> tf.Tensor:
@@ -23,24 +30,32 @@ def describe_pool(score: tf.Tensor, rank: tf.Tensor, *, num_candidates: int) -> 
     """
     named = tf.cast(rank > 0, tf.float32)
     height = 1.0 - tf.math.log(tf.maximum(rank, 1.0)) / float(np.log(num_candidates + 1))
-    size = tf.sign(score) * tf.math.log1p(tf.abs(score))
-    return tf.concat([named, named * height, named * size], axis=1)
+    return tf.concat([named, named * height, named * _squash(score)], axis=1)
 
 
 class Selector(tf.keras.Model):
-    """Scores candidates of a pool by what each generator said of them, and by how long the history is.
+    """Scores candidates of a pool by what each generator said of them, by the customer and by the article.
 
     Args:
         num_generators: How many there are.
         num_candidates: Candidates that each was asked for.
+        num_article_features: Features of articles.
         hidden_dims: Widths of the layers.
         seed: Of the initial weights.
     """
 
-    def __init__(self, *, num_generators: int, num_candidates: int, hidden_dims: Sequence[int], seed: int) -> None:
+    def __init__(
+        self,
+        *,
+        num_generators: int,
+        num_candidates: int,
+        num_article_features: int,
+        hidden_dims: Sequence[int],
+        seed: int,
+    ) -> None:
         super().__init__(name="selector")
         self._num_candidates = num_candidates
-        width = 3 * num_generators + 1
+        width = 3 * num_generators + NUM_CONTEXT + num_article_features
         self._mean = self.add_weight("mean", [width], initializer="zeros", trainable=False)
         self._scale = self.add_weight("scale", [width], initializer="ones", trainable=False)
 
@@ -50,31 +65,37 @@ class Selector(tf.keras.Model):
 
         self._layers = [dense(width, number, "relu") for number, width in enumerate(hidden_dims)]
         self._last = dense(1, len(hidden_dims), None)
-        self(tf.zeros([0, num_generators]), tf.zeros([0, num_generators]), tf.zeros([0]))
+        told = tf.zeros([0, num_generators])
+        self(told, told, tf.zeros([0, NUM_CONTEXT]), tf.zeros([0, num_article_features]))
 
-    def _inputs(self, score: tf.Tensor, rank: tf.Tensor, num_events: tf.Tensor) -> tf.Tensor:
+    def _inputs(self, score: tf.Tensor, rank: tf.Tensor, context: tf.Tensor, article: tf.Tensor) -> tf.Tensor:
         told = describe_pool(score, rank, num_candidates=self._num_candidates)
-        return tf.concat([told, tf.math.log1p(num_events)[:, tf.newaxis]], axis=1)
+        return tf.concat([told, _squash(context), _squash(article)], axis=1)
 
-    def adapt(self, score: np.ndarray, rank: np.ndarray, num_events: np.ndarray) -> None:
-        """Measures mean and deviation of each feature, over a sample of pairs."""
-        inputs = self._inputs(tf.constant(score), tf.constant(rank), tf.constant(num_events)).numpy()
-        self._mean.assign(inputs.mean(axis=0))
-        self._scale.assign(np.maximum(inputs.std(axis=0), 1e-3))
+    def adapt(self, score: np.ndarray, rank: np.ndarray, context: np.ndarray, article: np.ndarray) -> None:
+        """Measures mean and deviation of each feature where it is known, over a sample of pairs; see `call`."""
+        inputs = self._inputs(*(tf.constant(values, tf.float32) for values in (score, rank, context, article))).numpy()
+        known = np.isfinite(inputs)
+        count = np.maximum(known.sum(axis=0), 1)
+        mean = np.where(known, inputs, 0.0).sum(axis=0) / count
+        spread = np.where(known, inputs - mean, 0.0)
+        self._mean.assign(mean)
+        self._scale.assign(np.maximum(np.sqrt((spread**2).sum(axis=0) / count), 1e-3))
 
-    def call(self, score: tf.Tensor, rank: tf.Tensor, num_events: tf.Tensor) -> tf.Tensor:
+    def call(self, score: tf.Tensor, rank: tf.Tensor, context: tf.Tensor, article: tf.Tensor) -> tf.Tensor:
         """Scores pairs of a customer and a candidate.
 
         Args:
             score: See `describe_pool`.
             rank: See `describe_pool`.
-            num_events: `[num_pairs]` float32, length of the customer's history.
+            context: `[num_pairs, NUM_CONTEXT]` float32, of the customer: events of the history, days since the last one.
+            article: `[num_pairs, num_article_features]` float32, NaN where unknown, which counts as the mean.
 
         Returns:
             `[num_pairs]` float32, the logit that the candidate is bought.
         """
-        hidden: Any = (self._inputs(score, rank, num_events) - self._mean) / self._scale
-        hidden = tf.clip_by_value(hidden, -_SCORE_LIMIT, _SCORE_LIMIT)
+        hidden: Any = (self._inputs(score, rank, context, article) - self._mean) / self._scale
+        hidden = tf.where(tf.math.is_nan(hidden), 0.0, tf.clip_by_value(hidden, -_LIMIT, _LIMIT))
         for layer in self._layers:
             hidden = layer(hidden)
         return self._last(hidden)[:, 0]

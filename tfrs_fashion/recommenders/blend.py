@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.inputs import Histories
+from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
 from tfrs_fashion.models.selector import Selector
 from tfrs_fashion.recommenders.recommender import Recommendations, Recommender, load_state, save_state
 from tfrs_fashion.schema import PADDING_INDEX
@@ -21,14 +21,22 @@ class Pool(NamedTuple):
         article_index: `[num_pairs]` int32.
         score: `[num_pairs, num_generators]` float32, 0 where a generator did not name it.
         rank: `[num_pairs, num_generators]` float32, from 1; 0 where it did not.
-        num_events: `[num_pairs]` float32, length of the customer's history.
+        context: `[num_pairs, 2]` float32, of the customer: events of the history, days since the last one (0 without any).
     """
 
     row: tf.Tensor
     article_index: tf.Tensor
     score: tf.Tensor
     rank: tf.Tensor
-    num_events: tf.Tensor
+    context: tf.Tensor
+
+
+def describe_customers(histories: Histories, now: tf.Tensor) -> tf.Tensor:
+    """Returns `[batch, 2]` float32: events of each history, and days since the last one, 0 without any."""
+    num_events = histories.time.row_lengths()
+    last = tf.reduce_max(histories.time, axis=1)
+    days = tf.where(num_events > 0, tf.cast(now - last, tf.float32) / SECONDS_A_DAY, 0.0)
+    return tf.stack([tf.cast(num_events, tf.float32), tf.maximum(days, 0.0)], axis=1)
 
 
 def make_pool(
@@ -64,7 +72,7 @@ def make_pool(
         article_index=tf.cast(key % stride, tf.int32),
         score=tf.scatter_nd(cell, score, shape),
         rank=tf.scatter_nd(cell, tf.cast(position + 1, tf.float32), shape),
-        num_events=tf.cast(tf.gather(histories.article_index.row_lengths(), key // stride), tf.float32),
+        context=tf.gather(describe_customers(histories, now), key // stride),
     )
 
 
@@ -78,6 +86,7 @@ class Blend(tf.Module):
         generators: By name.
         num_candidates: Candidates that each is asked for.
         quotas: `[num_generators]` float32, above 0 for those that take part.
+        article_features: `[num_articles + 2, num_features]` float32 for the selector, NaN where unknown.
         selector: Ranks in place of the quotas.
         hidden_dims: Of the selector.
         name: As used in reports.
@@ -89,6 +98,7 @@ class Blend(tf.Module):
         *,
         num_candidates: int,
         quotas: np.ndarray,
+        article_features: np.ndarray,
         selector: Selector | None = None,
         hidden_dims: Sequence[int] = (),
         name: str = "blend",
@@ -101,6 +111,7 @@ class Blend(tf.Module):
         self._generators = dict(generators)
         self._num_candidates = num_candidates
         self._quotas = tf.Variable(quotas, trainable=False, dtype=tf.float32)
+        self._article_features = tf.Variable(article_features, trainable=False, dtype=tf.float32)
         self._selector = selector
         self._hidden_dims = tuple(hidden_dims)
 
@@ -116,7 +127,8 @@ class Blend(tf.Module):
 
     def _score(self, pool: Pool) -> tf.Tensor:
         if self._selector is not None:
-            return self._selector(pool.score, pool.rank, pool.num_events)
+            article = tf.gather(self._article_features, pool.article_index)
+            return self._selector(pool.score, pool.rank, pool.context, article)
         place = tf.where((pool.rank > 0) & (self._quotas > 0), pool.rank / self._quotas, np.inf)
         return -tf.reduce_min(place, axis=1)
 
@@ -155,7 +167,7 @@ class Blend(tf.Module):
         arrays = {f"weight_{number:02d}": weight for number, weight in enumerate(weights)}
         save_state(
             folder,
-            {"quotas": self._quotas.numpy(), **arrays},
+            {"quotas": self._quotas.numpy(), "article_features": self._article_features.numpy(), **arrays},
             generators=list(self._generators),
             num_candidates=self._num_candidates,
             hidden_dims=self._hidden_dims,
@@ -177,9 +189,11 @@ class Blend(tf.Module):
             selector = Selector(
                 num_generators=len(names),
                 num_candidates=settings["num_candidates"],
+                num_article_features=arrays["article_features"].shape[1],
                 hidden_dims=settings["hidden_dims"],
                 seed=1,
             )
             selector.set_weights(weights)
         generators = {name: load_generator(name, folder / name) for name in names}
-        return cls(generators, quotas=arrays["quotas"], selector=selector, **settings)
+        told = {name: arrays[name] for name in ("quotas", "article_features")}
+        return cls(generators, **told, selector=selector, **settings)

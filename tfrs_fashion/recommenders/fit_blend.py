@@ -22,7 +22,8 @@ class LabelledPool:
         article_index: `[num_pairs]` int32.
         score: `[num_pairs, num_generators]` float32; see `recommenders.blend.Pool`.
         rank: `[num_pairs, num_generators]` int16; 0 where a generator did not name the pair.
-        num_events: `[num_pairs]` float32.
+        context: `[num_pairs, 2]` float32; see `recommenders.blend.Pool`.
+        article_features: `[num_articles + 2, num_features]` float32, known before the week.
         is_bought: `[num_pairs]` bool.
         num_bought: `[num_customers]` int32, distinct articles that each customer bought in that week.
     """
@@ -31,7 +32,8 @@ class LabelledPool:
     article_index: np.ndarray
     score: np.ndarray
     rank: np.ndarray
-    num_events: np.ndarray
+    context: np.ndarray
+    article_features: np.ndarray
     is_bought: np.ndarray
     num_bought: np.ndarray
 
@@ -149,41 +151,42 @@ def fit_selector(
     """
     random = np.random.default_rng(seed)
     kept = [pool.is_bought | (random.random(len(pool.is_bought)) < negative_share) for pool in pools]
-    score, rank, num_events, is_bought = (
+    score, rank, context, is_bought = (
         np.concatenate([getattr(pool, name)[chosen] for pool, chosen in zip(pools, kept, strict=True)])
-        for name in ("score", "rank", "num_events", "is_bought")
+        for name in ("score", "rank", "context", "is_bought")
+    )
+    article = np.concatenate(
+        [pool.article_features[pool.article_index[chosen]] for pool, chosen in zip(pools, kept, strict=True)]
     )
     rank = rank.astype(np.float32)
-    selector = Selector(num_generators=rank.shape[1], num_candidates=num_candidates, hidden_dims=hidden_dims, seed=seed)
+    selector = Selector(
+        num_generators=rank.shape[1],
+        num_candidates=num_candidates,
+        num_article_features=article.shape[1],
+        hidden_dims=hidden_dims,
+        seed=seed,
+    )
     sample = random.permutation(len(rank))[:_ADAPT_SAMPLE]
-    selector.adapt(score[sample], rank[sample], num_events[sample])
+    selector.adapt(score[sample], rank[sample], context[sample], article[sample])
     steps = epochs * -(-len(rank) // batch_size)
     schedule = tf.keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, 0.1 * learning_rate)
     optimizer = tf.keras.optimizers.Adam(schedule)
     optimizer.build(selector.trainable_variables)
-    spec = tf.TensorSpec
+    inputs = (score, rank, context, article, is_bought.astype(np.float32))
 
-    @tf.function(
-        input_signature=(
-            spec([None, rank.shape[1]], tf.float32),
-            spec([None, rank.shape[1]], tf.float32),
-            spec([None], tf.float32),
-            spec([None], tf.float32),
-        )
-    )
-    def learn(score: tf.Tensor, rank: tf.Tensor, num_events: tf.Tensor, label: tf.Tensor) -> None:
+    @tf.function(input_signature=[tf.TensorSpec([None, *values.shape[1:]], tf.float32) for values in inputs])
+    def learn(score: tf.Tensor, rank: tf.Tensor, context: tf.Tensor, article: tf.Tensor, label: tf.Tensor) -> None:
         with tf.GradientTape() as tape:
-            logit = selector(score, rank, num_events)
+            logit = selector(score, rank, context, article)
             loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(label, logit))
         gradients = tape.gradient(loss, selector.trainable_variables)
         optimizer.apply_gradients(zip(gradients, selector.trainable_variables, strict=True))
 
-    label = is_bought.astype(np.float32)
     for _epoch in range(epochs):
         order = random.permutation(len(rank))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            learn(score[rows], rank[rows], num_events[rows], label[rows])
+            learn(*(values[rows] for values in inputs))
     return selector
 
 
@@ -192,6 +195,7 @@ def selector_scores(selector: Selector, pool: LabelledPool, *, batch_size: int =
     parts = [np.zeros(0, np.float32)]
     for start in range(0, len(pool.customer), batch_size):
         rows = slice(start, start + batch_size)
-        rank = tf.constant(pool.rank[rows].astype(np.float32))
-        parts.append(selector(tf.constant(pool.score[rows]), rank, tf.constant(pool.num_events[rows])).numpy())
+        told = (pool.score[rows], pool.rank[rows].astype(np.float32), pool.context[rows])
+        article = pool.article_features[pool.article_index[rows]]
+        parts.append(selector(*(tf.constant(values) for values in (*told, article))).numpy())
     return np.concatenate(parts)
