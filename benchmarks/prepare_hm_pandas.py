@@ -161,7 +161,8 @@ def index(
         of_category = pd.Series(frame[number].to_numpy(), index=frame[key]).reindex(lines[key].cat.categories)
         lines[number] = of_category.to_numpy()[lines[key].cat.codes].astype(np.int32)
         frames.append(frame)
-    order = ["customer_index", "t_dat", "basket_id", "article_index", "price", "quantity", "sales_channel_id"]
+    # Lines that agree in all else are in the order of timelines, which has quantity before price.
+    order = ["customer_index", "t_dat", "basket_id", "article_index", "quantity", "price", "sales_channel_id"]
     return frames[0], frames[1], lines.sort_values(order, ignore_index=True)
 
 
