@@ -300,3 +300,12 @@ def test_ids_keep_their_leading_zeros_in_any_format(tmp_path: Path) -> None:
 def test_empty_and_repeated_customers_are_left_out_and_counted(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("\ufeff2\r\n1\r\n\r\n2\r\n".encode())
     assert read_customers(tmp_path / "a.txt") == (["2", "1"], 2)
+
+
+def test_what_restricts_a_model_is_fitted_anew_with_it(tmp_path: Path) -> None:
+    def trained(*settings: str) -> str:
+        return Run(config=load_config(PIPELINE, settings), folder=tmp_path)._trained("two_tower_7d")
+
+    assert trained() == trained("generators.als.factors=3")
+    assert trained() != trained("two_tower.epochs=1")
+    assert trained() != trained("generators.two_tower_7d.days=6")
