@@ -204,6 +204,11 @@ def test_a_name_must_be_fit_for_a_folder(pipeline: Path, name: str) -> None:
         (["recommenders=[]"], "`recommenders` is empty: name at least one"),
         (["recommenders=['repurchase']"], "`recommenders` must hold `popularity_7d`"),
         (["recommenders=['popularity_7d', 'als', 'als']"], "`recommenders` names one twice"),
+        (
+            ["generators.mine={kind='restricted', of='item_knn'}"],
+            "`generators.mine.of` is `item_knn`, which does not score any article it is asked for; set it to one of "
+            "two_tower, als, bpr, base_two_tower",
+        ),
         (["index.kinds=[]"], "`index.kinds` must name each kind once, and at least one"),
         (["index.kinds=['exact', 'exact']"], "`index.kinds` must name each kind once, and at least one"),
         (

@@ -289,3 +289,12 @@ def test_rendered_images_become_vectors_that_the_towers_read(tmp_path: Path, mon
     assert other._prepared == run._prepared
     assert other._embedded != run._embedded
     assert other._trained("two_tower") != run._trained("two_tower")
+
+
+def test_what_restricts_a_model_is_fitted_anew_with_it(tmp_path: Path) -> None:
+    def trained(*settings: str) -> str:
+        return Run(config=load_config(PIPELINE, settings), folder=tmp_path)._trained("two_tower_7d")
+
+    assert trained() == trained("generators.als.factors=3")
+    assert trained() != trained("two_tower.epochs=1")
+    assert trained() != trained("generators.two_tower_7d.days=6")

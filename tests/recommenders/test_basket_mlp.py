@@ -1,6 +1,7 @@
 """The perceptron over baskets finds what follows what."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ SETTINGS: dict[str, Any] = {
     "name": "basket_mlp",
 }
 # Customers 2 to 11 buy article 2 and then 3; 12 to 21 buy 4 and then 5. The last two have bought the first half alone.
-PAIRS = [(customer, article + day, 1 + 4 * day) for customer in range(2, 12) for article in (2,) for day in (0, 1)]
-PAIRS += [(customer, article + day, 1 + 4 * day) for customer in range(12, 22) for article in (4,) for day in (0, 1)]
+PAIRS = [(customer, 2 + basket, 1 + 4 * basket) for customer in range(2, 12) for basket in (0, 1)]
+PAIRS += [(customer, 4 + basket, 1 + 4 * basket) for customer in range(12, 22) for basket in (0, 1)]
 PAIRS += [(22, 2, 3), (23, 4, 3)]
 
 
@@ -51,11 +52,11 @@ def test_who_bought_nothing_is_left_to_others(view: View) -> None:
     assert rank_customers(fitted, view, np.array([1], np.int32), k=4).empty
 
 
-def test_what_is_not_in_store_is_not_shown(make_view: MakeView) -> None:
-    view = make_view(PAIRS)
+def test_what_is_not_in_store_is_not_shown(view: View) -> None:
     kept = np.array([2, 4, 5], np.int32)
-    object.__setattr__(view.articles, "in_store", kept)
-    found = rank_customers(fit_basket_mlp(view, **{**SETTINGS, "epochs": 1}), view, np.array([22], np.int32), k=9)
+    emptied = replace(view, articles=replace(view.articles, in_store=kept))
+    fitted = fit_basket_mlp(emptied, **{**SETTINGS, "epochs": 1})
+    found = rank_customers(fitted, emptied, np.array([22], np.int32), k=9)
     assert sorted(found["article_index"]) == kept.tolist()
 
 
@@ -76,5 +77,5 @@ def test_no_basket_in_time_is_told_by_its_own_name(view: View) -> None:
     with pytest.raises(
         InputError, match=r"mine: no basket .* last `generators\.mine\.target_days` days.* leave mine out"
     ):
-        # The last purchase is of the 5th, five days before the cutoff.
+        # The last purchase is of the 5th, five and a half days before the cutoff.
         fit_basket_mlp(view, **{**SETTINGS, "target_days": 2, "name": "mine"})

@@ -36,7 +36,7 @@ def factors() -> Factorization:
     ("days", "expected"),
     [
         (30, {2: [2, 4, 6, 3], 3: [2]}),
-        # The 4th is seven and a half days before; the 9th, one and a half.
+        # Noon of the 4th is six and a half days before, noon of the 9th one and a half.
         (7, {2: [4, 6, 3]}),
         (2, {2: [4, 3]}),
     ],
