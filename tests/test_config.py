@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from tfrs_fashion.config import PipelineConfig, load_config
-from tfrs_fashion.generator_sections import GENERATORS, AlsConfig, ItemKnnConfig, RepurchaseConfig
+from tfrs_fashion.generator_sections import GENERATOR_KINDS, GENERATORS, AlsConfig, ItemKnnConfig, RepurchaseConfig
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.sections import FeaturesConfig, ImagesConfig
 
@@ -313,3 +313,13 @@ def test_the_page_on_images_shows_every_key_with_a_value_that_it_may_have(root: 
     shown = tomllib.loads(block)["features"]
     assert set(shown["images"]) == set(ImagesConfig.model_fields)
     assert FeaturesConfig.model_validate(shown).images.network == "mobilenet_v2"
+
+
+def test_the_page_on_recommenders_shows_generators_that_can_be_made(root: Path, pipeline: Path) -> None:
+    page = (root / "docs" / "recommenders.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    pipeline.write_text(f"{block}\n[data]\nsource = 'simulator'\n[recommend]\nrecommender = 'repurchase'\n")
+    config = load_config(pipeline)
+    assert set(config.recommenders) <= set(config.generators)
+    # Every kind has a row.
+    assert [kind for kind in GENERATOR_KINDS if f"`{kind}`" not in page] == []
