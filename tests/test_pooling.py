@@ -19,6 +19,7 @@ SETTINGS = (
     "recommend.recommender=blend",
     "blend.generators=['repurchase', 'repurchase_decayed', 'item_knn', 'popularity_7d']",
     "blend.weeks=2",
+    "blend.validation_weeks=2",
     "blend.num_candidates=30",
     "blend.budget=20",
     "evaluation.num_clusters=0",
@@ -88,8 +89,8 @@ def test_a_pool_holds_what_generators_of_before_the_week_say(blended: Run) -> No
 
 
 def test_splits_share_their_weeks(blended: Run) -> None:
-    # Two weeks before the test and one more to choose by, and the test week itself, for the release.
-    assert len(list((blended.folder / "pools").iterdir())) == 4
+    # Two weeks before the test and two more to choose by, and the test week itself, for the release.
+    assert len(list((blended.folder / "pools").iterdir())) == 5
     kept = {path: path.stat().st_mtime_ns for path in (blended.folder / "pools").rglob("pool.npz")}
     blended.pools(blended.splits["release"], num_weeks=2)
     assert {path: path.stat().st_mtime_ns for path in (blended.folder / "pools").rglob("pool.npz")} == kept
@@ -102,6 +103,9 @@ def test_validation_chooses_and_the_table_of_generators_is_kept(blended: Run) ->
     assert [row["name"] for row in evidence["contributions"]] == list(blended.config.blend.generators)
     assert all(0 <= row["marginal_recall"] <= row["recall"] <= evidence["pool"] for row in evidence["contributions"])
     assert max(evidence["recall"].values()) <= evidence["pool"] <= 1
+    assert [week["start"] for week in evidence["weeks"]] == sorted(
+        (path.name for path in list((blended.folder / "pools").iterdir())), reverse=True
+    )[1:3]
     report = (blended.folder / "report" / "report.html").read_text(encoding="utf-8")
     assert "Where candidates come from" in report
     for row in evidence["contributions"]:

@@ -327,9 +327,10 @@ class BlendConfig(Section):
         generators: Whose candidates are pooled, by their names in `generators`.
         num_candidates: Candidates that each is asked for.
         method: `selector` learns from past weeks which candidates are bought; `quotas` takes as many from each generator as
-            paid in past weeks; `best` is the one that found more in the last week before the cutoff.
+            paid in past weeks; `best` is the one that found more in the last weeks before the cutoff.
         budget: Candidates a customer for which quotas are found, and at which both methods are compared.
         weeks: Past weeks that are learned from. The generators of each are fitted before it.
+        validation_weeks: Last weeks before the cutoff on which both methods are compared, each learned from the `weeks` before.
         week_days: Days of such a week.
         hidden_dims: Widths of the selector's layers.
         epochs: Passes over the candidates of these weeks.
@@ -357,6 +358,7 @@ class BlendConfig(Section):
     method: Literal["best", "selector", "quotas"] = "best"
     budget: int = Field(default=200, ge=1)
     weeks: int = Field(default=4, ge=1)
+    validation_weeks: int = Field(default=1, ge=1)
     week_days: int = Field(default=7, ge=1)
     hidden_dims: tuple[int, ...] = (64, 32)
     epochs: int = Field(default=3, ge=1)

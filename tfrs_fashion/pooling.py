@@ -12,7 +12,7 @@ import tensorflow as tf
 from rich.progress import track
 
 from tfrs_fashion.data.split import Split, days_before
-from tfrs_fashion.evaluation.contributions import BlendEvidence, measure_contributions
+from tfrs_fashion.evaluation.contributions import BlendEvidence, BlendWeek, measure_contributions, pool_weeks
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import fit_generator
@@ -154,20 +154,28 @@ class Pooling(Preparation):
         return fit_selector(pools, **settings, seed=self.config.seed)
 
     def choose_blend(self, split: Split) -> dict[str, Any]:
-        """Compares both ways to blend on the last week before a split, learned from the weeks before that.
+        """Compares both ways to blend on the last weeks before a split, each learned from the weeks before it.
 
         Returns:
             `choice` of the `method`, and `blend`, a `BlendEvidence`.
         """
         blend = self.config.blend
-        judged, *pools = self.pools(split, num_weeks=blend.weeks + 1)
-        quotas = fit_quotas(pools, budget=blend.budget)
-        recall = {
-            "selector": judged.recall(selector_scores(self._selector(pools), judged), k=blend.budget),
-            "quotas": judged.recall(quota_scores(judged.rank, quotas), k=blend.budget),
-        }
-        shown = "  ".join(f"{method} {value:.4f}" for method, value in recall.items())
-        self.console.print(f"  blend  val_recall@{blend.budget}: {shown}", highlight=False)
+        pools = self.pools(split, num_weeks=blend.weeks + blend.validation_weeks)
+        weeks = past_weeks(split, num_weeks=blend.validation_weeks, week_days=blend.week_days)
+        found = []
+        for number, week in enumerate(weeks):
+            judged, known = pools[number], pools[number + 1 : number + 1 + blend.weeks]
+            quotas = fit_quotas(known, budget=blend.budget)
+            recall = {
+                "selector": judged.recall(selector_scores(self._selector(known), judged), k=blend.budget),
+                "quotas": judged.recall(quota_scores(judged.rank, quotas), k=blend.budget),
+            }
+            found.append(BlendWeek(f"{week.as_of:%Y-%m-%d}", len(judged.num_bought), recall))
+            shown = "  ".join(f"{method} {value:.4f}" for method, value in recall.items())
+            self.console.print(f"  blend  week from {found[-1].start}  recall@{blend.budget}: {shown}", highlight=False)
+        recall = pool_weeks(found)
+        judged = pools[0]
+        quotas = fit_quotas(pools[1 : 1 + blend.weeks], budget=blend.budget)
         contributions = measure_contributions(
             blend.generators,
             judged.rank,
@@ -179,6 +187,7 @@ class Pooling(Preparation):
         method = max(recall, key=lambda name: recall[name]) if blend.method == "best" else blend.method
         evidence = BlendEvidence(
             budget=blend.budget,
+            weeks=tuple(found),
             recall=recall,
             method=method,
             pool=judged.recall(np.zeros(len(judged.customer)), k=len(judged.customer)),

@@ -1,5 +1,6 @@
 """What each generator adds to a pool of candidates: how much it finds, how much nobody else finds, and how far down."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,19 +35,48 @@ class Contribution:
 
 
 @dataclass(frozen=True)
+class BlendWeek:
+    """What each way to blend found in one week, learned from the weeks before it.
+
+    Attributes:
+        start: Its first day.
+        customers: Who bought in it.
+        recall: Of each method at the budget, mean over customers.
+    """
+
+    start: str
+    customers: int
+    recall: dict[str, float]
+
+
+def pool_weeks(weeks: Sequence[BlendWeek]) -> dict[str, float]:
+    """Returns the mean recall of each method over the customers of all weeks, each once a week.
+
+    >>> pool_weeks([BlendWeek("a", 1, {"quotas": 0.4}), BlendWeek("b", 3, {"quotas": 0.2})])
+    {'quotas': 0.25}
+    """
+    customers = sum(week.customers for week in weeks)
+    return {
+        method: sum(week.customers * week.recall[method] for week in weeks) / customers for method in weeks[0].recall
+    }
+
+
+@dataclass(frozen=True)
 class BlendEvidence:
     """What a blend was chosen by, on validation.
 
     Attributes:
         budget: Candidates a customer at which the methods are compared.
-        recall: Of each method at the budget, mean over customers.
+        weeks: The weeks on which they are, the latest first.
+        recall: Of each method at the budget, mean over the customers of all these weeks.
         method: That the blend goes by.
-        pool: Recall of the whole pool.
-        candidates: In the pool of a customer, mean over customers.
-        contributions: Of the generators.
+        pool: Recall of the whole pool of the latest week.
+        candidates: In the pool of a customer of that week, mean over customers.
+        contributions: Of the generators, in that week.
     """
 
     budget: int
+    weeks: tuple[BlendWeek, ...]
     recall: dict[str, float]
     method: str
     pool: float
