@@ -24,7 +24,8 @@ from rich.console import Console
 
 from tfrs_fashion.config import load_config
 from tfrs_fashion.data.split import targets
-from tfrs_fashion.evaluation.metrics import customer_metrics, top_k
+from tfrs_fashion.evaluation.full_ranking import top_k
+from tfrs_fashion.evaluation.metrics import customer_metrics
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import make_validator
 from tfrs_fashion.recommenders.fit_towers import fit_two_tower

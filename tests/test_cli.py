@@ -74,6 +74,14 @@ def test_bad_usage_exits_with_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == 2
 
 
+@pytest.mark.parametrize("options", [["--k", "5"], ["--customers", "some.txt"]])
+def test_a_submission_has_twelve_articles_for_everybody(tiny: str, options: list[str]) -> None:
+    result = CliRunner().invoke(app, ["recommend", tiny, "--format", "kaggle", *options])
+    assert result.exit_code == 2
+    assert "12 articles for every customer" in " ".join(result.output.split())
+    assert CliRunner().invoke(app, ["recommend", tiny, "--format", "xml"]).exit_code == 2
+
+
 def test_a_length_below_one_is_bad_usage(tiny: str) -> None:
     assert CliRunner().invoke(app, ["recommend", tiny, "--k", "0"]).exit_code == 2
 

@@ -16,7 +16,8 @@ from ibis import _
 from tfrs_fashion.config import PipelineConfig, load_config
 from tfrs_fashion.data.split import Split, make_splits, target_rows, targets
 from tfrs_fashion.evaluation.doctor import Answers, Examination, Purchases, RankerTraining, examine
-from tfrs_fashion.evaluation.report import evaluate_recommender, load_metrics
+from tfrs_fashion.evaluation.report import load_metrics
+from tfrs_fashion.evaluation.scorecard import evaluate_recommender
 from tfrs_fashion.evidence import gather_purchases, make_answers
 from tfrs_fashion.features import view as view_module
 from tfrs_fashion.features.inputs import HistoryTable
@@ -76,7 +77,7 @@ class Case:
     def answers(self, name: str, rows: pd.DataFrame, rows_new: pd.DataFrame, **changes: Any) -> Answers:
         articles = article_statistics(self.view, self.tables.articles, categorical=())
         bought = bought_pairs(self.view)
-        figures = evaluate_recommender(rows, rows_new, self.judged, bought, articles, ks=(K,), num_samples=50)
+        figures = evaluate_recommender(rows, rows_new, self.judged, bought, articles, ks=(K,), num_samples=50).figures
         return replace(
             make_answers(
                 name,

@@ -59,6 +59,8 @@ def pipeline(root: Path) -> PipelineConfig:
         "generators.als.iterations=3",
         "generators.basket_pairs.min_baskets=2",
         *(f"generators.{name}={{kind='popularity', by='{by}', days=30}}" for name, by in GROUPED.items()),
+        *(f"generators.{name}.epochs=1" for name, made in GENERATORS.items() if hasattr(made, "epochs")),
+        "generators.bpr.iterations=5",
     )
     return load_config(root / "pipelines" / "tiny.toml", overrides)
 

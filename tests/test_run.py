@@ -73,10 +73,30 @@ def test_metrics_are_in_the_agreed_layout(tiny_run: Run) -> None:
     assert (tiny_run.folder / "report" / "report.html").read_text().startswith("<!doctype html>")
 
 
+def test_the_report_tells_groups_near_misses_sources_and_a_verdict(tiny_run: Run) -> None:
+    metrics = load_metrics(tiny_run.folder / "report")
+    judged = tiny_run._targets("test")
+    for name, figures in metrics["recommenders"].items():
+        for dimension in ("activity", "age", "status"):
+            sizes = [found["value"] for key, found in figures.items() if key.startswith(f"customers@12_{dimension}=")]
+            assert len(sizes) > 1
+            assert sum(sizes) == metrics["customers"]
+        # A hit is also one of the same product and of the same category.
+        for group in ("product", "category"):
+            assert figures["hit_rate@12"]["value"] <= figures[f"hit_rate@12_{group}"]["value"]
+        if name not in tiny_run.config.new_arrivals:
+            assert sum(source["share"] for source in metrics["sources"][name]) == pytest.approx(1)
+        assert metrics["curves"][name]["recall"][-1] == pytest.approx(figures["recall@50"]["value"])
+    assert metrics["verdict"]["recommender"] in {*tiny_run.config.servable} - {*tiny_run.config.new_arrivals}
+    in_store = tiny_run.view("test").articles.in_store
+    bought = np.intersect1d(judged["article_index"], in_store)
+    assert metrics["bought"]["coverage@12"]["value"] == pytest.approx(len(bought) / len(in_store))
+
+
 def test_the_report_describes_clusters_of_what_the_towers_knew(tiny_run: Run) -> None:
     folder, view = tiny_run.folder / "report", tiny_run.view("test")
     told = load_metrics(folder)["clusters"]
-    assert {path.stem for path in (folder / "figures").iterdir()} == set(told)
+    assert {path.stem for path in (folder / "figures").iterdir()} == {*told, "accuracy_curves"}
     articles = pd.read_csv(folder / "article_clusters.csv", dtype={"article_id": str})
     in_store = view.articles.article_id[view.articles.in_store - FIRST_INDEX]
     assert set(articles["article_id"]) == set(in_store)
@@ -96,7 +116,8 @@ def test_without_towers_or_wish_there_are_no_clusters(
     small_run: Run, tiny_run: Run, tiny_settings: tuple[str, ...]
 ) -> None:
     assert "clusters" not in load_metrics(small_run.folder / "report")
-    assert not (small_run.folder / "report" / "figures").exists()
+    figures = small_run.folder / "report" / "figures"
+    assert [path.name for path in figures.iterdir()] == ["accuracy_curves.png"]
     assert "Clusters" not in (small_run.folder / "report" / "report.html").read_text()
     assert tiny_run._has_clusters
     assert not again(tiny_run, *tiny_settings, "evaluation.num_clusters=0")._has_clusters
@@ -169,7 +190,7 @@ def test_one_seed_gives_one_result(tiny_run: Run, tiny_settings: tuple[str, ...]
 
 def test_a_changed_setting_repeats_only_what_depends_on_it(small_run: Run) -> None:
     before = times(small_run)
-    again(small_run, *SMALL, "als.alpha=2.0").evaluate()
+    again(small_run, *SMALL, "generators.als.alpha=2.0").evaluate()
     changed = {
         str(Path(name).relative_to(small_run.folder)) for name, when in times(small_run).items() if before[name] != when
     }
@@ -228,6 +249,27 @@ def test_recommend_for_some_customers_without_what_they_bought(small_run: Run, t
     bought = set(transactions.filter(transactions.customer_id == customer).article_id.execute())
     assert not set(found["article_id"][:5]) & bought
     assert any("1 of 2 customers are unknown" in line for line in run.messages)
+
+
+def test_a_submission_for_kaggle_fills_every_customer(small_run: Run) -> None:
+    # Recommendations of another length do not matter, and stay.
+    run = again(small_run, *SMALL, "recommend.k=5")
+    run.submit()
+    found = pd.read_csv(run.folder / "submission" / "submission.csv", dtype=str)
+    assert list(found) == ["customer_id", "prediction"]
+    customers = run.tables.customers.customer_id.execute()
+    assert found["customer_id"].is_unique
+    assert set(found["customer_id"]) == set(customers)
+    # Some have no history, and few repurchase twelve articles: the fallback fills the rest.
+    lists = found["prediction"].str.split(" ")
+    assert (lists.map(len) == 12).all()
+    assert (lists.map(set).map(len) == 12).all()
+    assert set(lists.explode()) <= set(run.tables.articles.article_id.execute())
+    assert any(line.startswith(f"{len(customers):,} customers, 0 with fewer than 12") for line in run.messages)
+    again(small_run, *SMALL).recommend()
+    rows = pd.read_parquet(run.folder / "recommendations" / "recommendations.parquet")
+    best = rows.groupby("customer_id")["article_id"].agg(" ".join)
+    assert best.to_dict() == found.set_index("customer_id")["prediction"].to_dict()
 
 
 def test_rendered_images_become_vectors_that_the_towers_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

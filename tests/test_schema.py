@@ -3,18 +3,14 @@ from decimal import Decimal
 from typing import Any
 
 import ibis
-import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 
 from tfrs_fashion.schema import (
-    CANDIDATE_COLUMNS,
     Column,
     InputError,
     RowCount,
     Tables,
-    check_candidates,
     check_columns,
     check_tables,
 )
@@ -222,48 +218,3 @@ def test_now_is_the_present_by_default() -> None:
     late = datetime.datetime.now() + datetime.timedelta(days=400)
     with pytest.raises(InputError, match=r"1 row.* `t_dat` lies in the future"):
         check_tables(make_tables(transactions={"t_dat": pa.array([DAY, DAY, late], pa.timestamp("us"))}))
-
-
-def make_candidates(rows: list[tuple[int, int, int, float]]) -> pd.DataFrame:
-    return pd.DataFrame([(*row, "test") for row in rows], columns=list(CANDIDATE_COLUMNS)).astype(CANDIDATE_COLUMNS)
-
-
-# Customers interleaved and out of order: ranks are checked by customer, not by row.
-VALID = [(3, 2, 2, 0.5), (2, 4, 1, -1.0), (3, 4, 1, 0.7), (2, 2, 2, -2.0)]
-
-
-def test_valid_candidates_pass() -> None:
-    # Three articles have the indices 2, 3 and 4.
-    check_candidates(make_candidates(VALID), num_articles=3, where="test")
-    check_candidates(make_candidates([]), num_articles=3, where="test")
-
-
-@pytest.mark.parametrize(
-    ("rows", "what", "sample"),
-    [
-        ([*VALID, (3, 2, 3, 0.1)], "1 candidate row(s) that repeat an article", "(3, 2)"),
-        ([*VALID, (3, 3, 4, 0.1)], "1 candidate row(s) whose ranks are not 1, 2, 3, …", "(3, 3)"),
-        ([(2, 2, 0, 1.0)], "1 candidate row(s) whose ranks are not 1, 2, 3, …", "(2, 2)"),
-        ([(2, 2, 1, 1.0), (2, 3, 1, 1.0)], "1 candidate row(s) whose ranks are not 1, 2, 3, …", "(2, 3)"),
-        ([*VALID, (3, 5, 3, 0.1)], "1 candidate row(s) with an unknown article", "(3, 5)"),
-        ([*VALID, (3, 1, 3, 0.1)], "1 candidate row(s) with an unknown article", "(3, 1)"),
-        ([*VALID, (3, 0, 3, 0.1)], "1 candidate row(s) with an unknown article", "(3, 0)"),
-        ([*VALID, (3, 3, 3, NAN)], "1 candidate row(s) with a NaN score", "(3, 3)"),
-    ],
-)
-def test_invalid_candidates_are_refused(rows: list[tuple[int, int, int, float]], what: str, sample: str) -> None:
-    with pytest.raises(InputError) as caught:
-        check_candidates(make_candidates(rows), num_articles=3, where="als")
-    assert str(caught.value) == f"als: {what}; (customer_index, article_index) e.g. {sample}."
-
-
-@pytest.mark.parametrize("column", list(CANDIDATE_COLUMNS))
-def test_a_missing_candidate_column_is_named(column: str) -> None:
-    with pytest.raises(InputError, match=rf"^als: candidates lack column\(s\) {column}; expected "):
-        check_candidates(make_candidates(VALID).drop(columns=column), num_articles=3, where="als")
-
-
-def test_ranks_are_judged_whatever_the_index_of_the_frame() -> None:
-    frame = make_candidates(VALID)
-    frame.index = pd.Index(np.array([9, 3, 5, 1]))
-    check_candidates(frame, num_articles=3, where="test")

@@ -5,7 +5,7 @@ import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -174,17 +174,30 @@ def recommend(
         typer.Option("--exclude-bought/--include-bought", help="Leave out what the customer bought before."),
     ] = None,
     recommender: Annotated[str | None, typer.Option(help="Which artifact; recommend.recommender by default.")] = None,
+    format_: Annotated[
+        Literal["tables", "kaggle"],
+        typer.Option("--format", help="`tables`: Parquet and CSV. `kaggle`: a submission, 12 articles for everybody."),
+    ] = "tables",
     set_: Set = None,
     run_dir: RunDir = None,
     force: Force = False,
     debug: Debug = False,
 ) -> None:
     """Write recommendations for every customer, or for those in a file, to Parquet and CSV."""
+    if format_ == "kaggle" and (customers is not None or k not in (None, 12)):
+        raise typer.BadParameter("a submission is 12 articles for every customer: leave out --customers and --k.")
     given = {"recommend.k": k, "recommend.recommender": recommender}
     overrides = [*(set_ or ()), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     if exclude_bought is not None:
         overrides.append(f"recommend.exclude_bought={str(exclude_bought).lower()}")
-    _do(pipeline, overrides, run_dir, force, debug, lambda run: run.recommend(customers=customers, force=force))
+
+    def work(run: "Run") -> None:
+        if format_ == "kaggle":
+            run.submit(force=force)
+        else:
+            run.recommend(customers=customers, force=force)
+
+    _do(pipeline, overrides, run_dir, force, debug, work)
 
 
 def main() -> None:

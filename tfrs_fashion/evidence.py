@@ -7,7 +7,7 @@ from ibis import _
 
 from tfrs_fashion.data.split import target_rows
 from tfrs_fashion.evaluation.doctor import Answers, Purchases
-from tfrs_fashion.evaluation.report import Figures
+from tfrs_fashion.evaluation.scorecard import Figures
 from tfrs_fashion.features.view import View
 from tfrs_fashion.schema import FIRST_INDEX
 

@@ -15,15 +15,20 @@ from tfrs_fashion.evaluation.cluster_sections import ClusterSection, describe_ar
 from tfrs_fashion.evaluation.clusters import MAX_FITTED, fit_clusters
 from tfrs_fashion.evaluation.compare import compare_recommenders
 from tfrs_fashion.evaluation.doctor import examine
-from tfrs_fashion.evaluation.metrics import ArticleStatistics, customer_metrics
-from tfrs_fashion.evaluation.report import evaluate_recommender, write_report
+from tfrs_fashion.evaluation.list_metrics import ArticleStatistics
+from tfrs_fashion.evaluation.near_misses import index_groups
+from tfrs_fashion.evaluation.rank_tables import check_candidates
+from tfrs_fashion.evaluation.report import write_report
+from tfrs_fashion.evaluation.scorecard import describe_purchases, evaluate_recommender
+from tfrs_fashion.evaluation.verdict import decide
 from tfrs_fashion.evidence import gather_purchases, make_answers
 from tfrs_fashion.features.articles import content_embedding, sales_by_article
+from tfrs_fashion.features.customer_slices import make_slices
 from tfrs_fashion.features.history_lookups import list_absent_sections
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import embed_customers
 from tfrs_fashion.recommenders.towers import TwoTower
-from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, RowCount, Tables, check_candidates
+from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, RowCount, Tables
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, to_candidates
 from tfrs_fashion.serving.export import artifact_hash
 
@@ -87,12 +92,43 @@ def write_candidates(
             description=f"{artifact.parent.name} {kind}",
         )
         candidates = to_candidates(answers, customer_id=customer_id, article_id=article_id)
-        check_candidates(candidates, num_articles=len(article_id), where=f"{artifact.parent.name} {kind}")
+        check_candidates(
+            candidates,
+            num_articles=len(article_id),
+            num_customers=len(customer_id),
+            where=f"{artifact.parent.name} {kind}",
+        )
         candidates.to_parquet(folder / f"{kind}.parquet", index=False)
 
 
-def article_statistics(view: View, articles: ibis.Table, *, categorical: tuple[str, ...]) -> ArticleStatistics:
-    """Collects what list metrics need, over all articles of the catalogue, from the visible sales."""
+def article_groups(articles: ibis.Table, *, category: str) -> dict[str, np.ndarray]:
+    """Numbers the groups within which a near miss lies: `product` and `category`, those that the articles have.
+
+    Args:
+        articles: Indexed articles.
+        category: The column that plays this role; empty where none does.
+    """
+    columns = {"product": "product_code", "category": category}
+    wanted = {name: column for name, column in columns.items() if column in articles.columns}
+    ordered = articles.order_by("article_index")
+    values = ordered.select(**{name: articles[column].cast("string") for name, column in wanted.items()}).execute()
+    return {name: index_groups(values[name]) for name in wanted if values[name].notna().any()}
+
+
+def customer_slices(view: View, tables: Tables, judged: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Groups the customers judged by what was known of them before the cutoff; see `features.customer_slices`."""
+    customers = np.unique(judged["customer_index"].to_numpy())
+    age = None
+    if "age" in tables.customers.columns:
+        known = tables.customers.select("customer_index", age=tables.customers.age.cast("float64")).execute()
+        age = known.set_index("customer_index")["age"].reindex(customers).to_numpy(dtype=np.float64)
+    return make_slices(view.timelines, customers, age=age)
+
+
+def article_statistics(
+    view: View, articles: ibis.Table, *, categorical: tuple[str, ...], category: str = ""
+) -> ArticleStatistics:
+    """Collects what the report needs to know of all articles of the catalogue, from the visible sales."""
     num_articles = int(articles.count().execute())
     sales = sales_by_article(view.transactions)
     sold = sales["article_index"].to_numpy()
@@ -106,6 +142,7 @@ def article_statistics(view: View, articles: ibis.Table, *, categorical: tuple[s
         num_train_customers=int(np.count_nonzero(np.diff(view.timelines.row_splits))),
         price=price,
         content_embedding=content_embedding(articles, categorical=categorical) if categorical else None,
+        groups=article_groups(articles, category=category),
     )
 
 
@@ -227,15 +264,19 @@ def write_judgement(
         blend: What the blend was chosen by; see `evaluation.contributions.BlendEvidence`.
     """
     evaluation = config.evaluation
-    statistics = article_statistics(view, tables.articles, categorical=config.features.categorical)
+    statistics = article_statistics(
+        view, tables.articles, categorical=config.features.categorical, category=config.features.roles.category
+    )
     cold_start = np.setdiff1d(judged["customer_index"].unique(), bought["customer_index"].unique())
     # Of these, articles that the catalogue did not even list before the cutoff can be recommended by nobody.
     never_sold = np.setdiff1d(judged["article_index"].unique(), bought["article_index"].unique())
     unseen = count_unseen(view, judged["customer_index"].unique())
-    figures, by_customer, answers = {}, {}, []
+    slices = {"cold_start_customers": cold_start, **customer_slices(view, tables, judged)}
+    settings: dict[str, Any] = {"num_samples": evaluation.bootstrap_samples, "seed": config.seed}
+    scorecards, by_customer, answers = {}, {}, []
     for name, place in candidates.items():
         found, found_new = (pd.read_parquet(place / f"{kind}.parquet") for kind in _KINDS)
-        figures[name] = evaluate_recommender(
+        scorecards[name] = evaluate_recommender(
             found,
             found_new,
             judged,
@@ -243,40 +284,40 @@ def write_judgement(
             statistics,
             ks=(evaluation.k,),
             recall_at=evaluation.num_candidates,
-            slices={"cold_start_customers": cold_start},
+            slices=slices,
             cold_start_articles=never_sold,
             num_new_arrivals=min(evaluation.num_new_arrivals, evaluation.num_candidates),
-            num_samples=evaluation.bootstrap_samples,
-            seed=config.seed,
+            **settings,
         )
         if name not in config.new_arrivals:
-            by_customer[name] = customer_metrics(found, judged, k=evaluation.k)["map"]
+            by_customer[name] = scorecards[name].by_customer
         embedding = towers.in_store.embedding[:, :-1] if towers is not None and name == "two_tower" else None
-        told = make_answers(
+        answer = make_answers(
             name,
             found,
             found_new,
             view=view,
-            figures=figures[name],
+            figures=scorecards[name].figures,
             k=evaluation.k,
             is_arrivals=name in config.new_arrivals,
             is_constant=name in config.same_for_all,
             embedding=embedding,
         )
-        answers.append(told)
+        answers.append(answer)
+    told: dict[str, Any] = {
+        "baselines": [name for name in BASELINES if name in by_customer],
+        "metric": f"map@{evaluation.k}",
+        **settings,
+    }
     write_report(
         folder,
         split=split,
         customers=judged["customer_index"].nunique(),
         artifact={name: artifact_hash(place) for name, place in artifacts.items()},
-        recommenders=figures,
-        comparisons=compare_recommenders(
-            by_customer,
-            baselines=[name for name in BASELINES if name in by_customer],
-            metric=f"map@{evaluation.k}",
-            num_samples=evaluation.bootstrap_samples,
-            seed=config.seed,
-        ),
+        recommenders=scorecards,
+        bought=describe_purchases(judged, statistics, k=evaluation.k, **settings),
+        verdict=decide(by_customer, **told) if by_customer else None,
+        comparisons=compare_recommenders(by_customer, **told),
         counts=(*counts, *list_absent_sections(tables.articles, config.features.roles), *unseen),
         notes=_notes(config, judged, bought),
         training_curves=curves,

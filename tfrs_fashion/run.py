@@ -29,7 +29,13 @@ from tfrs_fashion.recommenders.popularity import Popularity, nobody
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.serving.batch import load_artifact, recommend_batches, write_recommendations
+from tfrs_fashion.serving.batch import (
+    SUBMITTED,
+    load_artifact,
+    recommend_batches,
+    write_recommendations,
+    write_submission,
+)
 from tfrs_fashion.serving.export import export_artifact, latest_artifact, list_versions, write_models_config
 from tfrs_fashion.stage import (
     fingerprint,
@@ -199,7 +205,7 @@ class Run(Pooling):
         answered = {name: fingerprint("candidates", self._exported(name), length) for name in config.servable}
         places = {name: self.folder / "candidates" / name for name in config.servable}
         report = self.folder / "report"
-        wanted = fingerprint("report", answered, evaluation.model_dump())
+        wanted = fingerprint("report", answered, evaluation.model_dump(), config.features.roles.category)
         recover(report)
         if force or stored_fingerprint(report) != wanted:
             bought, judged = bought_pairs(self.view("test")), self._targets("test")
@@ -339,6 +345,32 @@ class Run(Pooling):
         if unknown:
             self.messages.append(f"{unknown:,} of {len(asked):,} customers are unknown: answered without a history")
         self.messages += [f"recommendations: {folder / f'recommendations.{kind}'}" for kind in ("parquet", "csv")]
+
+    def submit(self, *, force: bool = False) -> None:
+        """Writes `submission/submission.csv` for Kaggle: every customer, and what the artifact or its fallback gives."""
+        self.release()
+        config, folder = self.config.recommend, self.folder / "submission"
+        customers = [str(customer) for customer in ids_by_index(self.tables)[0]]
+        artifact = latest_artifact(self._released(config.recommender))
+        asked = config.model_dump(exclude={"k"})
+
+        def write(partial: Path) -> None:
+            answers = recommend_batches(
+                load_artifact(artifact),
+                customers,
+                k=SUBMITTED,
+                batch_size=config.batch_size,
+                exclude=self._bought_ids(customers) if config.exclude_bought else None,
+                console=self.console,
+            )
+            short = write_submission(answers, partial, customer_id=customers)
+            self.messages.append(
+                f"{len(customers):,} customers, {short:,} with fewer than {SUBMITTED} articles, by {artifact}"
+            )
+
+        wanted = fingerprint("submit", stored_fingerprint(artifact), str(artifact), asked)
+        self._stage(folder, wanted, write, force=force)
+        self.messages.append(f"submission: {folder / 'submission.csv'}")
 
     def everything(self) -> None:
         """Does every stage; with `force`, every stage again."""

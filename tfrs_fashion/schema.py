@@ -14,7 +14,6 @@ from typing import Literal
 
 import ibis
 import numpy as np
-import pandas as pd
 from ibis import _
 
 PADDING_INDEX = 0
@@ -353,39 +352,3 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
         ),
     ]
     _refuse(table, rules, where="transactions", raw_names=raw_names)
-
-
-def check_candidates(candidates: pd.DataFrame, *, num_articles: int, where: str) -> None:
-    """Checks a Candidates table.
-
-    Args:
-        candidates: `CANDIDATE_COLUMNS`.
-        num_articles: Articles known, so valid indices are `FIRST_INDEX .. num_articles + 1`.
-        where: File or recommender to name in messages.
-
-    Raises:
-        InputError: Columns are missing, a customer is given an article twice, ranks are not 1, 2, 3, …, a score
-            is NaN, or an index is unknown.
-    """
-    missing = [name for name in CANDIDATE_COLUMNS if name not in candidates.columns]
-    if missing:
-        raise InputError(
-            f"{where}: candidates lack column(s) {', '.join(missing)}; expected {list(CANDIDATE_COLUMNS)}."
-        )
-
-    def refuse(bad: np.ndarray, what: str) -> None:
-        if bad.any():
-            rows = candidates.loc[bad].head(5)
-            pairs = _samples(zip(rows["customer_index"].tolist(), rows["article_index"].tolist(), strict=True))
-            raise InputError(
-                f"{where}: {int(bad.sum()):,} candidate row(s) {what}; (customer_index, article_index) e.g. {pairs}."
-            )
-
-    article_index = candidates["article_index"].to_numpy()
-    refuse(np.isnan(candidates["score"].to_numpy(dtype=np.float64)), "with a NaN score")
-    refuse((article_index < FIRST_INDEX) | (article_index >= num_articles + FIRST_INDEX), "with an unknown article")
-    refuse(candidates.duplicated(["customer_index", "article_index"]).to_numpy(), "that repeat an article")
-    ranks = candidates.sort_values(["customer_index", "rank"], kind="stable")
-    expected = ranks.groupby("customer_index").cumcount() + 1
-    gaps = pd.Series(ranks["rank"].to_numpy() != expected.to_numpy(), index=ranks.index)
-    refuse(gaps.reindex(candidates.index).to_numpy(), "whose ranks are not 1, 2, 3, …")

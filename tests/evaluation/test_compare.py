@@ -1,10 +1,13 @@
 import math
+from collections.abc import Callable
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tfrs_fashion.evaluation.compare import (
+    MAX_ROWS_DRAWN,
     Comparison,
     Difference,
     bootstrap_interval,
@@ -57,6 +60,36 @@ def test_same_seed_same_interval() -> None:
     values = np.random.default_rng(0).random(100)
     assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
     assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
+
+
+def test_pools_of_many_customers_vary_as_much_as_customers_do() -> None:
+    # One in ten is hit: most rows are 0, and the others spread.
+    values = np.zeros(MAX_ROWS_DRAWN + 5000)
+    values[::10] = np.random.default_rng(0).random(len(values[::10]))
+    value, low, high = bootstrap_interval(values, num_samples=2000, seed=1)
+    assert value == values.mean()
+    assert (high - low) / 2 == pytest.approx(1.96 * values.std() / math.sqrt(len(values)), rel=0.1)
+    assert value - low == pytest.approx(high - value, rel=0.15)
+
+
+def test_pools_are_the_same_for_both_of_a_pair() -> None:
+    b = np.random.default_rng(0).random(MAX_ROWS_DRAWN + 1)
+    found = paired_difference(b + 0.01, b, num_samples=50)
+    assert (found.difference, found.low, found.high) == pytest.approx((0.01, 0.01, 0.01))
+
+
+def test_intervals_agree_with_scipy(skip_or_fail: Callable[[str], NoReturn]) -> None:
+    try:
+        from scipy.stats import bootstrap
+    except ImportError:
+        skip_or_fail("the package scipy is not installed")
+    # Skewed, with many zeros, so that the interval is not symmetrical.
+    random = np.random.default_rng(5)
+    values = np.where(random.random(400) < 0.2, random.exponential(size=400), 0.0)
+    theirs = bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=random).confidence_interval
+    _value, low, high = bootstrap_interval(values, num_samples=4000)
+    # Bounds of 4,000 samples are known to a few percent of the interval's width.
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.05 * (high - low))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3])

@@ -9,19 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrs_fashion.evaluation.metrics import (
-    CUSTOMER_METRICS,
-    ArticleStatistics,
-    contains,
-    customer_list_metrics,
-    customer_metrics,
-    exposure_metrics,
-    gini,
-    list_metrics,
-    target_ranks,
-    top_k,
-    top_k_accuracy,
-)
+from tfrs_fashion.evaluation.hits import contains, count_runs, find_hits, first_places
+from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS, customer_metrics, measure_customers, trace_accuracy
 from tfrs_fashion.schema import CANDIDATE_COLUMNS, InputError
 
 
@@ -171,22 +160,91 @@ def test_agrees_with_the_definitions(shown: dict[int, list[int]], bought: dict[i
         assert found.loc[customer].to_dict() == pytest.approx(expected)
 
 
-def test_ndcg_agrees_with_scikit_learn(skip_or_fail: Callable[[str], NoReturn]) -> None:
+def test_every_metric_agrees_with_trec_eval(skip_or_fail: Callable[[str], NoReturn]) -> None:
     try:
-        from sklearn.metrics import ndcg_score
+        import pytrec_eval
     except ImportError:
-        skip_or_fail("the package scikit-learn is not installed")
+        skip_or_fail("the package pytrec-eval-terrier is not installed")
     generator = np.random.default_rng(3)
-    for k in (1, 5, 12):
-        order = generator.permutation(40) + 2
-        bought = generator.choice(np.arange(2, 42), size=6, replace=False)
-        # Scores that put `order` from best to worst.
-        scores = np.zeros(42)
-        scores[order] = np.arange(40, 0, -1)
-        relevance = np.isin(np.arange(2, 42), bought).astype(float)
-        expected = ndcg_score([relevance], [scores[2:]], k=k)
-        found = customer_metrics(make_candidates({1: order.tolist()}), make_targets({1: bought.tolist()}), k=k)
-        assert found.loc[1, "ndcg"] == pytest.approx(expected)
+    # Lists of any length, none for some, and customers who bought from nothing of theirs to more than k.
+    bought = {c: generator.choice(np.arange(2, 60), generator.integers(1, 25), replace=False) for c in range(300)}
+    shown = {c: generator.permutation(np.arange(2, 60))[: generator.integers(0, 40)] for c in range(20, 330)}
+    candidates = make_candidates({c: found.tolist() for c, found in shown.items()})
+    targets = make_targets({c: found.tolist() for c, found in bought.items()})
+    wanted = {str(c): {str(article): 1 for article in found} for c, found in bought.items()}
+    for k in (1, 5, 12, 50):
+        found = customer_metrics(candidates, targets, k=k)
+        # Its reciprocal rank knows no k, so that it is given the first k only.
+        run = {str(c): {str(article): -rank for rank, article in enumerate(shown[c][:k])} for c in shown}
+        measures = {f"{name}.{k}" for name in ("map_cut", "recall", "P", "ndcg_cut", "success")} | {"recip_rank"}
+        judged = pytrec_eval.RelevanceEvaluator(wanted, measures).evaluate(
+            {c: {a: float(score) for a, score in scores.items()} for c, scores in run.items() if scores}
+        )
+        nothing = dict.fromkeys([f"{name}_{k}" for name in ("map_cut", "recall", "P", "ndcg_cut", "success")], 0.0)
+        for c, articles in bought.items():
+            expected = judged.get(str(c), {**nothing, "recip_rank": 0.0})
+            # It divides by all that was bought; Kaggle by no more than fit into the list.
+            average_precision = expected[f"map_cut_{k}"] * len(articles) / min(k, len(articles))
+            assert found.loc[c].to_dict() == pytest.approx(
+                {
+                    "map": average_precision,
+                    "recall": expected[f"recall_{k}"],
+                    "precision": expected[f"P_{k}"],
+                    "ndcg": expected[f"ndcg_cut_{k}"],
+                    "hit_rate": expected[f"success_{k}"],
+                    "mrr": expected["recip_rank"],
+                }
+            )
+
+
+def test_hits_are_read_once_for_every_shorter_list() -> None:
+    candidates, targets = make_candidates({1: [10, 11, 12, 13], 2: [20]}), make_targets({1: [11, 13], 2: [20, 21]})
+    hits = find_hits(candidates, targets, depth=4)
+    for k in (1, 2, 3, 4):
+        pd.testing.assert_frame_equal(measure_customers(hits, k=k), customer_metrics(candidates, targets, k=k))
+    with pytest.raises(InputError, match="`k` is 5, and hits were looked for in the first 4 places only"):
+        measure_customers(hits, k=5)
+
+
+def test_recall_and_precision_over_the_length_of_the_list() -> None:
+    # Customer 1 is hit second and fourth of two targets, customer 2 first of two, customer 3 has no list.
+    candidates = make_candidates({1: [10, 11, 12, 13], 2: [20]})
+    targets = make_targets({1: [11, 13], 2: [20, 21], 3: [30]})
+    found = trace_accuracy(find_hits(candidates, targets, depth=5))
+    assert found.recall == pytest.approx(np.array([1 / 2, 1 / 2 + 1 / 2, 1, 1 + 1 / 2, 3 / 2]) / 3)
+    assert found.precision == pytest.approx(np.array([1 / 1, 2 / 2, 2 / 3, 3 / 4, 3 / 5]) / 3)
+    with pytest.raises(InputError, match="No customer bought anything"):
+        trace_accuracy(find_hits(candidates, make_targets({}), depth=5))
+
+
+@given(
+    shown=st.dictionaries(st.integers(0, 5), articles_of, max_size=6),
+    bought=st.dictionaries(st.integers(0, 5), articles_of.filter(bool), min_size=1, max_size=6),
+    depth=st.integers(1, 9),
+)
+def test_curves_are_means_of_the_metrics_and_recall_never_falls(
+    shown: dict[int, list[int]], bought: dict[int, list[int]], depth: int
+) -> None:
+    candidates, targets = make_candidates(shown), make_targets(bought)
+    found = trace_accuracy(find_hits(candidates, targets, depth=depth))
+    means = [customer_metrics(candidates, targets, k=k).mean() for k in range(1, depth + 1)]
+    assert found.recall.tolist() == pytest.approx([mean["recall"] for mean in means])
+    assert found.precision.tolist() == pytest.approx([mean["precision"] for mean in means])
+    assert (np.diff(found.recall) >= -1e-12).all()
+
+
+@given(
+    shown=st.dictionaries(st.integers(0, 5), articles_of, max_size=6),
+    bought=st.dictionaries(st.integers(0, 5), articles_of.filter(bool), min_size=1, max_size=6),
+    k=st.integers(1, 9),
+)
+def test_metrics_lie_between_0_and_1_and_agree_on_whether_there_is_a_hit(
+    shown: dict[int, list[int]], bought: dict[int, list[int]], k: int
+) -> None:
+    found = customer_metrics(make_candidates(shown), make_targets(bought), k=k)
+    assert ((found >= 0) & (found <= 1 + 1e-12)).all(axis=None)
+    assert ((found > 0).nunique(axis=1) == 1).all()
+    assert (found["recall"] <= found["hit_rate"]).all()
 
 
 def test_contains() -> None:
@@ -194,168 +252,12 @@ def test_contains() -> None:
     assert contains(np.array([], dtype=int), np.array([1])).tolist() == [False]
 
 
-def make_articles(**changes: object) -> ArticleStatistics:
-    """Articles 2, 3 and 4 are in store; article 5 is not. Articles 2 and 3 point the same way."""
-    values: dict[str, object] = {
-        "in_store": np.array([2, 3, 4]),
-        "num_buyers": np.array([0, 0, 4, 2, 0, 8]),
-        "num_train_customers": 8,
-        "price": np.array([np.nan, np.nan, 10.0, 20.0, np.nan, 40.0]),
-        "content_embedding": np.array([[0, 0], [0, 0], [1, 0], [1, 0], [0, 1], [0.6, 0.8]]),
-    }
-    return ArticleStatistics(**{**values, **changes})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("amounts", "expected"),
-    [
-        ([5, 5, 5, 5], 0),
-        ([0, 0, 0, 8], 3 / 4),
-        ([0, 0], 0),
-        ([], 0),
-        # Half the mean difference over the mean: of 9 ordered pairs, 4 differ by 1 and 2 by 2; the mean is 2.
-        ([3, 1, 2], Fraction(8, 9) / 2 / 2),
-    ],
-)
-def test_gini(amounts: list[int], expected: float) -> None:
-    assert gini(np.array(amounts)) == pytest.approx(float(expected))
-
-
-def test_exposure_counts_only_what_is_in_store_and_within_k() -> None:
-    candidates = make_candidates({1: [2, 5, 3], 2: [2, 5, 3]})
-    found = exposure_metrics(candidates, k=2, in_store=np.array([2, 3, 4, 4]))
-    assert found["coverage"] == pytest.approx(1 / 3)
-    assert found["popularity_gini"] == pytest.approx(2 / 3)
-    assert exposure_metrics(make_candidates({}), k=2, in_store=np.array([2])) == {"coverage": 0, "popularity_gini": 0}
-    with pytest.raises(InputError, match="`in_store` is empty"):
-        exposure_metrics(candidates, k=2, in_store=np.array([]))
-
-
-def test_novelty_price_and_diversity_of_each_list() -> None:
-    candidates = make_candidates({1: [2, 3, 4], 2: [4], 3: [2, 5]}).sample(frac=1, random_state=0)
-    found = customer_list_metrics(candidates, make_articles(), k=3)
-    # Shares 4/8, 2/8 and, bought by nobody, 1/9.
-    assert found.loc[1, "novelty"] == pytest.approx((1 + 2 + math.log2(9)) / 3)
-    assert found.loc[3, "novelty"] == pytest.approx((1 + 0) / 2)
-    assert found.loc[1, "price_mean"] == pytest.approx((10 + 20) / 2)
-    assert math.isnan(found.loc[2, "price_mean"])
-    # Cosines 1, 0 and 0; one article alone has no pair.
-    assert found.loc[1, "diversity"] == pytest.approx(1 - (1 + 0 + 0) / 3)
-    assert math.isnan(found.loc[2, "diversity"])
-    assert found.loc[3, "diversity"] == pytest.approx(1 - 0.6)
-
-
-def test_diversity_of_many_lists_agrees_with_pairs() -> None:
-    generator = np.random.default_rng(0)
-    embedding = generator.normal(size=(60, 8))
-    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
-    lists = {c: (generator.permutation(50)[: generator.integers(1, 8)] + 2).tolist() for c in range(9000)}
-    articles = ArticleStatistics(np.arange(2, 52), np.ones(60), 10, np.ones(60), embedding)
-    found = customer_list_metrics(make_candidates(lists), articles, k=5)["diversity"]
-    for customer in (0, 1, 4095, 4096, 4097, 8999):
-        rows = embedding[lists[customer][:5]]
-        pairs = [rows[i] @ rows[j] for i in range(len(rows)) for j in range(i)]
-        expected = 1 - np.mean(pairs) if pairs else np.nan
-        assert found.loc[customer] == pytest.approx(expected, nan_ok=True)
-
-
-def test_list_metrics_are_means_over_lists() -> None:
-    candidates = make_candidates({1: [2, 3, 4], 2: [4], 3: [2, 5]})
-    found = list_metrics(candidates, make_articles(), k=3)
-    assert set(found) == {"coverage", "popularity_gini", "novelty", "price_mean", "diversity"}
-    assert found["price_mean"] == pytest.approx((15 + 25) / 2)
-    assert found["diversity"] == pytest.approx(((1 - 1 / 3) + (1 - 0.6)) / 2)
-    assert "diversity" not in list_metrics(candidates, make_articles(content_embedding=None), k=3)
-    assert math.isnan(list_metrics(make_candidates({}), make_articles(), k=3)["novelty"])
-
-
-def slow_ranks(queries: np.ndarray, candidates: np.ndarray, positions: np.ndarray, owners: np.ndarray) -> list[int]:
-    scores = queries.astype(np.float64) @ candidates.astype(np.float64).T
-    return [
-        1 + sum(score > scores[query, position] for score in scores[query])
-        for query, position in zip(owners, positions, strict=True)
-    ]
-
-
-@settings(max_examples=100)
-@given(
-    num_queries=st.integers(1, 9),
-    num_candidates=st.integers(1, 40),
-    num_targets=st.integers(0, 30),
-    batch_size=st.integers(1, 5),
-    seed=st.integers(0, 1000),
-)
-def test_target_ranks_agree_with_counting(
-    num_queries: int, num_candidates: int, num_targets: int, batch_size: int, seed: int
-) -> None:
-    generator = np.random.default_rng(seed)
-    # Small whole numbers: float32 products are exact, and ties are many.
-    queries = generator.integers(-2, 3, (num_queries, 3)).astype(np.float32)
-    candidates = generator.integers(-2, 3, (num_candidates, 3)).astype(np.float32)
-    positions = generator.integers(0, num_candidates, num_targets)
-    owners = generator.integers(0, num_queries, num_targets)
-    ranks = target_ranks(queries, candidates, positions, owners, batch_size=batch_size)
-    assert ranks.dtype == np.int32
-    assert ranks.tolist() == slow_ranks(queries, candidates, positions, owners)
-
-
-def test_target_ranks_of_known_order() -> None:
-    candidates = np.array([[1.0], [3.0], [2.0], [3.0]], dtype=np.float32)
-    ranks = target_ranks(np.array([[1.0], [-1.0]]), candidates, np.array([0, 1, 2, 3, 0]), np.array([0, 0, 0, 0, 1]))
-    assert ranks.tolist() == [4, 1, 3, 1, 1]
-    assert top_k_accuracy(ranks, (1, 3, 4)) == {1: 3 / 5, 3: 4 / 5, 4: 1.0}
-
-
-def test_target_ranks_refuse_what_would_flatter() -> None:
-    queries, candidates = np.ones((2, 3)), np.ones((4, 3))
-    with pytest.raises(InputError, match="NaN or infinite"):
-        target_ranks(np.full((2, 3), np.nan), candidates, np.array([0]), np.array([0]))
-    with pytest.raises(InputError, match="`target_positions` runs from -1 to -1; expected 0 to 3"):
-        target_ranks(queries, candidates, np.array([-1]), np.array([0]))
-    with pytest.raises(InputError, match="`target_queries` runs from 2 to 2; expected 0 to 1"):
-        target_ranks(queries, candidates, np.array([0]), np.array([2]))
-    with pytest.raises(InputError, match="one query a target"):
-        target_ranks(queries, candidates, np.array([0, 1]), np.array([0]))
-    with pytest.raises(InputError, match="same embedding space"):
-        target_ranks(np.ones((2, 5)), candidates, np.array([0]), np.array([0]))
-    with pytest.raises(InputError, match="expected 2-D"):
-        target_ranks(np.ones(3), candidates, np.array([0]), np.array([0]))
-    with pytest.raises(InputError, match="`ranks` is empty"):
-        top_k_accuracy(np.array([]), (1,))
-
-
-@pytest.mark.slow
-def test_accuracies_equal_factorized_top_k() -> None:
-    import tensorflow as tf
-    import tensorflow_recommenders as tfrs
-
-    generator = np.random.default_rng(5)
-    queries = generator.normal(size=(50, 16)).astype(np.float32)
-    candidates = generator.normal(size=(700, 16)).astype(np.float32)
-    owners, positions = generator.integers(0, 50, 900), generator.integers(0, 700, 900)
-    ks = (1, 5, 12, 100)
-    index = tfrs.layers.factorized_top_k.BruteForce(k=100).index(tf.constant(candidates), tf.range(700))
-    metric = tfrs.metrics.FactorizedTopK(index, ks=ks)
-    metric.update_state(queries[owners], candidates[positions], tf.constant(positions, tf.int32))
-    expected = dict(zip(ks, (float(value) for value in metric.result()), strict=True))
-    assert top_k_accuracy(target_ranks(queries, candidates, positions, owners), ks) == pytest.approx(expected, abs=1e-6)
-
-
-@settings(max_examples=100)
-@given(num_candidates=st.integers(1, 30), k=st.integers(1, 35), batch_size=st.integers(1, 4), seed=st.integers(0, 1000))
-def test_top_k_breaks_ties_by_position(num_candidates: int, k: int, batch_size: int, seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    queries = generator.integers(-2, 3, (5, 2)).astype(np.float32)
-    candidates = generator.integers(-2, 3, (num_candidates, 2)).astype(np.float32)
-    positions, scores = top_k(queries, candidates, k, batch_size=batch_size)
-    assert positions.shape == scores.shape == (5, min(k, num_candidates))
-    for row, query in enumerate(queries):
-        expected = sorted((-float(query @ candidate), place) for place, candidate in enumerate(candidates))[:k]
-        assert positions[row].tolist() == [place for _, place in expected]
-        assert scores[row].tolist() == [-loss for loss, _ in expected]
-
-
-def test_top_k_of_nothing() -> None:
-    assert top_k(np.ones((2, 3)), np.ones((0, 3)), 5)[0].shape == (2, 0)
-    with pytest.raises(InputError, match="`k` is 0"):
-        top_k(np.ones((2, 3)), np.ones((4, 3)), 0)
+def test_runs_and_first_places() -> None:
+    values, starts, lengths = count_runs(np.array([7, 7, 2, 2, 2, 7]))
+    assert (values.tolist(), starts.tolist(), lengths.tolist()) == ([7, 2, 7], [0, 2, 5], [2, 3, 1])
+    assert [found.tolist() for found in count_runs(np.array([], dtype=int))] == [[], [], []]
+    candidates = make_candidates({1: [10, 11, 12]})
+    assert first_places(candidates, k=2)["article_index"].tolist() == [10, 11]
+    assert first_places(candidates, k=3) is candidates
+    with pytest.raises(InputError, match="`k` is 0; expected 1 or more"):
+        first_places(candidates, k=0)

@@ -2,141 +2,48 @@ import datetime
 import io
 import json
 import math
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from rich.console import Console
 
 from tfrs_fashion.evaluation.compare import Comparison, Difference
-from tfrs_fashion.evaluation.metrics import ArticleStatistics
-from tfrs_fashion.evaluation.report import evaluate_recommender, load_metrics, metrics_table, write_report
-from tfrs_fashion.schema import CANDIDATE_COLUMNS, InputError, RowCount
+from tfrs_fashion.evaluation.metrics import AccuracyCurve
+from tfrs_fashion.evaluation.report import load_metrics, metrics_table, write_report
+from tfrs_fashion.evaluation.scorecard import Figure, Scorecard, SourceShare
+from tfrs_fashion.evaluation.verdict import Verdict
+from tfrs_fashion.schema import InputError, RowCount
 
 BELOW = Comparison("two_tower", "repurchase", "map@12", 9, Difference(-0.003, -0.005, -0.001, -0.031, -0.050, -0.012))
 
 
-def make_candidates(lists: dict[int, list[int]]) -> pd.DataFrame:
-    rows = [(c, article, rank, 0.0, "test") for c, shown in lists.items() for rank, article in enumerate(shown, 1)]
-    return pd.DataFrame(rows, columns=list(CANDIDATE_COLUMNS)).astype(CANDIDATE_COLUMNS)
+def figure(value: float, width: float = 0.0) -> Figure:
+    return {"value": value, "low": value - width, "high": value + width}
 
 
-def make_pairs(bought: dict[int, list[int]]) -> pd.DataFrame:
-    rows = [(customer, article) for customer, articles in bought.items() for article in articles]
-    return pd.DataFrame(rows, columns=["customer_index", "article_index"], dtype="int32")
-
-
-def make_articles(**changes: object) -> ArticleStatistics:
-    values: dict[str, object] = {
-        "in_store": np.arange(2, 10),
-        "num_buyers": np.array([0, 0, *[2] * 8]),
-        "num_train_customers": 8,
-        "price": np.array([np.nan, np.nan, 10.0, 30.0, *[np.nan] * 6]),
-        "content_embedding": np.array([[0.0, 0.0], [0.0, 0.0], *[[1.0, 0.0]] * 8]),
-    }
-    return ArticleStatistics(**{**values, **changes})  # type: ignore[arg-type]
-
-
-# Customer 1 bought 2 again and 3 for the first time; customer 2 bought only what was bought before.
-CANDIDATES = make_candidates({1: [2, 4, 3], 2: [5, 6]})
-CANDIDATES_NEW = make_candidates({1: [4, 3], 2: [6]})
-TARGETS = make_pairs({1: [2, 3], 2: [5]})
-HISTORY = make_pairs({1: [2], 2: [5, 5]})
-
-
-def evaluate(**changes: object) -> dict[str, dict[str, float]]:
-    values: dict[str, object] = {
-        "candidates": CANDIDATES,
-        "candidates_new": CANDIDATES_NEW,
-        "targets": TARGETS,
-        "history_pairs": HISTORY,
-        "articles": make_articles(),
-        "num_samples": 50,
-    }
-    return evaluate_recommender(**{**values, **changes})  # type: ignore[arg-type]
-
-
-def test_figures_of_two_customers() -> None:
-    found = evaluate()
-    values = {name: figure["value"] for name, figure in found.items()}
-    assert values["map@12"] == pytest.approx((1 / 2 * (1 / 1 + 2 / 3) + 1) / 2)
-    assert values["recall@12"] == 1
-    assert values["recall@200"] == 1
-    assert values["precision@12"] == pytest.approx((2 / 12 + 1 / 12) / 2)
-    assert values["hit_rate@12"] == values["mrr@12"] == 1
-    assert values["ndcg@12"] == pytest.approx(((1 + 1 / math.log2(4)) / (1 + 1 / math.log2(3)) + 1) / 2)
-    assert values["coverage@12"] == pytest.approx(5 / 8)
-    # Five of eight shown once: sorted 0, 0, 0, 1, 1, 1, 1, 1.
-    assert values["popularity_gini@12"] == pytest.approx(2 * (4 + 5 + 6 + 7 + 8) / (8 * 5) - 9 / 8)
-    assert values["novelty@12"] == pytest.approx(-math.log2(2 / 8))
-    assert values["price_mean@12"] == pytest.approx((10 + 30) / 2)
-    assert values["diversity@12"] == pytest.approx(0)
-    assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in found.values())
-
-
-def test_new_leaves_out_customers_who_bought_nothing_new() -> None:
-    found = evaluate()
-    assert found["customers@12_new"]["value"] == 1
-    assert found["map@12_new"] == {"value": 1 / 2, "low": 1 / 2, "high": 1 / 2}
-    assert found["recall@12_new"]["value"] == 1
-
-
-def test_new_without_candidates_or_without_customers() -> None:
-    assert not [name for name in evaluate(candidates_new=None) if name.endswith("_new")]
-    found = evaluate(targets=make_pairs({2: [5]}))
-    assert found["customers@12_new"]["value"] == 0
-    assert "map@12_new" not in found
-
-
-def test_an_article_out_of_vocabulary_is_new_whatever_was_bought_before() -> None:
-    found = evaluate(targets=make_pairs({1: [1]}), history_pairs=make_pairs({1: [1, 2]}))
-    assert found["customers@12_new"]["value"] == 1
-    assert found["recall@12_new"]["value"] == 0
-
-
-def test_candidates_that_were_bought_before_are_refused_as_new() -> None:
-    with pytest.raises(InputError, match=r"candidates_new: 2 row\(s\) within rank 12 .* e\.g\. \(1, 2\), \(2, 5\)"):
-        evaluate(candidates_new=CANDIDATES)
-
-
-def test_short_lists_are_counted() -> None:
-    found = evaluate(targets=make_pairs({1: [2], 2: [5], 3: [6]}), ks=(2, 3), recall_at=4)
-    assert {name: figure["value"] for name, figure in found.items() if name.startswith("fewer")} == {
-        "fewer_candidates@2": 1,
-        "fewer_candidates@3": 2,
-        "fewer_candidates@4": 3,
-    }
-
-
-def test_slices() -> None:
-    found = evaluate(slices={"cold_start_customers": {2, 77}, "nobody": np.array([], dtype=int)})
-    assert found["customers@12_cold_start_customers"]["value"] == 1
-    assert found["map@12_cold_start_customers"]["value"] == 1
-    assert found["customers@12_nobody"]["value"] == 0
-    assert "map@12_nobody" not in found
-
-
-def test_what_is_undefined_is_left_out() -> None:
-    found = evaluate(articles=make_articles(price=np.full(10, np.nan), content_embedding=None))
-    assert "price_mean@12" not in found
-    assert "diversity@12" not in found
-    assert evaluate(candidates=make_candidates({}))["coverage@12"]["value"] == 0
-
-
-def test_an_empty_window_is_named() -> None:
-    with pytest.raises(InputError, match="No customer bought anything in 16 to 22 September"):
-        evaluate(targets=make_pairs({}), window="16 to 22 September")
+FIGURES = {
+    "map@12": figure(0.9167, 0.02),
+    "map@12_new": figure(0.5),
+    "recall@12_new": figure(1),
+    "customers@12_new": figure(1),
+    "map@12_cold_start_customers": figure(1),
+    "customers@12_cold_start_customers": figure(1),
+    "recall@200": figure(1),
+    "coverage@12": figure(0.625),
+    "price_mean@12": figure(20),
+}
 
 
 def write(folder: Path, **changes: object) -> tuple[Path, Path]:
-    figures = {"map@12": {"value": 0.0321, "low": 0.03, "high": 0.0345}}
+    repurchase = Scorecard({"map@12": {"value": 0.0321, "low": 0.03, "high": 0.0345}})
     values: dict[str, object] = {
         "split": {"test_cutoff": datetime.date(2020, 9, 16), "window_days": np.int64(7)},
         "customers": 12_345,
         "artifact": {"two_tower": "abc123"},
-        "recommenders": {"repurchase": figures, "two_tower": evaluate(slices={"cold_start_customers": [2]})},
+        "recommenders": {"repurchase": repurchase, "two_tower": Scorecard(FIGURES)},
         "comparisons": [BELOW],
         "counts": [RowCount("transactions", "quantity below 1", 1234), ("articles", "no sale", 5)],
         "notes": ["The universe is what was sold in the 28 days before."],
@@ -149,7 +56,7 @@ def test_metrics_json_has_the_documented_layout(tmp_path: Path) -> None:
     path, _html = write(tmp_path / "report")
     document = json.loads(path.read_text())
     assert document == load_metrics(path) == load_metrics(tmp_path / "report")
-    assert list(document) == ["split", "customers", "artifact", "recommenders", "differences", "data"]
+    assert list(document) == ["split", "customers", "artifact", "recommenders", "sources", "differences", "data"]
     assert document["split"] == {"test_cutoff": "2020-09-16", "window_days": 7}
     assert document["customers"] == 12_345
     assert document["artifact"] == {"two_tower": "abc123"}
@@ -169,8 +76,8 @@ def test_metrics_json_has_the_documented_layout(tmp_path: Path) -> None:
 
 def test_not_a_number_becomes_null(tmp_path: Path) -> None:
     undefined = Comparison("a", "b", "map@12", 1, Difference(1.0, 1.0, 1.0, math.nan, math.nan, math.nan))
-    figures = {"a": {"map@12": {"value": math.nan, "low": math.nan, "high": math.nan}}}
-    path, html = write(tmp_path, comparisons=[undefined], recommenders=figures)
+    figures = {"map@12": {"value": math.nan, "low": math.nan, "high": math.nan}}
+    path, html = write(tmp_path, comparisons=[undefined], recommenders={"a": Scorecard(figures)})
     document = load_metrics(path)
     assert document["differences"][0]["difference"]["relative"] is None
     assert document["recommenders"]["a"]["map@12"]["value"] is None
@@ -241,7 +148,7 @@ def test_a_page_without_extras(tmp_path: Path) -> None:
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
-    figures = {"map@12": {"value": 0.1, "low": 0.1, "high": 0.2}}
+    figures = Scorecard({"map@12": {"value": 0.1, "low": 0.1, "high": 0.2}})
     hostile = Comparison("<b>", "<i>", "map@12", 1, BELOW.difference)
     _metrics, path = write(
         tmp_path,
@@ -284,48 +191,106 @@ def test_the_table_for_the_terminal(tmp_path: Path) -> None:
     assert "0.9167" in row
 
 
-def test_articles_never_sold_are_a_slice_of_the_targets() -> None:
-    # Of what was bought, 7, 8 and 9 had never been sold. Customer 1 is shown 7 second and 8 fourth, and bought both;
-    # customer 2 bought 9 and is not shown it; customer 3 bought nothing new.
-    candidates = make_candidates({1: [2, 7, 3, 8], 2: [5, 6], 3: [4]})
-    found = evaluate(
-        candidates=candidates,
-        candidates_new=None,
-        targets=make_pairs({1: [2, 7, 8], 2: [9], 3: [4]}),
-        cold_start_articles=np.array([7, 8, 9, 77]),
-        num_new_arrivals=4,
-    )
-    assert found["customers@4_cold_start_articles"]["value"] == 2
-    assert found["recall@4_cold_start_articles"]["value"] == pytest.approx((2 / 2 + 0 / 1) / 2)
-    # Hits in the second and the fourth place: precision 1/2 in both.
-    assert found["map@4_cold_start_articles"]["value"] == pytest.approx((1 / 2 * (1 / 2 + 2 / 4) + 0) / 2)
-    # The list is judged whole elsewhere: 2, 7 and 8 are hits of customer 1.
-    assert found["recall@12"]["value"] == pytest.approx((1 + 0 + 1) / 3)
-
-
-@pytest.mark.parametrize(("length", "recall"), [(1, 0.0), (2, (1 / 2 + 0) / 2), (3, (1 / 2 + 0) / 2), (9, (1 + 0) / 2)])
-def test_new_articles_are_judged_on_a_list_of_their_own_length(length: int, recall: float) -> None:
-    found = evaluate(
-        candidates=make_candidates({1: [2, 7, 3, 8], 2: [5, 6]}),
-        candidates_new=None,
-        targets=make_pairs({1: [2, 7, 8], 2: [9]}),
-        cold_start_articles=np.array([7, 8, 9]),
-        num_new_arrivals=length,
-    )
-    assert found[f"recall@{length}_cold_start_articles"]["value"] == pytest.approx(recall)
-    assert [name for name in found if name.endswith("cold_start_articles") and f"@{length}_" not in name] == []
-
-
-def test_nobody_bought_an_article_never_sold() -> None:
-    found = evaluate(cold_start_articles=np.array([], dtype=int))
-    assert found["customers@100_cold_start_articles"]["value"] == 0
-    assert "recall@100_cold_start_articles" not in found
-    assert not [name for name in evaluate() if "cold_start" in name]
-
-
 def test_a_page_with_new_articles_lays_them_out(tmp_path: Path) -> None:
-    figures = evaluate(targets=make_pairs({1: [2, 3], 2: [5]}), cold_start_articles=np.array([3]))
-    _metrics, path = write(tmp_path, recommenders={"two_tower_new_arrivals": figures})
+    figures = {"recall@100_cold_start_articles": figure(0.25), "customers@100_cold_start_articles": figure(3)}
+    _metrics, path = write(tmp_path, recommenders={"two_tower_new_arrivals": Scorecard(figures)})
     page = read_page(path)
     assert "Cold start articles" in page.text
     assert "recall@100" in page.text
+
+
+def rows_of(path: Path, label: str) -> list[str]:
+    """The rows of a table as words."""
+    html = path.read_text(encoding="utf-8")
+    table = html[html.index(f'aria-label="{label}"') :].split("</table>")[0]
+    rows = [re.sub(r"<[^>]+>", " ", row) for row in table.split("<tr>")[1:]]
+    return [" ".join(row.split()) for row in rows]
+
+
+def test_near_misses_stand_beside_hits(tmp_path: Path) -> None:
+    figures = {
+        "map@12": figure(0.1),
+        "hit_rate@12": figure(0.2),
+        "hit_rate@12_product": figure(0.3),
+        "hit_rate@12_category": figure(0.4),
+        "recall@12": figure(0.15),
+        "recall@12_category": figure(0.25),
+        "precision@12_category": figure(0.5),
+    }
+    _metrics, path = write(tmp_path, recommenders={"als": Scorecard(figures)})
+    assert rows_of(path, "Near misses") == [
+        "recommender hit_rate@12 hit_rate@12_product hit_rate@12_category recall@12 recall@12_product "
+        "recall@12_category map@12 map@12_product map@12_category",
+        "als 0.2000 0.3000 0.4000 0.1500 - 0.2500 0.1000 - -",
+    ]
+    # They are no slice of customers.
+    assert "<h3>Category</h3>" not in path.read_text()
+
+
+def test_groups_of_customers_are_columns_and_the_best_of_each_is_bold(tmp_path: Path) -> None:
+    def card(young: float, old: float) -> Scorecard:
+        return Scorecard(
+            {
+                "map@12": figure(0.1),
+                "customers@12_usual_store=7": figure(1),
+                "map@12_usual_store=7": figure(young),
+                "customers@12_usual_store=other": figure(1234),
+                "map@12_usual_store=other": figure(old, 0.01),
+            }
+        )
+
+    _metrics, path = write(tmp_path, recommenders={"als": card(0.3, 0.1), "gru": card(0.2, 0.4)})
+    assert "<h3>Usual store</h3>" in path.read_text()
+    assert rows_of(path, "By usual store") == [
+        "recommender 7 1 customer other 1,234 customers",
+        "als 0.3000 0.1000 (0.0900 to 0.1100)",
+        "gru 0.2000 0.4000 (0.3900 to 0.4100)",
+    ]
+    assert re.findall(r"<strong>([\d.]+)</strong>", path.read_text()) == ["0.3000", "0.4000"]
+
+
+def test_what_is_bought_stands_below_the_lists(tmp_path: Path) -> None:
+    bought = {"coverage@12": figure(0.5), "price_mean@12": figure(30, 1)}
+    metrics, path = write(tmp_path, bought=bought)
+    assert rows_of(path, "The lists")[-1] == "what is bought 0.5000 30.0000 (29.0000 to 31.0000)"
+    assert load_metrics(metrics)["bought"] == bought
+
+
+def test_sources_are_told_where_there_are_several(tmp_path: Path) -> None:
+    mixed = (SourceShare("item_knn", 0.75, 0.02), SourceShare("popularity_7d", 0.25, 0.01))
+    cards = {
+        "blend": Scorecard({"map@12": figure(0.1)}, sources=mixed),
+        "als": Scorecard({"map@12": figure(0.1)}, sources=(SourceShare("als", 1.0, 0.02),)),
+    }
+    metrics, path = write(tmp_path, recommenders=cards)
+    text = " ".join(read_page(path).text.split())
+    assert "blenditem_knn75%2% popularity_7d25%1%" in text
+    assert "All places come from one source in als." in text
+    assert load_metrics(metrics)["sources"]["blend"][1] == {"source": "popularity_7d", "share": 0.25, "precision": 0.01}
+    del cards["blend"]
+    assert "Candidate sources" not in read_page(write(tmp_path, recommenders=cards)[1]).text
+
+
+def test_the_verdict_comes_first(tmp_path: Path) -> None:
+    verdict = Verdict("blend", ("<i>",), "Ship blend or <i>.", ("It is best.", "It may not last."))
+    metrics, path = write(tmp_path, verdict=verdict)
+    text = read_page(path).text
+    assert text.index("12,345 customers") < text.index("Ship blend or <i>.") < text.index("It may not last.")
+    assert text.index("It may not last.") < text.index("test_cutoff")
+    assert load_metrics(metrics)["verdict"]["recommender"] == "blend"
+
+
+def test_curves_are_drawn_and_their_numbers_kept(tmp_path: Path) -> None:
+    curve = AccuracyCurve(np.linspace(0.1, 0.4, 50), np.linspace(0.3, 0.1, 50))
+    cards = {"als": Scorecard({"map@12": figure(0.1)}, curve=curve), "gru": Scorecard({"map@12": figure(0.1)})}
+    metrics, path = write(tmp_path, recommenders=cards)
+    told = load_metrics(metrics)["curves"]
+    assert list(told) == ["als"]
+    assert told["als"]["k"][0] == 1
+    assert told["als"]["k"][-1] == 50
+    assert told["als"]["recall"][-1] == pytest.approx(0.4)
+    assert told["als"]["precision"][0] == pytest.approx(0.3)
+    assert (tmp_path / "figures" / "accuracy_curves.png").stat().st_size > 10_000
+    (source,) = read_page(path).fetched
+    assert source.startswith("data:image/png;base64,")
+    assert "als finds 40% of what a customer buys" in path.read_text()

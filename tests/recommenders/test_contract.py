@@ -58,7 +58,8 @@ NAMES = (*GENERATORS, *BY, *BLENDS, "two_tower")
 def pipeline() -> PipelineConfig:
     """The tiny pipeline with every generator."""
     grouped = [f"generators.{name}={{kind='popularity', by='{by}', days=30}}" for name, by in BY.items()]
-    return load_config(ROOT / "pipelines" / "tiny.toml", [*grouped, "generators.basket_pairs.min_baskets=2"])
+    trained = [f"generators.{name}.epochs=1" for name, made in GENERATORS.items() if hasattr(made, "epochs")]
+    return load_config(ROOT / "pipelines" / "tiny.toml", [*grouped, *trained, "generators.basket_pairs.min_baskets=2"])
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -29,7 +29,9 @@ def test_one_answer_from_python_batch_and_saved_model(
     view: View, root: Path, name: str, tmp_path: Path, skip_or_fail: Callable[[str], NoReturn]
 ) -> None:
     grouped = [f"generators.popularity_{by}={{kind='popularity', by='{by}'}}" for by in ("age_band", "garment_group")]
-    config = load_config(root / "pipelines" / "tiny.toml", [*grouped, "generators.basket_pairs.min_baskets=2"])
+    trained = [f"generators.{name}.epochs=1" for name, made in GENERATORS.items() if hasattr(made, "epochs")]
+    settings = [*grouped, *trained, "two_tower.epochs=1", "generators.basket_pairs.min_baskets=2"]
+    config = load_config(root / "pipelines" / "tiny.toml", settings)
     if name in ("als", "bpr") and importlib.util.find_spec("implicit") is None:
         skip_or_fail("the package implicit is not installed")
     if name == "blend":

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tfrs_fashion.evaluation.finding import MIN_CUSTOMERS, Finding
-from tfrs_fashion.evaluation.metrics import exposure_metrics
+from tfrs_fashion.evaluation.list_metrics import exposure_metrics
 
 # Most customers with a history of their own have nobody else's list, in any shop whose range is larger than a list.
 MAX_SAME_LISTS = 0.5

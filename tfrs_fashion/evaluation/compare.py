@@ -9,6 +9,9 @@ import pandas as pd
 
 from tfrs_fashion.schema import InputError
 
+# More rows than so many are drawn in so many pools.
+MAX_ROWS_DRAWN, NUM_POOLS = 100_000, 20_000
+
 
 class Interval(NamedTuple):
     """A mean and its interval: floats, or float64 `[num_metrics]` where several metrics were given."""
@@ -73,22 +76,37 @@ class Comparison:
         )
 
 
+def _pool(values: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Puts the rows into pools by chance: sums `[num_pools, num_metrics]`, and sizes `[num_pools]`."""
+    pool = generator.permutation(len(values)) % NUM_POOLS
+    sums = np.stack([np.bincount(pool, weights=column, minlength=NUM_POOLS) for column in values.T], axis=1)
+    return sums, np.bincount(pool, minlength=NUM_POOLS).astype(np.float64)
+
+
 def _resampled_means(values: np.ndarray, *, num_samples: int, seed: int) -> np.ndarray:
     """Means of bootstrap samples of the rows: float64 `[num_samples, num_metrics]`.
 
     Most customers buy nothing that was shown and have a row of zeros. A sample holds a binomial number of rows that
-    are not zero, drawn evenly among them, so only those are drawn: the same distribution, in less time. Memory is
-    that of one sample.
+    are not zero, drawn evenly among them, so only those are drawn: the same distribution, in less time.
+
+    Of more rows than `MAX_ROWS_DRAWN`, pools of rows that chance put together are drawn instead. A sample's mean then
+    varies as much as if rows were drawn; the width of the interval is known to about sqrt(1 / (2 NUM_POOLS)), half a
+    percent, which is less than the samples themselves leave open.
     """
-    num_customers = len(values)
-    nonzero = values[(values != 0).any(axis=1)]
     generator = np.random.default_rng(seed)
-    num_drawn = generator.binomial(num_customers, len(nonzero) / num_customers, size=num_samples)
     means = np.zeros((num_samples, values.shape[1]))
+    if len(values) > MAX_ROWS_DRAWN:
+        sums, sizes = _pool(values, generator)
+        for sample in range(num_samples):
+            drawn = np.bincount(generator.integers(0, NUM_POOLS, size=NUM_POOLS, dtype=np.int32), minlength=NUM_POOLS)
+            means[sample] = drawn @ sums / (drawn @ sizes)
+        return means
+    nonzero = values[(values != 0).any(axis=1)]
+    num_drawn = generator.binomial(len(values), len(nonzero) / len(values), size=num_samples)
     for sample, drawn in enumerate(num_drawn):
         if drawn:
             rows = generator.integers(0, len(nonzero), size=drawn, dtype=np.int32)
-            means[sample] = np.bincount(rows, minlength=len(nonzero)) @ nonzero / num_customers
+            means[sample] = np.bincount(rows, minlength=len(nonzero)) @ nonzero / len(values)
     return means
 
 

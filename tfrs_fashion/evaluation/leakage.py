@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from tfrs_fashion.evaluation.finding import MIN_CUSTOMERS, Finding
-from tfrs_fashion.evaluation.metrics import contains, customer_metrics, pair_keys
+from tfrs_fashion.evaluation.hits import contains, pair_keys
+from tfrs_fashion.evaluation.metrics import customer_metrics
 
 # A till that counts its receipts anew gives an old receipt's number to a purchase of the window: a few such are no leak.
 MAX_SHARED_BASKETS = 0.01

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tfrs_fashion.evaluation.collapse import MIN_STORE_OF_LISTS
 from tfrs_fashion.evaluation.finding import MIN_CUSTOMERS, Finding
-from tfrs_fashion.evaluation.metrics import contains, pair_keys
+from tfrs_fashion.evaluation.hits import contains, pair_keys
 from tfrs_fashion.schema import FIRST_INDEX
 
 # A recommender that finds something for a tenth as many customers as the best of the run does, or for one in a hundred,

@@ -12,31 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
-import pandas as pd
 import rich.box
 from rich.markup import escape
 from rich.table import Table
 
+from tfrs_fashion.evaluation.accuracy_figure import draw_accuracy
 from tfrs_fashion.evaluation.cluster_sections import ClusterSection
-from tfrs_fashion.evaluation.compare import Comparison, bootstrap_interval
+from tfrs_fashion.evaluation.compare import Comparison
 from tfrs_fashion.evaluation.contributions import name_bands
 from tfrs_fashion.evaluation.doctor import Examination
 from tfrs_fashion.evaluation.document import render, to_json_types, write_json, write_text
 from tfrs_fashion.evaluation.drawing import STYLE, format_share, shorten, write_png
-from tfrs_fashion.evaluation.metrics import (
-    CUSTOMER_METRICS,
-    ArticleStatistics,
-    contains,
-    customer_list_metrics,
-    customer_metrics,
-    exposure_metrics,
-    pair_keys,
-)
-from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount
-
-Figure = dict[str, float]
-Figures = dict[str, Figure]
+from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS
+from tfrs_fashion.evaluation.scorecard import Figures, Scorecard
+from tfrs_fashion.evaluation.verdict import Verdict
+from tfrs_fashion.schema import InputError, RowCount
 
 MEANINGS = {
     "map": "Mean average precision: how many of the shown articles were bought, counting early places more.",
@@ -49,126 +39,16 @@ MEANINGS = {
     "popularity_gini": "How unevenly articles are shown: 0 is all alike, near 1 is a few articles for everybody.",
     "novelty": "Mean of -log2 of the share of customers who had bought the shown article: higher is less known.",
     "diversity": "1 - mean cosine similarity of a list's articles: higher is more varied.",
+    "popularity_mean": "Mean share of customers who had bought the shown article.",
     "price_mean": "Mean price of the shown articles, in the source's currency.",
     "fewer_candidates": "Customers who were given fewer articles than that.",
     "customers": "Customers in the slice: those with at least one such purchase in the window.",
 }
 COUNTS = ("customers", "fewer_candidates")
 ACCURACY_ORDER = tuple(name for name in MEANINGS if name in CUSTOMER_METRICS)
+# Metrics in the table of near misses, and the groups an article may share with what was bought.
+NEAR_MISSES, GROUPS = ("hit_rate", "recall", "map"), ("product", "category")
 METRIC_NAME = re.compile(r"(?P<name>[a-z_]+)@(?P<k>\d+)(?:_(?P<slice>.+))?")
-
-
-def _exact(value: float) -> Figure:
-    """A count, or a description of the very lists that were shown: not a sample, so without an interval."""
-    return {"value": float(value), "low": float(value), "high": float(value)}
-
-
-def _intervals(values: pd.DataFrame, *, num_samples: int, seed: int, window: str) -> Figures:
-    interval = bootstrap_interval(values, num_samples=num_samples, seed=seed, window=window)
-    return {
-        str(name): {"value": float(value), "low": float(low), "high": float(high)}
-        for name, value, low, high in zip(values.columns, *interval, strict=True)
-    }
-
-
-def _new_targets(
-    targets: pd.DataFrame, history_pairs: pd.DataFrame, candidates_new: pd.DataFrame, *, k: int
-) -> pd.DataFrame:
-    bought = np.unique(pair_keys(history_pairs))
-    shown = candidates_new.loc[candidates_new["rank"].to_numpy() <= k]
-    is_masked = ~contains(bought, pair_keys(shown))
-    if not is_masked.all():
-        rows = shown.loc[~is_masked].head(5)
-        pairs = ", ".join(str(pair) for pair in zip(rows["customer_index"], rows["article_index"], strict=True))
-        raise InputError(
-            f"candidates_new: {int((~is_masked).sum()):,} row(s) within rank {k} that the customer had bought before "
-            f"the cutoff; (customer_index, article_index) e.g. {pairs}. Exclude the history before the top k are taken."
-        )
-    # What is out of vocabulary shares one index, so a match by it would mean nothing: it counts as new.
-    is_known = targets["article_index"].to_numpy() >= FIRST_INDEX
-    return targets.loc[~(is_known & contains(bought, pair_keys(targets)))]
-
-
-def evaluate_recommender(
-    candidates: pd.DataFrame,
-    candidates_new: pd.DataFrame | None,
-    targets: pd.DataFrame,
-    history_pairs: pd.DataFrame,
-    articles: ArticleStatistics,
-    *,
-    ks: Sequence[int] = (12,),
-    recall_at: int = 200,
-    slices: Mapping[str, Iterable[int]] | None = None,
-    cold_start_articles: np.ndarray | None = None,
-    num_new_arrivals: int = 100,
-    num_samples: int = 1000,
-    seed: int = 0,
-    window: str = "the window of targets",
-) -> Figures:
-    """Computes every figure of one recommender.
-
-    Args:
-        candidates: Candidates, `recall_at` a customer where there are as many.
-        candidates_new: Candidates from which what the customer had bought was excluded before top-k; without
-            them there are no `*_new` figures.
-        targets: (`customer_index`, `article_index`) bought in the window.
-        history_pairs: (`customer_index`, `article_index`) bought before the cutoff.
-        articles: What is known about the articles.
-        ks: Lengths of the lists that are measured.
-        recall_at: Number of candidates whose recall is measured.
-        slices: Groups of customers by name, e.g. `cold_start_customers`, as customer_index.
-        cold_start_articles: Articles never sold before the cutoff, as article_index: a slice of the targets.
-        num_new_arrivals: Length of the lists on which that slice is judged.
-        num_samples: Bootstrap samples.
-        seed: Fixes the bootstrap samples.
-        window: What to call the window in messages, e.g. its dates.
-
-    Returns:
-        `{"value", "low", "high"}` by metric. For each k, means over the customers of `targets`: `map@k`, `recall@k`,
-        `precision@k`, `ndcg@k`, `hit_rate@k`, `mrr@k`; `recall@{recall_at}`; `map@k_new` and `recall@k_new`, over
-        customers who bought something they had never bought; `map@k_cold_start_articles` and `recall@k_cold_start_articles`
-        with k = num_new_arrivals, over customers who bought an article that nobody had; `map@k_SLICE`, `recall@k_SLICE`. Over all lists given:
-        `coverage@k`, `popularity_gini@k`, `novelty@k`, `price_mean@k`, `diversity@k`, where defined.
-        Counts: `customers@k_new`, `customers@k_SLICE`, and `fewer_candidates@k`, the customers of `targets` with
-        fewer than k candidates. Counts, coverage and Gini describe what was shown, so low = high = value.
-
-    Raises:
-        InputError: The window has no customer, or `candidates_new` holds articles that were bought before.
-    """
-    options: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "window": window}
-    figures: Figures = {}
-
-    def add_slice(slice_name: str, values: pd.DataFrame, k: int) -> None:
-        figures[f"customers@{k}_{slice_name}"] = _exact(len(values))
-        if len(values):
-            found = _intervals(values[["map", "recall"]], **options)
-            figures.update({f"{name}@{k}_{slice_name}": figure for name, figure in found.items()})
-
-    for k in ks:
-        by_customer = customer_metrics(candidates, targets, k=k)
-        found = _intervals(by_customer[list(CUSTOMER_METRICS)], **options)
-        figures.update({f"{name}@{k}": figure for name, figure in found.items()})
-        for slice_name, customers in (slices or {}).items():
-            members = np.fromiter(customers, dtype=np.int64)
-            add_slice(slice_name, by_customer.loc[by_customer.index.isin(members)], k)
-        if candidates_new is not None:
-            new_targets = _new_targets(targets, history_pairs, candidates_new, k=k)
-            add_slice("new", customer_metrics(candidates_new, new_targets, k=k), k)
-        exposure = exposure_metrics(candidates, k=k, in_store=articles.in_store)
-        figures.update({f"{name}@{k}": _exact(value) for name, value in exposure.items()})
-        by_list = customer_list_metrics(candidates, articles, k=k)
-        for column in by_list.columns[by_list.notna().any()]:
-            figures[f"{column}@{k}"] = _intervals(by_list[[column]].dropna(), **options)[column]
-    if cold_start_articles is not None:
-        cold = targets.loc[targets["article_index"].isin(cold_start_articles)]
-        add_slice("cold_start_articles", customer_metrics(candidates, cold, k=num_new_arrivals), num_new_arrivals)
-    recall = customer_metrics(candidates, targets, k=recall_at)[["recall"]]
-    figures[f"recall@{recall_at}"] = _intervals(recall, **options)["recall"]
-    list_lengths = candidates.loc[candidates["rank"] <= recall_at, "customer_index"].value_counts()
-    lengths = list_lengths.reindex(recall.index, fill_value=0).to_numpy()
-    for k in sorted({*ks, recall_at}):
-        figures[f"fewer_candidates@{k}"] = _exact(int((lengths < k).sum()))
-    return figures
 
 
 def _format(metric: str, figure: Mapping[str, float | None] | None) -> tuple[str, str]:
@@ -196,6 +76,48 @@ def _table(recommenders: Mapping[str, Figures], metrics: Sequence[str], *, suffi
         for name, figures in recommenders.items()
     ]
     return {"columns": [metric.removesuffix(suffix) for metric in metrics], "rows": rows}
+
+
+def _near_misses(recommenders: Mapping[str, Figures], names: Sequence[str]) -> dict[str, Any]:
+    """The table of what is a hit if an article of the same group counts, beside what is one anyway."""
+    found = [METRIC_NAME.fullmatch(name) for name in names]
+    groups = sorted({(int(name["k"]), name["slice"]) for name in found if name is not None and name["slice"] in GROUPS})
+    lengths = sorted({k for k, _group in groups})
+    metrics = [
+        f"{metric}@{k}{suffix}"
+        for k in lengths
+        for metric in NEAR_MISSES
+        for suffix in ("", *(f"_{group}" for group in GROUPS if (k, group) in groups))
+    ]
+    return _table(recommenders, metrics)
+
+
+def _groups_of_customers(recommenders: Mapping[str, Figures], headline: str) -> dict[str, dict[str, Any]]:
+    """For each dimension of the slices a table of recommenders by group, the best of each group marked."""
+    dimensions: dict[str, list[str]] = {}
+    k = headline.removeprefix("map@")
+    for name in dict.fromkeys(name for figures in recommenders.values() for name in figures):
+        dimension, equals, group = name.removeprefix(f"customers@{k}_").partition("=")
+        if equals and name.startswith(f"customers@{k}_"):
+            dimensions.setdefault(dimension, []).append(group)
+    tables = {}
+    for dimension, groups in dimensions.items():
+        metrics = [f"{headline}_{dimension}={group}" for group in groups]
+        table = _table(recommenders, metrics)
+        sizes = [
+            max(
+                figures.get(f"customers@{k}_{dimension}={group}", {}).get("value", 0)
+                for figures in recommenders.values()
+            )
+            for group in groups
+        ]
+        for metric in metrics:
+            values = [figures.get(metric, {}).get("value") or 0.0 for figures in recommenders.values()]
+            for row, value in zip(table["rows"], values, strict=True):
+                row["best"] = [*row.get("best", []), value > 0 and value == max(values)]
+        notes = [f"{size:,.0f} customer{'' if size == 1 else 's'}" for size in sizes]
+        tables[dimension.replace("_", " ")] = {**table, "columns": groups, "notes": notes}
+    return tables
 
 
 def _dots(recommenders: Mapping[str, Figures], metric: str) -> list[dict[str, Any]]:
@@ -241,12 +163,29 @@ def _write_section(section: ClusterSection, folder: Path) -> str:
         return write_png(section.figure.axes, folder / "figures" / f"{section.name}.png")
 
 
+def _draw_accuracy(scorecards: Mapping[str, Scorecard], folder: Path, *, customers: int) -> tuple[Any, str]:
+    """Draws and writes the curves of accuracy; returns the figure, and its address for the page. None without any."""
+    curves = {name: card.curve for name, card in scorecards.items() if card.curve is not None}
+    if not curves:
+        return None, ""
+    (folder / "figures").mkdir(exist_ok=True)
+    lengths = [int(name.removeprefix("map@")) for card in scorecards.values() for name in card.figures if _is_map(name)]
+    with matplotlib.rc_context(STYLE):
+        figure = draw_accuracy(curves, k=min(lengths, default=12), customers=customers)
+        return figure, write_png(figure.axes, folder / "figures" / f"{figure.name}.png")
+
+
+def _is_map(metric: str) -> bool:
+    return re.fullmatch(r"map@\d+", metric) is not None
+
+
 def _render(
     document: dict[str, Any],
     comparisons: Sequence[Comparison],
     curves: list[dict[str, Any]],
     clusters: Sequence[ClusterSection],
     sources: Mapping[str, str],
+    accuracy_figure: tuple[Any, str],
     examination: Examination | None,
     blend: Mapping[str, Any] | None,
 ) -> str:
@@ -257,6 +196,8 @@ def _render(
     accuracy, lists = [], []
     for metric, found in parsed.items():
         if found is not None and found["slice"]:
+            if found["slice"] in GROUPS or "=" in found["slice"]:
+                continue
             of_slice.setdefault(found["slice"], []).append(metric)
         elif found is not None and found["name"] in ACCURACY_ORDER:
             accuracy.append(metric)
@@ -268,7 +209,13 @@ def _render(
         "report.html",
         document=document,
         accuracy=_table(recommenders, accuracy),
-        lists=_table(recommenders, lists),
+        lists=_table(
+            {**recommenders, **({"what is bought": document["bought"]} if "bought" in document else {})}, lists
+        ),
+        near_misses=_near_misses(recommenders, names),
+        groups=_groups_of_customers(recommenders, headline),
+        accuracy_figure=accuracy_figure[0],
+        accuracy_source=accuracy_figure[1],
         slices={name: _table(recommenders, metrics, suffix=f"_{name}") for name, metrics in of_slice.items()},
         headline=headline,
         dots=_dots(recommenders, headline),
@@ -291,7 +238,9 @@ def write_report(
     split: Mapping[str, Any],
     customers: int,
     artifact: Mapping[str, str],
-    recommenders: Mapping[str, Figures],
+    recommenders: Mapping[str, Scorecard],
+    bought: Figures | None = None,
+    verdict: Verdict | None = None,
     comparisons: Sequence[Comparison] = (),
     counts: Iterable[RowCount | tuple[str, str, int]] = (),
     notes: Sequence[str] = (),
@@ -300,14 +249,16 @@ def write_report(
     examination: Examination | None = None,
     blend: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Path]:
-    """Writes `metrics.json` and `report.html`, and for each section on clusters `<name>.csv` and `figures/<name>.png`.
+    """Writes `metrics.json` and `report.html`, figures, and for each section on clusters `<name>.csv`.
 
     Args:
         folder: Where to; made if it does not exist.
         split: The split's dates and rule, by name.
         customers: Customers with a purchase in the window.
         artifact: Hash of each recommender's artifact.
-        recommenders: Figures from `evaluate_recommender`, by recommender, in the order of the report's rows.
+        recommenders: From `evaluate_recommender`, by recommender, in the order of the report's rows.
+        bought: From `describe_purchases`, a row beside those of the lists.
+        verdict: From `decide`.
         comparisons: From `compare_recommenders`.
         counts: (table, rule, rows): what was dropped or changed on the way.
         notes: What a reader has to know, one sentence each.
@@ -325,7 +276,10 @@ def write_report(
             "split": split,
             "customers": int(customers),
             "artifact": artifact,
-            "recommenders": recommenders,
+            "recommenders": {name: card.figures for name, card in recommenders.items()},
+            **({} if bought is None else {"bought": bought}),
+            **({} if verdict is None else {"verdict": asdict(verdict)}),
+            "sources": {name: [asdict(source) for source in card.sources] for name, card in recommenders.items()},
             "differences": [{**asdict(found), "sentence": found.sentence} for found in comparisons],
             "data": {"counts": rows, "notes": list(notes)},
             **({} if examination is None else asdict(examination)),
@@ -334,8 +288,12 @@ def write_report(
         }
     )
     folder.mkdir(parents=True, exist_ok=True)
+    accuracy_figure = _draw_accuracy(recommenders, folder, customers=customers)
+    if accuracy_figure[0] is not None:
+        document["curves"] = to_json_types(accuracy_figure[0].data)
     sources = {section.name: _write_section(section, folder) for section in clusters}
-    html = _render(document, comparisons, _curves(training_curves or {}), clusters, sources, examination, blend)
+    trained = _curves(training_curves or {})
+    html = _render(document, comparisons, trained, clusters, sources, accuracy_figure, examination, blend)
     metrics_path, html_path = folder / "metrics.json", folder / "report.html"
     write_json(metrics_path, document)
     write_text(html_path, html)

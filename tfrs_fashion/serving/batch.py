@@ -1,6 +1,7 @@
 """Batch inference: an artifact's answers for many customers, written to Parquet and CSV."""
 
 import contextlib
+import csv
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ RECOMMENDATION_SCHEMA = pa.schema(
         ("source", pa.string()),
     ]
 )
+
+# Articles a customer in a submission to Kaggle.
+SUBMITTED = 12
 
 
 def load_artifact(folder: Path) -> Callable[..., dict[str, tf.Tensor]]:
@@ -123,6 +127,32 @@ def write_recommendations(batches: Iterator[pa.Table], folder: Path) -> int:
             csv.write_table(batch)
             rows += batch.num_rows
     return rows
+
+
+def write_submission(batches: Iterator[pa.Table], folder: Path, *, customer_id: Sequence[str]) -> int:
+    """Writes `submission.csv` as Kaggle's "H&M Personalized Fashion Recommendations" reads it, a batch at a time.
+
+    Args:
+        batches: See `recommend_batches`; each customer's rows lie in one batch, best first.
+        folder: Where to write.
+        customer_id: Everybody who was asked for; who got no article has a line all the same.
+
+    Returns:
+        Customers who got fewer than `SUBMITTED` articles.
+    """
+    answered: set[str] = set()
+    num_short = 0
+    with (folder / "submission.csv").open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(["customer_id", "prediction"])
+        for batch in batches:
+            lists = batch.to_pandas().groupby("customer_id", sort=False)["article_id"].agg(list)
+            lines.writerows((customer, " ".join(articles)) for customer, articles in lists.items())
+            num_short += int((lists.map(len) < SUBMITTED).sum())
+            answered.update(lists.index)
+        unanswered = [customer for customer in customer_id if customer not in answered]
+        lines.writerows((customer, "") for customer in unanswered)
+    return num_short + len(unanswered)
 
 
 def to_candidates(batches: Iterator[pa.Table], *, customer_id: np.ndarray, article_id: np.ndarray) -> pd.DataFrame:

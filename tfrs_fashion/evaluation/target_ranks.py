@@ -1,0 +1,146 @@
+"""TargetRanks: at which rank stands what was bought, with every article in store ranked, so that no ranking is kept."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tfrs_fashion.evaluation.compare import Interval, bootstrap_interval
+from tfrs_fashion.evaluation.hits import count_runs
+from tfrs_fashion.schema import InputError
+
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+def _order(ranks: pd.DataFrame) -> pd.DataFrame:
+    if ranks.empty:
+        raise InputError("target ranks: there is no row, so nothing to measure. Widen the window of targets.")
+    return ranks.sort_values(["customer_index", "rank"], kind="stable")
+
+
+def share_above(ranks: pd.DataFrame) -> pd.Series:
+    """Computes for each target the share of what the customer did not buy that stands above it.
+
+    Args:
+        ranks: TargetRanks of one recommender that `schema.check_target_ranks` accepts.
+
+    Returns:
+        float64 by `customer_index`, ordered by customer and rank; 0 is best, 1 worst.
+
+    Raises:
+        InputError: There is no row.
+    """
+    ordered = _order(ranks)
+    customers, starts, lengths = count_runs(ordered["customer_index"].to_numpy())
+    # Of what stands above the target in place i, i - 1 are targets too.
+    above = ordered["rank"].to_numpy() - 1 - (np.arange(len(ordered)) - np.repeat(starts, lengths))
+    others = ordered["num_ranked"].to_numpy() - np.repeat(lengths, lengths)
+    return pd.Series(above / others, index=pd.Index(np.repeat(customers, lengths), name="customer_index"))
+
+
+def customer_auc(ranks: pd.DataFrame) -> pd.Series:
+    """Computes each customer's AUC: how often a target stands above an article that the customer did not buy.
+
+    Args:
+        ranks: See `share_above`.
+
+    Returns:
+        float64 by `customer_index`, ascending; 1/2 is chance. Its mean is `auc`.
+
+    Raises:
+        InputError: There is no row.
+    """
+    return 1 - share_above(ranks).groupby(level=0).mean()
+
+
+def pooled_auc(ranks: pd.DataFrame) -> float:
+    """Computes the AUC over all targets, so that who buys more counts more: the area under `roc_curve`.
+
+    Raises:
+        InputError: There is no row.
+    """
+    return float(1 - share_above(ranks).mean())
+
+
+def roc_curve(ranks: pd.DataFrame, *, num_points: int = 201) -> tuple[np.ndarray, np.ndarray]:
+    """Traces how much of what was bought is reached when a share of everything else has been shown.
+
+    Args:
+        ranks: See `share_above`.
+        num_points: Shares at which the curve is read, evenly from 0 to 1.
+
+    Returns:
+        The shares of what was not bought, and of the targets that stand no lower: float64 `[num_points]` each.
+
+    Raises:
+        InputError: There is no row.
+
+    Source:
+        The ROC of ranks in Heinz, Bracher and Vollgraf, "An LSTM-based dynamic customer model for fashion
+        recommendation" (2017).
+    """
+    places = np.sort(share_above(ranks).to_numpy())
+    shares = np.linspace(0, 1, num_points)
+    # A share that is equal but for rounding is reached.
+    return shares, np.searchsorted(places, shares + 1e-9, side="right") / len(places)
+
+
+def rank_quantile(ranks: pd.DataFrame, share: float) -> int:
+    """Counts the recommendations that are needed to reach a share of what was bought: the lowest such rank.
+
+    Raises:
+        InputError: There is no row, or `share` does not lie in (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise InputError(f"`share` is {share}; expected above 0, at most 1.")
+    ordered = np.sort(_order(ranks)["rank"].to_numpy())
+    # Rounding must not ask for a target more: 0.1 * 30 is above 3.
+    return int(ordered[int(np.ceil(share * len(ordered) - 1e-9)) - 1])
+
+
+def _quantile_interval(ranks: pd.DataFrame, share: float, **options: Any) -> Interval:
+    """The ranks where the bounds of the reached share lie: the interval of the share, read off the ranks."""
+    value = rank_quantile(ranks, share)
+    reached = (ranks["rank"] <= value).groupby(ranks["customer_index"]).agg(["sum", "count"])
+    # Linearised: the mean over customers of their targets' surplus, per target.
+    surplus = (reached["sum"] - share * reached["count"]) / reached["count"].mean()
+    found = bootstrap_interval(surplus, **options)
+    width = (found.value - found.low, found.high - found.value)
+    low, high = (min(max(share + step, 1 / len(ranks)), 1.0) for step in (-width[1], width[0]))
+    return Interval(value, min(rank_quantile(ranks, low), value), max(rank_quantile(ranks, high), value))
+
+
+def measure_target_ranks(
+    ranks: pd.DataFrame, *, quantiles: Sequence[float] = QUANTILES, num_samples: int = 1000, seed: int = 0
+) -> dict[str, Interval]:
+    """Measures a full ranking.
+
+    Args:
+        ranks: See `share_above`.
+        quantiles: Shares of what was bought.
+        num_samples: Bootstrap samples of customers.
+        seed: Fixes the samples.
+
+    Returns:
+        `auc` (mean over customers), `auc_pooled` (mean over targets), and `rank_q10`, `rank_q50`, … for each quantile,
+        each with its interval.
+
+    Raises:
+        InputError: There is no row, or a quantile does not lie in (0, 1].
+
+    Source:
+        Intervals of quantiles as in Woodruff, "Confidence intervals for medians and other position measures" (1952).
+    """
+    options: dict[str, Any] = {"num_samples": num_samples, "seed": seed}
+    by_customer = customer_auc(ranks)
+    num_targets = ranks.groupby("customer_index").size()
+    pooled = pooled_auc(ranks)
+    centred = bootstrap_interval((by_customer - pooled) * num_targets / num_targets.mean(), **options)
+    figures = {
+        "auc": bootstrap_interval(by_customer, **options),
+        "auc_pooled": Interval(pooled, pooled + centred.low, pooled + centred.high),
+    }
+    for share in quantiles:
+        figures[f"rank_q{100 * share:g}"] = _quantile_interval(ranks, share, **options)
+    return figures

@@ -1,0 +1,112 @@
+"""Slices of customers by what was known of them before the cutoff: activity, age, status and usual store."""
+
+import numpy as np
+
+from tfrs_fashion.features.timelines import Timelines
+from tfrs_fashion.schema import FIRST_INDEX
+
+# Values of a slice by name, and the age from which each band begins.
+MAX_VALUES = 5
+AGE_BANDS = (0, 25, 35, 45, 55, 65)
+PROFILE_SLICES = ("age_band", "segment", "status")
+
+
+def _count_baskets(timelines: Timelines) -> np.ndarray:
+    """Baskets of each customer: `[num_customers]`."""
+    rows, time = timelines.row, timelines.time
+    is_first = np.ones(len(rows), dtype=bool)
+    is_first[1:] = (rows[1:] != rows[:-1]) | (time[1:] != time[:-1])
+    return np.bincount(rows[is_first], minlength=timelines.num_customers)
+
+
+def _find_usual_stores(timelines: Timelines) -> np.ndarray:
+    """The index of the store of most of each customer's purchases, ties to the lower one; 0 where unknown."""
+    size = len(timelines.store_id) + FIRST_INDEX
+    is_known = timelines.store_index >= FIRST_INDEX
+    pairs, purchases = np.unique(timelines.row[is_known] * size + timelines.store_index[is_known], return_counts=True)
+    usual = np.zeros(timelines.num_customers, dtype=np.int64)
+    # The last one written stays: most purchases last, of these the lowest store.
+    order = np.lexsort((-(pairs % size), purchases))
+    usual[pairs[order] // size] = pairs[order] % size
+    return usual
+
+
+def _band_activity(baskets: np.ndarray) -> np.ndarray:
+    """Names thirds of the customers with a basket, and those without: `[num_customers]` str."""
+    names = np.full(len(baskets), "no basket", dtype=object)
+    bought = baskets[baskets > 0]
+    if len(bought) == 0:
+        return names
+    edges = np.unique([1, *(np.floor(np.quantile(bought, (1 / 3, 2 / 3))).astype(int) + 1)])
+    for first, following in zip(edges, [*edges[1:], None], strict=True):
+        last = None if following is None else following - 1
+        words = f"{first} or more" if last is None else str(first) if first == last else f"{first} to {last}"
+        unit = "basket" if words == "1" else "baskets"
+        names[(baskets >= first) & (baskets <= (last if last is not None else baskets.max()))] = f"{words} {unit}"
+    return names
+
+
+def _band_age(age: np.ndarray) -> np.ndarray:
+    """Names the age band of each customer: `[num_customers]` str."""
+    names = np.full(len(age), "unknown", dtype=object)
+    for first, following in zip(AGE_BANDS, [*AGE_BANDS[1:], None], strict=True):
+        within = age >= first if following is None else (age >= first) & (age < following)
+        words = f"under {following}" if first == 0 else f"{first} or over" if following is None else ""
+        names[within] = words or f"{first} to {(following or 0) - 1}"
+    return names
+
+
+def _keep_common(values: np.ndarray) -> np.ndarray:
+    """Puts values together that are not among the most frequent; empty ones are unknown."""
+    known, counts = np.unique(values[values != ""].astype(str), return_counts=True)
+    common = known[np.lexsort((known, -counts))][:MAX_VALUES]
+    named = np.where(np.isin(values.astype(str), common), values, "other")
+    return np.where(values == "", "unknown", named)
+
+
+def _place(name: str) -> tuple[int, int, str]:
+    """Where a group stands among those of its dimension: numbers by their size, then words, what is unknown last."""
+    first = name.removeprefix("under ").split()[0]
+    if name == "no basket" or name.startswith("under "):
+        return 0, 0, name
+    if first.isdigit():
+        return 1, int(first), name
+    return {"other": 3, "unknown": 4}.get(name, 2), 0, name
+
+
+def make_slices(timelines: Timelines, customers: np.ndarray, *, age: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Groups customers by what was known of them before the cutoff.
+
+    Args:
+        timelines: What is visible.
+        customers: `[any]` customer_index, those judged; one beyond the timelines has no history and no profile.
+        age: `[any]` their ages in years, NaN where unknown; None where there are none.
+
+    Returns:
+        The members by `dimension=value`: `activity` (baskets, in thirds of those with a history, and none), `age` or else
+        `age_band`, `segment` and `status` where the profile holds them, and `usual_store`. A dimension in which all
+        customers are alike is left out.
+    """
+    rows = customers - FIRST_INDEX
+    is_known = rows < timelines.num_customers
+    rows = np.where(is_known, rows, 0)
+
+    def of_judged(values: np.ndarray, unknown: int | str) -> np.ndarray:
+        return np.where(is_known, values[rows], unknown) if len(values) else np.full(len(rows), unknown)
+
+    values: dict[str, np.ndarray] = {"activity": _band_activity(of_judged(_count_baskets(timelines), 0).astype(int))}
+    has_age = age is not None and not np.isnan(age).all()
+    if age is not None and has_age:
+        values["age"] = _band_age(age)
+    for name in PROFILE_SLICES:
+        if name in timelines.profile and not (name == "age_band" and has_age):
+            values[name] = _keep_common(of_judged(timelines.profile[name], ""))
+    if len(timelines.store_id):
+        names = np.concatenate([[""] * FIRST_INDEX, timelines.store_id]).astype(object)
+        values["usual_store"] = _keep_common(names[of_judged(_find_usual_stores(timelines), 0).astype(int)])
+    slices: dict[str, np.ndarray] = {}
+    for dimension, found in values.items():
+        groups = sorted(set(found.tolist()), key=_place)
+        if len(groups) > 1:
+            slices |= {f"{dimension}={name}": customers[found == name] for name in groups}
+    return slices
