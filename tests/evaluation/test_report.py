@@ -264,7 +264,7 @@ def test_sources_are_told_where_there_are_several(tmp_path: Path) -> None:
     }
     metrics, path = write(tmp_path, recommenders=cards)
     text = " ".join(read_page(path).text.split())
-    assert "blend item_knn 75% 2% popularity_7d 25% 1%" in text
+    assert "blenditem_knn75%2% popularity_7d25%1%" in text
     assert "All places come from one source in als." in text
     assert load_metrics(metrics)["sources"]["blend"][1] == {"source": "popularity_7d", "share": 0.25, "precision": 0.01}
     del cards["blend"]
