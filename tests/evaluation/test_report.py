@@ -219,9 +219,9 @@ def test_near_misses_stand_beside_hits(tmp_path: Path) -> None:
     }
     _metrics, path = write(tmp_path, recommenders={"als": Scorecard(figures)})
     assert rows_of(path, "Near misses") == [
-        "recommender hit_rate@12 hit_rate@12_product hit_rate@12_category recall@12 recall@12_product "
-        "recall@12_category map@12 map@12_product map@12_category",
-        "als 0.2000 0.3000 0.4000 0.1500 - 0.2500 0.1000 - -",
+        "recommender hit_rate@12 same article hit_rate@12 same product hit_rate@12 same category "
+        "recall@12 same article recall@12 same product recall@12 same category",
+        "als 0.2000 0.3000 0.4000 0.1500 - 0.2500",
     ]
     # They are no slice of customers.
     assert "<h3>Category</h3>" not in path.read_text()
@@ -269,6 +269,12 @@ def test_sources_are_told_where_there_are_several(tmp_path: Path) -> None:
     assert load_metrics(metrics)["sources"]["blend"][1] == {"source": "popularity_7d", "share": 0.25, "precision": 0.01}
     del cards["blend"]
     assert "Candidate sources" not in read_page(write(tmp_path, recommenders=cards)[1]).text
+
+
+def test_a_width_that_does_not_show_is_left_out(tmp_path: Path) -> None:
+    card = Scorecard({"map@12": figure(0.1), "novelty@12": figure(1.78412, 1e-9), "diversity@12": figure(0.5, 0.0002)})
+    _metrics, path = write(tmp_path, recommenders={"als": card})
+    assert rows_of(path, "The lists")[-1] == "als 1.7841 0.5000 (0.4998 to 0.5002)"
 
 
 def test_the_verdict_comes_first(tmp_path: Path) -> None:
