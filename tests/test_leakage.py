@@ -46,7 +46,12 @@ GROUPED = {
     "popularity_store": "store_id",
     "popularity_garment_group": "garment_group",
 }
-NAMES = (*GENERATORS, *GROUPED, "two_tower")
+# Of generators that differ in a number alone one is enough.
+ALIKE = {
+    *("popularity_1d", "popularity_3d", "popularity_30d", "popularity_90d", "repurchase_7d", "basket_mlp"),
+    *("base_two_tower", "base_two_tower_deep", "base_two_tower_one_hot", "two_tower_30d"),
+}
+NAMES = (*(name for name in GENERATORS if name not in ALIKE), *GROUPED, "two_tower")
 
 
 @pytest.fixture(scope="module")
