@@ -89,7 +89,8 @@ def _near_misses(recommenders: Mapping[str, Figures], names: Sequence[str]) -> d
         for metric in NEAR_MISSES
         for suffix in ("", *(f"_{group}" for group in GROUPS if (k, group) in groups))
     ]
-    return _table(recommenders, metrics)
+    held = [group for group in GROUPS if any(group == found for _k, found in groups)]
+    return {**_table(recommenders, metrics), "groups": held}
 
 
 def _groups_of_customers(recommenders: Mapping[str, Figures], headline: str) -> dict[str, dict[str, Any]]:
