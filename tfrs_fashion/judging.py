@@ -110,8 +110,8 @@ def article_groups(articles: ibis.Table, *, category: str) -> dict[str, np.ndarr
     """
     columns = {"product": "product_code", "category": category}
     wanted = {name: column for name, column in columns.items() if column in articles.columns}
-    ordered = articles.order_by("article_index")
-    values = ordered.select(**{name: articles[column].cast("string") for name, column in wanted.items()}).execute()
+    named = {name: articles[column].cast("string") for name, column in wanted.items()}
+    values = articles.select("article_index", **named).order_by("article_index").execute()
     return {name: index_groups(values[name]) for name in wanted if values[name].notna().any()}
 
 

@@ -47,7 +47,7 @@ MEANINGS = {
 COUNTS = ("customers", "fewer_candidates")
 ACCURACY_ORDER = tuple(name for name in MEANINGS if name in CUSTOMER_METRICS)
 # Metrics in the table of near misses, and the groups an article may share with what was bought.
-NEAR_MISSES, GROUPS = ("hit_rate", "recall", "map"), ("product", "category")
+NEAR_MISSES, GROUPS = ("hit_rate", "recall"), ("product", "category")
 METRIC_NAME = re.compile(r"(?P<name>[a-z_]+)@(?P<k>\d+)(?:_(?P<slice>.+))?")
 
 
@@ -58,8 +58,11 @@ def _format(metric: str, figure: Mapping[str, float | None] | None) -> tuple[str
     if metric.split("@")[0] in COUNTS:
         return f"{figure['value']:,.0f}", ""
     low, high = figure["low"], figure["high"]
-    has_width = low is not None and high is not None and low < high
-    return f"{figure['value']:.4f}", f"({low:.4f} to {high:.4f})" if has_width else ""
+    if low is None or high is None:
+        return f"{figure['value']:.4f}", ""
+    # A width that rounding made, or that does not show, is none.
+    bounds = f"{low:.4f}", f"{high:.4f}"
+    return f"{figure['value']:.4f}", f"({bounds[0]} to {bounds[1]})" if bounds[0] != bounds[1] else ""
 
 
 def _metric_order(metric: str) -> tuple[int, int, str]:
@@ -82,15 +85,15 @@ def _near_misses(recommenders: Mapping[str, Figures], names: Sequence[str]) -> d
     """The table of what is a hit if an article of the same group counts, beside what is one anyway."""
     found = [METRIC_NAME.fullmatch(name) for name in names]
     groups = sorted({(int(name["k"]), name["slice"]) for name in found if name is not None and name["slice"] in GROUPS})
-    lengths = sorted({k for k, _group in groups})
-    metrics = [
-        f"{metric}@{k}{suffix}"
-        for k in lengths
+    columns = [
+        (f"{metric}@{k}", group)
+        for k in sorted({k for k, _group in groups})
         for metric in NEAR_MISSES
-        for suffix in ("", *(f"_{group}" for group in GROUPS if (k, group) in groups))
+        for group in ("article", *(group for group in GROUPS if (k, group) in groups))
     ]
-    held = [group for group in GROUPS if any(group == found for _k, found in groups)]
-    return {**_table(recommenders, metrics), "groups": held}
+    table = _table(recommenders, [metric if group == "article" else f"{metric}_{group}" for metric, group in columns])
+    notes = [f"same {group}" for _metric, group in columns]
+    return {**table, "columns": [metric for metric, _group in columns], "notes": notes}
 
 
 def _groups_of_customers(recommenders: Mapping[str, Figures], headline: str) -> dict[str, dict[str, Any]]:

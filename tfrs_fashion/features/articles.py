@@ -12,7 +12,7 @@ from ibis import _
 from tfrs_fashion.data.split import days_before
 from tfrs_fashion.features.value_sets import ValueSets, make_value_sets
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
-from tfrs_fashion.schema import FIRST_INDEX, check_names
+from tfrs_fashion.schema import FIRST_INDEX, InputError, check_names
 
 _CHUNK = 10_000
 
@@ -74,6 +74,19 @@ def read_values(articles: ibis.Table, column: str) -> Iterator[str | None]:
 
 def _matrix(columns: dict[str, np.ndarray], num_rows: int, dtype: type) -> np.ndarray:
     return np.stack([*columns.values()], axis=1) if columns else np.zeros((num_rows, 0), dtype)
+
+
+def check_product_codes(articles: ibis.Table, *, recommender: str) -> None:
+    """Checks that designs are known.
+
+    Raises:
+        InputError: No article has a `product_code`.
+    """
+    if "product_code" not in articles.columns or not int(articles.product_code.count().execute()):
+        raise InputError(
+            f"{recommender}: the articles have no `product_code`, the design that an article shares with its other colours. "
+            f"Map a column to it, or leave {recommender} out of `recommenders`."
+        )
 
 
 def sales_by_article(transactions: ibis.Table) -> pd.DataFrame:

@@ -9,11 +9,11 @@ import tensorflow as tf
 from ibis import _
 
 from tfrs_fashion.data.split import days_before
+from tfrs_fashion.features.articles import check_product_codes
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.view import View
 from tfrs_fashion.index.exclusion import take_allowed
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
-from tfrs_fashion.schema import InputError
 
 
 class Popularity(tf.Module):
@@ -149,11 +149,7 @@ def fit_siblings(
     Raises:
         InputError: The articles have no `product_code`.
     """
-    if "product_code" not in articles.columns or not int(articles.product_code.count().execute()):
-        raise InputError(
-            "popularity_siblings: the articles have no `product_code`, the design that an article shares with its other "
-            "colours. Map a column to it, or leave popularity_siblings out of `recommenders`."
-        )
+    check_product_codes(articles, recommender=name)
     recent = transactions.filter(_.t_dat >= ibis.literal(days_before(as_of, days)))
     baskets = recent.select("article_index", "customer_index", "basket_id").distinct()
     sold = baskets.group_by("article_index").agg(baskets=_.count())

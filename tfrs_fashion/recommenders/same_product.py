@@ -4,10 +4,11 @@ import numpy as np
 from ibis import _
 from scipy.sparse import csr_matrix
 
+from tfrs_fashion.features.articles import check_product_codes
 from tfrs_fashion.features.purchases import age_days, num_article_indices, number_baskets
 from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.neighbours import Neighbours, keep_columns, nearest
-from tfrs_fashion.schema import FIRST_INDEX, InputError
+from tfrs_fashion.schema import FIRST_INDEX
 
 
 def fit_same_product(
@@ -27,11 +28,7 @@ def fit_same_product(
         InputError: The articles have no `product_code`.
     """
     articles, num_articles = view.tables.articles, num_article_indices(view)
-    if "product_code" not in articles.columns or not int(articles.product_code.count().execute()):
-        raise InputError(
-            f"{name}: the articles have no `product_code`, the design that an article shares with its other colours. Map a "
-            f"column to it, or leave {name} out of `recommenders`."
-        )
+    check_product_codes(articles, recommender=name)
     known = articles.filter((_.article_index >= FIRST_INDEX) & (_.article_index < num_articles))
     codes = known.filter(_.product_code.notnull()).select("article_index", "product_code").execute()
     article, design = codes["article_index"].to_numpy(), codes["product_code"].astype("category").cat.codes.to_numpy()
