@@ -6,6 +6,7 @@ from typing import NoReturn
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -195,6 +196,43 @@ def test_every_metric_agrees_with_trec_eval(skip_or_fail: Callable[[str], NoRetu
                     "mrr": expected["recip_rank"],
                 }
             )
+
+
+@pytest.mark.parametrize("k", [1, 5, 12, 58])
+def test_every_metric_agrees_with_scikit_learn(k: int) -> None:
+    generator = np.random.default_rng(3)
+    articles = np.arange(2, 60)
+    shown = {c: generator.permutation(articles) for c in range(30)}
+    bought = {c: generator.choice(articles, generator.integers(1, 25), replace=False) for c in shown}
+    found = customer_metrics(
+        make_candidates({c: order.tolist() for c, order in shown.items()}),
+        make_targets({c: order.tolist() for c, order in bought.items()}),
+        k=k,
+    )
+    for c, order in shown.items():
+        is_bought = np.isin(articles, bought[c])
+        # Scores that put `order` from best to worst.
+        scores = np.zeros(len(articles))
+        scores[order - 2] = np.arange(len(order), 0, -1)
+        is_listed = np.isin(articles, order[:k])
+        num_hits = int((is_bought & is_listed).sum())
+        # Within the list average precision is divided by the hits; Kaggle's by what could have been hit.
+        within = sklearn.metrics.average_precision_score(is_bought[is_listed], scores[is_listed]) if num_hits else 0
+        # With one article bought, the average precision over a ranking of labels is 1 / its rank.
+        reciprocal = [
+            sklearn.metrics.label_ranking_average_precision_score([articles == article], [scores])
+            for article in np.intersect1d(bought[c], order[:k])
+        ]
+        assert found.loc[c].to_dict() == pytest.approx(
+            {
+                "map": within * num_hits / min(k, len(bought[c])),
+                "recall": sklearn.metrics.recall_score(is_bought, is_listed),
+                "precision": sklearn.metrics.precision_score(is_bought, is_listed),
+                "ndcg": sklearn.metrics.ndcg_score([is_bought], [scores], k=k),
+                "hit_rate": float(num_hits > 0),
+                "mrr": max(reciprocal, default=0.0),
+            }
+        )
 
 
 def test_hits_are_read_once_for_every_shorter_list() -> None:

@@ -257,16 +257,24 @@ def test_what_is_bought_stands_below_the_lists(tmp_path: Path) -> None:
 
 
 def test_sources_are_told_where_there_are_several(tmp_path: Path) -> None:
-    mixed = (SourceShare("item_knn", 0.75, 0.02), SourceShare("popularity_7d", 0.25, 0.01))
+    # Rounded to whole percents, the shares would sum to more than all.
+    mixed = (SourceShare("item_knn", 0.996, 0.02), SourceShare("popularity_7d", 0.004, 0.01))
     cards = {
         "blend": Scorecard({"map@12": figure(0.1)}, sources=mixed),
         "als": Scorecard({"map@12": figure(0.1)}, sources=(SourceShare("als", 1.0, 0.02),)),
     }
     metrics, path = write(tmp_path, recommenders=cards)
-    text = " ".join(read_page(path).text.split())
-    assert "blenditem_knn75%2% popularity_7d25%1%" in text
-    assert "All places come from one source in als." in text
-    assert load_metrics(metrics)["sources"]["blend"][1] == {"source": "popularity_7d", "share": 0.25, "precision": 0.01}
+    assert rows_of(path, "Candidate sources") == [
+        "recommender source share bought",
+        "blend item_knn 99.6% 2.0%",
+        "blend popularity_7d 0.4% 1.0%",
+    ]
+    assert "All places come from one source in als." in read_page(path).text
+    assert load_metrics(metrics)["sources"]["blend"][1] == {
+        "source": "popularity_7d",
+        "share": 0.004,
+        "precision": 0.01,
+    }
     del cards["blend"]
     assert "Candidate sources" not in read_page(write(tmp_path, recommenders=cards)[1]).text
 

@@ -81,6 +81,12 @@ def test_the_profile_keeps_its_common_values() -> None:
     }
 
 
+def test_bands_of_ages_are_not_put_together() -> None:
+    bands = ["19-24", "25-34", "35-44", "45-54", "55-64", "65+"]
+    found = slices_of(make_timelines([[] for _band in bands], age_band=bands), [*range(2, 2 + len(bands))])
+    assert found == {f"age_band={band}": [place] for place, band in enumerate(bands, 2)}
+
+
 def test_the_usual_store_is_that_of_most_purchases_and_the_first_of_equals() -> None:
     events = [[(1, 3), (2, 3), (3, 2)], [(1, 3), (2, 2)], [(1, 0)], [(1, 2)]]
     found = slices_of(make_timelines(events), [2, 3, 4, 5])

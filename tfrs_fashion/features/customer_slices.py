@@ -5,8 +5,8 @@ import numpy as np
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.schema import FIRST_INDEX
 
-# Values of a slice by name, and the age from which each band begins.
-MAX_VALUES = 5
+# Values of a slice by name, bands of a profile's ages, and the age from which each band of our own begins.
+MAX_VALUES, MAX_AGE_BANDS = 5, 12
 AGE_BANDS = (0, 25, 35, 45, 55, 65)
 PROFILE_SLICES = ("age_band", "segment", "status")
 
@@ -56,10 +56,10 @@ def _band_age(age: np.ndarray) -> np.ndarray:
     return names
 
 
-def _keep_common(values: np.ndarray) -> np.ndarray:
+def _keep_common(values: np.ndarray, *, limit: int = MAX_VALUES) -> np.ndarray:
     """Puts values together that are not among the most frequent; empty ones are unknown."""
     known, counts = np.unique(values[values != ""].astype(str), return_counts=True)
-    common = known[np.lexsort((known, -counts))][:MAX_VALUES]
+    common = known[np.lexsort((known, -counts))][:limit]
     named = np.where(np.isin(values.astype(str), common), values, "other")
     return np.where(values == "", "unknown", named)
 
@@ -100,7 +100,9 @@ def make_slices(timelines: Timelines, customers: np.ndarray, *, age: np.ndarray 
         values["age"] = _band_age(age)
     for name in PROFILE_SLICES:
         if name in timelines.profile and not (name == "age_band" and has_age):
-            values[name] = _keep_common(of_judged(timelines.profile[name], ""))
+            # Bands that were put together by how common they are would be no ages any more.
+            limit = MAX_AGE_BANDS if name == "age_band" else MAX_VALUES
+            values[name] = _keep_common(of_judged(timelines.profile[name], ""), limit=limit)
     if len(timelines.store_id):
         names = np.concatenate([[""] * FIRST_INDEX, timelines.store_id]).astype(object)
         values["usual_store"] = _keep_common(names[of_judged(_find_usual_stores(timelines), 0).astype(int)])
