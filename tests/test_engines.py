@@ -24,8 +24,7 @@ from tfrs_fashion.data.split import Split, cutoff_seconds, epoch_seconds, make_s
 from tfrs_fashion.data.tables import index_tables
 from tfrs_fashion.features.article_weeks import FEATURES, make_article_weeks, read_article_weeks
 from tfrs_fashion.features.articles import content_embedding, make_article_table, sales_by_article
-from tfrs_fashion.recommenders.factorization import weigh_pairs
-from tfrs_fashion.recommenders.popularity import fit_popularity
+from tfrs_fashion.recommenders.popularity import count_windows, fit_popularity
 from tfrs_fashion.schema import ANONYMOUS_CUSTOMER, Tables, check_tables
 
 NAMES = ("customers", "articles", "transactions")
@@ -241,9 +240,10 @@ def test_popularity(seen: tuple[ibis.Table, ibis.Table], tmp_path: Path) -> None
         assert first.numpy().tolist() == second.numpy().tolist()
 
 
-def test_weights_of_the_factorization(seen: tuple[ibis.Table, ibis.Table]) -> None:
-    left, right = (weigh_pairs(transactions, as_of=AS_OF, half_life_days=30.0) for transactions in seen)
-    assert_equal(left, right, keys=["customer_index", "article_index"])
+def test_baskets_of_two_windows(seen: tuple[ibis.Table, ibis.Table]) -> None:
+    left, right = (count_windows(transactions, as_of=AS_OF, days=7) for transactions in seen)
+    assert (left[["recent", "former"]] > 0).all(axis=1).any()
+    assert_equal(left, right, keys=["article_index"])
 
 
 def test_seconds_are_rounded_down(duckdb: ibis.BaseBackend, spark: ibis.BaseBackend, tmp_path: Path) -> None:

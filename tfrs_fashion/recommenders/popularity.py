@@ -5,6 +5,7 @@ from pathlib import Path
 
 import ibis
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from ibis import _
 
@@ -84,6 +85,28 @@ def fit_popularity(
     )
 
 
+def count_windows(transactions: ibis.Table, *, as_of: datetime.datetime, days: int) -> pd.DataFrame:
+    """Counts the baskets that held each article in the last days, and in as many days before.
+
+    Args:
+        transactions: The visible transactions only.
+        as_of: The cutoff.
+        days: Length of each of the two windows.
+
+    Returns:
+        `article_index, recent, former` of the articles sold in either, ordered by the index.
+    """
+    middle, start = ibis.literal(days_before(as_of, days)), ibis.literal(days_before(as_of, 2 * days))
+    basket = ibis.struct({"customer": _.customer_index, "basket": _.basket_id})
+    return (
+        transactions.filter(_.t_dat >= start)
+        .group_by("article_index")
+        .agg(recent=basket.nunique(where=_.t_dat >= middle), former=basket.nunique(where=_.t_dat < middle))
+        .order_by("article_index")
+        .execute()
+    )
+
+
 def fit_trend(view: View, *, days: int, name: str) -> Popularity:
     """Ranks what is in store by the baskets of the last days, times their growth over as many days before.
 
@@ -95,20 +118,9 @@ def fit_trend(view: View, *, days: int, name: str) -> Popularity:
         days: Length of each of the two windows.
         name: As used in reports.
     """
-    as_of, candidates = view.split.as_of, view.articles.in_store
-    middle, start = days_before(as_of, days), days_before(as_of, 2 * days)
-    basket = ibis.struct({"customer": _.customer_index, "basket": _.basket_id})
-    counts = (
-        view.transactions.filter(_.t_dat >= ibis.literal(start))
-        .group_by("article_index")
-        .agg(
-            recent=basket.nunique(where=_.t_dat >= ibis.literal(middle)),
-            former=basket.nunique(where=_.t_dat < ibis.literal(middle)),
-        )
-        .execute()
-        .set_index("article_index")
-        .reindex(candidates)
-    )
+    candidates = view.articles.in_store
+    counts = count_windows(view.transactions, as_of=view.split.as_of, days=days)
+    counts = counts.set_index("article_index").reindex(candidates)
     recent, former = (counts[column].to_numpy(dtype=np.float64) for column in ("recent", "former"))
     sold = np.isfinite(recent)
     average = float(recent[sold].mean()) if sold.any() else 0.0
