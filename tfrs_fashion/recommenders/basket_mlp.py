@@ -93,6 +93,10 @@ def fit_basket_mlp(
 ) -> BasketMlp:
     """Fits the odds that the next basket holds each article in store.
 
+    Every basket of the last days is a target, and what its customer bought before it the input, which is empty for a
+    first basket. Ziolo judges by the last basket of a group of customers kept apart and does not say how a customer's
+    baskets became inputs and targets; here no customer is kept apart, and the cutoff ends them all.
+
     A batch has one logit for each basket and candidate: 256 baskets and 105,000 candidates make 108 MB.
 
     Args:
