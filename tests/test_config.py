@@ -244,9 +244,10 @@ def test_an_unknown_recommender_is_refused(pipeline: Path) -> None:
         ("generators.item_knn.similarity=dot", "`generators.item_knn.similarity`: "),
         ("generators.mine.kind=magic", "`generators.mine`: "),
         ("generators.two_tower.kind=popularity", "`generators.two_tower`: this is a model with a section of its own"),
+        ("generators={'a/b' = {kind='popularity'}}", "`generators.a/b`: a name holds letters, digits and _ alone"),
         (
-            "generators={'a/b' = {kind='popularity'}}",
-            "`generators.a/b`: a name may hold letters, digits, - and _ alone",
+            "generators.my-als.kind=als",
+            "`generators.my-als`: a name holds letters, digits and _ alone",
         ),
         ("generators=3", "`generators`: expected a table of names"),
         ("blend.generators=[]", "`blend.generators` must name each generator once, and at least one"),

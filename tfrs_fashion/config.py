@@ -38,7 +38,8 @@ from tfrs_fashion.sections import (
     TwoTowerConfig,
 )
 
-NAME = re.compile(r"[A-Za-z0-9_\-]+")
+# As TensorFlow names modules.
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Recommenders that have a section of their own.
 MODELS = ("two_tower", "blend")
 
@@ -105,7 +106,9 @@ class PipelineConfig(Section):
             if name not in known:
                 raise ValueError(f"`recommenders` names {_unmade(name, known)}")
         if bad := [name for name in self.generators if not NAME.fullmatch(name)]:
-            raise ValueError(f"`generators.{bad[0]}`: a name may hold letters, digits, - and _ alone")
+            raise ValueError(
+                f"`generators.{bad[0]}`: a name holds letters, digits and _ alone, and begins with no digit"
+            )
         if taken := [name for name in MODELS if name in self.generators]:
             raise ValueError(f"`generators.{taken[0]}`: this is a model with a section of its own; choose another name")
         if len(set(self.blend.generators)) < len(self.blend.generators) or not self.blend.generators:
