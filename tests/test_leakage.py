@@ -469,7 +469,7 @@ def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Found:
     generators = {name: fit_generator(name, config.generators[name], view, config) for name in BLENDED}
     histories, now = look_up_all(view)
     for method in ("selector", "quotas"):
-        blend = run.fit_blend(SPLIT, generators, method=method)
+        blend = run.fit_blend(view, generators, method=method)
         exclude = tf.zeros([view.timelines.num_customers, 0], tf.int32)
         answer = blend(histories, now=now, k=tf.constant(12), exclude=exclude)
         found[f"candidates by {method}"] = answer.article_index.numpy()

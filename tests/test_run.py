@@ -340,3 +340,15 @@ def test_what_restricts_a_model_is_fitted_anew_with_it(tmp_path: Path) -> None:
     assert trained() == trained("generators.als.factors=3")
     assert trained() != trained("two_tower.epochs=1")
     assert trained() != trained("generators.two_tower_7d.days=6")
+
+
+def test_what_reads_features_is_fitted_anew_with_them(tmp_path: Path) -> None:
+    grouped = "generators.by_age={kind='popularity', by='age_band'}"
+
+    def trained(name: str, *settings: str) -> str:
+        return Run(config=load_config(PIPELINE, [grouped, *settings]), folder=tmp_path)._trained(name)
+
+    for name in ("blend", "by_age", "base_two_tower", "two_tower_7d"):
+        assert trained(name) != trained(name, "features.min_customers=3"), name
+    for name in ("als", "popularity_7d"):
+        assert trained(name) == trained(name, "features.min_customers=3"), name

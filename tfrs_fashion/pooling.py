@@ -35,17 +35,17 @@ def past_weeks(split: Split, *, num_weeks: int, week_days: int) -> list[Split]:
     if end < split.as_of:
         end += datetime.timedelta(days=1)
     starts = [days_before(end, week_days * (number + 1)) for number in range(num_weeks)]
-    # Where all are cut at one instant, a week is the same for every split that it lies before, and is made once.
-    within = None if split.cutoffs is None else split
+    ends = [start + datetime.timedelta(days=week_days) for start in starts]
     return [
         Split(
             name=f"week from {start:%Y-%m-%d}",
             kind="window",
             as_of=start,
-            end=start + datetime.timedelta(days=week_days),
-            within=within,
+            end=end,
+            # Where all are cut at one instant, a week is the same for every split that it lies before, and is made once.
+            within=None if split.cutoffs is None and end <= split.as_of else split,
         )
-        for start in starts
+        for start, end in zip(starts, ends, strict=True)
     ]
 
 
@@ -57,7 +57,7 @@ def article_features(view: View) -> np.ndarray:
 def label_pool(
     view: View, targets: pd.DataFrame, generators: list[Recommender], *, num_candidates: int, batch_size: int
 ) -> LabelledPool:
-    """Asks generators for every customer who bought in a week.
+    """Asks generators for every customer known before a week who bought in it.
 
     Args:
         view: What is visible before the week.
@@ -68,7 +68,7 @@ def label_pool(
     """
     table = HistoryTable(view.timelines, view.profiles)
     cutoff = tf.constant(view.now)
-    # Customers who were not known yet cannot be told apart, and their pool is everyone's.
+    # Customers who were not known yet cannot be told apart: there is nothing to learn of whom to believe for them.
     targets = targets[targets["customer_index"] < len(view.now)]
     customers = np.unique(targets["customer_index"].to_numpy(np.int32))
 
@@ -162,10 +162,11 @@ class Pooling(Preparation):
         blend = self.config.blend
         pools = self.pools(split, num_weeks=blend.weeks + blend.validation_weeks)
         weeks = past_weeks(split, num_weeks=blend.validation_weeks, week_days=blend.week_days)
-        found = []
+        found, fitted = [], []
         for number, week in enumerate(weeks):
             judged, known = pools[number], pools[number + 1 : number + 1 + blend.weeks]
             quotas = fit_quotas(known, budget=blend.budget)
+            fitted.append(quotas)
             recall = {
                 "selector": judged.recall(selector_scores(self._selector(known), judged), k=blend.budget),
                 "quotas": judged.recall(quota_scores(judged.rank, quotas), k=blend.budget),
@@ -175,14 +176,13 @@ class Pooling(Preparation):
             self.console.print(f"  blend  week from {found[-1].start}  recall@{blend.budget}: {shown}", highlight=False)
         recall = pool_weeks(found)
         judged = pools[0]
-        quotas = fit_quotas(pools[1 : 1 + blend.weeks], budget=blend.budget)
         contributions = measure_contributions(
             blend.generators,
             judged.rank,
             judged.is_bought,
             judged.weight,
             num_customers=len(judged.num_bought),
-            quotas=quotas,
+            quotas=fitted[0],
         )
         method = max(recall, key=lambda name: recall[name]) if blend.method == "best" else blend.method
         evidence = BlendEvidence(
@@ -196,21 +196,21 @@ class Pooling(Preparation):
         )
         return {"choice": {"method": method}, "blend": asdict(evidence)}
 
-    def fit_blend(self, split: Split, generators: dict[str, Recommender], *, method: str) -> Blend:
+    def fit_blend(self, view: View, generators: dict[str, Recommender], *, method: str) -> Blend:
         """Fits a blend from the weeks before a split.
 
         Args:
-            split: What is visible.
-            generators: Fitted on the split.
+            view: What the split leaves visible.
+            generators: Fitted from the view.
             method: `selector` or `quotas`.
         """
         blend = self.config.blend
-        pools = self.pools(split, num_weeks=blend.weeks)
+        pools = self.pools(view.split, num_weeks=blend.weeks)
         return Blend(
             generators,
             num_candidates=blend.num_candidates,
             quotas=fit_quotas(pools, budget=blend.budget),
-            article_features=article_features(self._make_view(split)),
+            article_features=article_features(view),
             selector=self._selector(pools) if method == "selector" else None,
             hidden_dims=blend.hidden_dims,
         )

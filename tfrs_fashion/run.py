@@ -21,7 +21,7 @@ from tfrs_fashion.evaluation.finding import Finding
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import beats_popularity_for_strangers, fit_recommender, load_recommender, make_validator
-from tfrs_fashion.generator_sections import BaseTwoTowerConfig, RestrictedConfig
+from tfrs_fashion.generator_sections import BaseTwoTowerConfig, PopularityConfig, RestrictedConfig
 from tfrs_fashion.index.scann import check_size
 from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement
 from tfrs_fashion.pooling import Pooling
@@ -74,12 +74,15 @@ class Run(Pooling):
         if name == "blend":
             return {
                 **config.blend.model_dump(),
+                **features,
                 "parts": {part: self._settings(part) for part in config.blend.generators},
             }
         generator = config.generators[name]
         own = generator.model_dump()
         match generator:
             case BaseTwoTowerConfig():
+                return {**own, **features}
+            case PopularityConfig() if generator.by:
                 return {**own, **features}
             case RestrictedConfig():
                 return {**own, "inner": self._settings(generator.of)}
@@ -143,7 +146,7 @@ class Run(Pooling):
         """Fits on what a split leaves visible; `generator` gives the generators of a blend, fitted on the same."""
         if name == "blend":
             generators = {part: generator(part) for part in self.config.blend.generators}
-            return self.fit_blend(self.splits[split], generators, **choice)
+            return self.fit_blend(self.view(split), generators, **choice)
         return fit_recommender(name, self.view(split), self.config, choice=choice, console=self.console)
 
     # export

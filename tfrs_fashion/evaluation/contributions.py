@@ -40,7 +40,7 @@ class BlendWeek:
 
     Attributes:
         start: Its first day.
-        customers: Who bought in it.
+        customers: Known before it, who bought in it.
         recall: Of each method at the budget, mean over customers.
     """
 

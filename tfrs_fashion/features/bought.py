@@ -1,5 +1,6 @@
 """The distinct articles of a history: how often and how lately each was bought."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -76,6 +77,30 @@ def bought_articles(histories: Histories, now: tf.Tensor, *, time_scales_days: S
     )
 
 
+def time_scale(half_life_days: float) -> float:
+    """Returns the time constant in days of what loses half its weight in a half-life."""
+    return half_life_days / math.log(2)
+
+
+def strongest_first(row: tf.Tensor, strength: tf.Tensor, *, limit: int) -> tf.Tensor:
+    """Finds the `limit` strongest of each row.
+
+    Args:
+        row: `[any]` int64, in any order.
+        strength: `[any]` float32, not negative; ties keep their order.
+        limit: How many a row.
+
+    Returns:
+        Their positions, int32, rows ascending and the strongest of a row first.
+    """
+    # One sort: the bits of floats that are not negative, read as integers, are in the floats' own order.
+    weakness = 2**31 - 1 - tf.cast(tf.bitcast(strength, tf.int32), tf.int64)
+    order = tf.argsort(row * 2**32 + weakness, stable=True)
+    row = tf.gather(row, order)
+    first = tf.searchsorted(row, row, side="left", out_type=tf.int64)
+    return tf.gather(order, tf.where(tf.range(tf.size(row, out_type=tf.int64)) - first < limit)[:, 0])
+
+
 def keep_strongest(bought: BoughtArticles, strength: tf.Tensor, *, limit: int) -> BoughtArticles:
     """Keeps the `limit` strongest articles of each row.
 
@@ -87,11 +112,5 @@ def keep_strongest(bought: BoughtArticles, strength: tf.Tensor, *, limit: int) -
     Returns:
         The same, with rows still ascending; articles no longer ascend within a row.
     """
-    # One sort: the bits of floats that are not negative, read as integers, are in the floats' own order.
-    weakness = 2**31 - 1 - tf.cast(tf.bitcast(strength, tf.int32), tf.int64)
-    key = bought.row * 2**32 + weakness
-    order = tf.argsort(key, stable=True)
-    row = tf.gather(bought.row, order)
-    first = tf.searchsorted(row, row, side="left", out_type=tf.int64)
-    order = tf.gather(order, tf.where(tf.range(tf.size(row, out_type=tf.int64)) - first < limit)[:, 0])
+    order = strongest_first(bought.row, strength, limit=limit)
     return BoughtArticles(*(tf.gather(values, order) for values in bought))

@@ -13,10 +13,7 @@ PROFILE_SLICES = ("age_band", "segment", "status")
 
 def _count_baskets(timelines: Timelines) -> np.ndarray:
     """Baskets of each customer: `[num_customers]`."""
-    rows, time = timelines.row, timelines.time
-    is_first = np.ones(len(rows), dtype=bool)
-    is_first[1:] = (rows[1:] != rows[:-1]) | (time[1:] != time[:-1])
-    return np.bincount(rows[is_first], minlength=timelines.num_customers)
+    return np.bincount(timelines.row[timelines.starts_basket], minlength=timelines.num_customers)
 
 
 def _find_usual_stores(timelines: Timelines) -> np.ndarray:

@@ -251,8 +251,7 @@ def make_training_baskets(
         InputError: There is no such basket.
     """
     row, time = timelines.row, timelines.time
-    first = np.ones(len(time), dtype=bool)
-    first[1:] = (np.diff(row) != 0) | (np.diff(time) != 0)
+    first = timelines.starts_basket
     start = np.flatnonzero(first)
     wanted = time[start] >= since
     if not wanted.any():

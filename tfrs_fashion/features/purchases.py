@@ -24,10 +24,7 @@ def number_baskets(view: View) -> np.ndarray:
     Returns:
         `[num_events]` int64, ascending; events of one customer at one instant share a number.
     """
-    row, time = view.timelines.row, view.timelines.time
-    first = np.ones(len(time), dtype=bool)
-    first[1:] = (np.diff(row) != 0) | (np.diff(time) != 0)
-    return np.cumsum(first) - 1
+    return np.cumsum(view.timelines.starts_basket) - 1
 
 
 def age_days(view: View) -> np.ndarray:
@@ -69,7 +66,8 @@ def customer_matrix(view: View, *, half_life_days: float | None = None) -> csr_m
         `[num_customers + 2, num_articles + 2]` float32 by `customer_index` and `article_index`.
     """
     baskets = basket_matrix(view)
-    number, first = np.unique(number_baskets(view), return_index=True)
+    first = np.flatnonzero(view.timelines.starts_basket)
+    number = np.arange(len(first))
     customer = view.timelines.row[first] + FIRST_INDEX
     weight = np.ones(len(number))
     if half_life_days is not None:
@@ -91,7 +89,8 @@ def previous_baskets(view: View, *, num_baskets: int, half_life_days: float) -> 
         `[num_baskets, num_articles + 2]` float32, an article's weights added up.
     """
     baskets = basket_matrix(view)
-    number, first = np.unique(number_baskets(view), return_index=True)
+    first = np.flatnonzero(view.timelines.starts_basket)
+    number = np.arange(len(first))
     row, day = view.timelines.row[first], view.timelines.time[first] / SECONDS_A_DAY
     later, earlier, weight = [], [], []
     for back in range(1, num_baskets + 1):

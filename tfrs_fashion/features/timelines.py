@@ -96,6 +96,13 @@ class Timelines:
         """`[num_events]` int64, the row of each event's customer."""
         return np.repeat(np.arange(self.num_customers), np.diff(self.row_splits))
 
+    @property
+    def starts_basket(self) -> np.ndarray:
+        """`[num_events]` bool, whether each event is the first of its basket."""
+        starts = np.ones(len(self.time), dtype=bool)
+        starts[1:] = (np.diff(self.row) != 0) | (np.diff(self.time) != 0)
+        return starts
+
     def before(self, cutoff: np.ndarray) -> "Timelines":
         """Keeps the events before each customer's cutoff.
 

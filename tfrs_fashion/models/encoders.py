@@ -140,6 +140,11 @@ class WordEncoder(tf.keras.layers.Layer):
         return multiply_sparse(self._kernel, row, value, weight, tf.size(article_index, tf.int64))
 
 
+def squash(values: tf.Tensor) -> tf.Tensor:
+    """Takes the logarithm of sizes, with their sign; NaN stays."""
+    return tf.sign(values) * tf.math.log1p(tf.abs(values))
+
+
 class NumberEncoder(tf.keras.layers.Layer):
     """Numeric features, each as its place among bins, and a flag where it is missing.
 
@@ -194,7 +199,7 @@ class NumberEncoder(tf.keras.layers.Layer):
         missing = tf.math.is_nan(numbers)
         filled = tf.where(missing, self._median, numbers)[:, :, tf.newaxis]
         if self._encoding == "log":
-            filled = tf.sign(filled) * tf.math.log1p(tf.abs(filled))
+            filled = squash(filled)
         width = self._edges[:, 1:] - self._edges[:, :-1]
         # Bins of no width, from values that many rows share, are steps.
         inside = tf.math.divide_no_nan(filled - self._edges[:, :-1], width)

@@ -6,14 +6,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfrs_fashion.models.encoders import squash
+
 # Deviations from the mean beyond which a feature says no more.
 _LIMIT = 5.0
 NUM_CONTEXT = 2
-
-
-def _squash(values: tf.Tensor) -> tf.Tensor:
-    """Takes the logarithm of sizes, with their sign."""
-    return tf.sign(values) * tf.math.log1p(tf.abs(values))
 
 
 def describe_pool(score: tf.Tensor, rank: tf.Tensor, *, num_candidates: int) -> tf.Tensor:
@@ -30,7 +27,7 @@ def describe_pool(score: tf.Tensor, rank: tf.Tensor, *, num_candidates: int) -> 
     """
     named = tf.cast(rank > 0, tf.float32)
     height = 1.0 - tf.math.log(tf.maximum(rank, 1.0)) / float(np.log(num_candidates + 1))
-    return tf.concat([named, named * height, named * _squash(score)], axis=1)
+    return tf.concat([named, named * height, named * squash(score)], axis=1)
 
 
 class Selector(tf.keras.Model):
@@ -70,7 +67,7 @@ class Selector(tf.keras.Model):
 
     def _inputs(self, score: tf.Tensor, rank: tf.Tensor, context: tf.Tensor, article: tf.Tensor) -> tf.Tensor:
         told = describe_pool(score, rank, num_candidates=self._num_candidates)
-        return tf.concat([told, _squash(context), _squash(article)], axis=1)
+        return tf.concat([told, squash(context), squash(article)], axis=1)
 
     def adapt(self, score: np.ndarray, rank: np.ndarray, context: np.ndarray, article: np.ndarray) -> None:
         """Measures mean and deviation of each feature where it is known, over a sample of pairs; see `call`."""

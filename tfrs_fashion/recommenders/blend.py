@@ -76,6 +76,19 @@ def make_pool(
     )
 
 
+def score_by_quotas(rank: tf.Tensor, quotas: tf.Tensor) -> tf.Tensor:
+    """Scores pairs by the earliest place, rank over quota, at which a generator is read.
+
+    Args:
+        rank: `[num_pairs, num_generators]` float, 0 where a generator did not name the pair.
+        quotas: `[num_generators]` float.
+
+    Returns:
+        `[num_pairs]`, at most 0; -inf where no generator that takes part named the pair.
+    """
+    return -tf.reduce_min(tf.where((rank > 0) & (quotas > 0), rank / quotas, np.inf), axis=1)
+
+
 class Blend(tf.Module):
     """Ranks the pool of its generators, by quotas or by a selector.
 
@@ -129,8 +142,7 @@ class Blend(tf.Module):
         if self._selector is not None:
             article = tf.gather(self._article_features, pool.article_index)
             return self._selector(pool.score, pool.rank, pool.context, article)
-        place = tf.where((pool.rank > 0) & (self._quotas > 0), pool.rank / self._quotas, np.inf)
-        return -tf.reduce_min(place, axis=1)
+        return score_by_quotas(pool.rank, self._quotas)
 
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
         """Recommends the k best of the pool; see `Recommender`. The source is the generator that ranked each highest."""

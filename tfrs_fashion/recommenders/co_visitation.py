@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.sparse import diags
 
-from tfrs_fashion.features.purchases import age_days, basket_matrix, number_baskets, previous_baskets
+from tfrs_fashion.features.purchases import age_days, basket_matrix, previous_baskets
 from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.neighbours import Neighbours, keep_columns, nearest
 
@@ -38,7 +38,7 @@ def fit_co_visitation(
         name: As used in reports.
     """
     former = previous_baskets(view, num_baskets=num_baskets, half_life_days=gap_half_life_days)
-    _number, first = np.unique(number_baskets(view), return_index=True)
+    first = view.timelines.starts_basket
     fresh = diags((0.5 ** (age_days(view)[first] / matrix_half_life_days)).astype(np.float32))
     latter = (fresh @ basket_matrix(view)).tocsr()
     followed = np.asarray(former.sum(axis=0)).ravel()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.bought import bought_articles, keep_strongest
+from tfrs_fashion.features.bought import bought_articles, keep_strongest, strongest_first, time_scale
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.purchases import num_article_indices
 from tfrs_fashion.features.view import View
@@ -64,7 +64,7 @@ class CustomerKnn(tf.Module):
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
         """Recommends the k articles with the largest sums; see `Recommender`."""
         num_articles, num_buyers = self._buyers.shape
-        scale = self._settings["half_life_days"] / float(np.log(2))
+        scale = time_scale(self._settings["half_life_days"])
         bought = bought_articles(histories, now, time_scales_days=(scale,))
         bought = keep_strongest(bought, bought.decayed[:, 0], limit=int(self._settings["history_articles"]))
         article = tf.where(bought.article_index < num_articles, bought.article_index, PADDING_INDEX)
@@ -93,15 +93,8 @@ class CustomerKnn(tf.Module):
         total = tf.math.unsorted_segment_sum(common, segment, tf.size(pair, out_type=tf.int64))
         row, buyer = pair // num_customers, pair % num_customers
         similarity = total / tf.gather(self._length, buyer)
-        # Rows ascend, within them the nearest first; the bits of floats above 0 are in the floats' own order.
-        key = row * 2**32 + (2**31 - 1 - tf.cast(tf.bitcast(similarity, tf.int32), tf.int64))
-        order = tf.argsort(key, stable=True)
-        row = tf.gather(row, order)
-        first = tf.searchsorted(row, row, side="left", out_type=tf.int64)
-        position = tf.range(tf.size(row, out_type=tf.int64)) - first
-        kept = tf.where(position < int(self._settings["num_neighbours"]))[:, 0]
-        order = tf.gather(order, kept)
-        return tf.gather(row, kept), tf.gather(buyer, order), tf.gather(similarity, order)
+        nearest = strongest_first(row, similarity, limit=int(self._settings["num_neighbours"]))
+        return tf.gather(row, nearest), tf.gather(buyer, nearest), tf.gather(similarity, nearest)
 
     def save(self, folder: Path) -> None:
         """Writes the tables of buyers and of their articles."""

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_fashion.models.selector import Selector
+from tfrs_fashion.recommenders.blend import score_by_quotas
 from tfrs_fashion.schema import InputError
 
 _ADAPT_SAMPLE = 200_000
@@ -68,10 +69,9 @@ class LabelledPool:
 
 
 def quota_scores(rank: np.ndarray, quotas: np.ndarray) -> np.ndarray:
-    """Scores pairs by quotas, as `Blend` does: the earliest place, rank over quota, at which a generator is read."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        place = np.where((rank > 0) & (quotas > 0), rank / quotas, np.inf)
-    return np.asarray(-place.min(axis=1))
+    """Scores all pairs of a pool, `[num_pairs]` float64; see `score_by_quotas`."""
+    scores: np.ndarray = score_by_quotas(tf.constant(rank, tf.float64), tf.constant(quotas, tf.float64)).numpy()
+    return scores
 
 
 def fit_quotas(pools: Sequence[LabelledPool], *, budget: int, step: int = 10) -> np.ndarray:

@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix, diags
 from scipy.sparse.linalg import svds
 from threadpoolctl import threadpool_limits
 
-from tfrs_fashion.features.bought import bought_articles
+from tfrs_fashion.features.bought import bought_articles, time_scale
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.purchases import customer_matrix
 from tfrs_fashion.features.view import View
@@ -59,7 +59,7 @@ class GraphFilter(tf.Module):
 
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
         """Recommends the k articles with the largest inner product; see `Recommender`."""
-        scale = self._half_life_days / float(np.log(2))
+        scale = time_scale(self._half_life_days)
         bought = bought_articles(histories, now, time_scales_days=(scale,))
         size = tf.shape(self._article_embedding)[0]
         article = tf.where(bought.article_index < size, bought.article_index, PADDING_INDEX)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.bought import bought_articles
+from tfrs_fashion.features.bought import bought_articles, time_scale
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.purchases import age_days, num_article_indices, number_baskets
 from tfrs_fashion.features.view import View
@@ -109,7 +109,7 @@ class CategoryPopularity(tf.Module):
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
         """Recommends the k articles with the largest product; see `Recommender`."""
         num_articles = self._category.shape[0]
-        bought = bought_articles(histories, now, time_scales_days=(_HALF_LIFE_DAYS / float(np.log(2)),))
+        bought = bought_articles(histories, now, time_scales_days=(time_scale(_HALF_LIFE_DAYS),))
         article = tf.where(bought.article_index < num_articles, bought.article_index, PADDING_INDEX)
         category = tf.cast(tf.gather(self._category, article), tf.int64)
         num_rows = histories.article_index.nrows()

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_matrix
 
-from tfrs_fashion.features.bought import bought_articles, keep_strongest
+from tfrs_fashion.features.bought import bought_articles, keep_strongest, time_scale
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.index.pooled import rank_sums
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
@@ -45,7 +45,7 @@ class Neighbours(tf.Module):
 
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
         """Recommends the k articles with the largest sums; see `Recommender`."""
-        scale = self._half_life_days / float(np.log(2))
+        scale = time_scale(self._half_life_days)
         bought = bought_articles(histories, now, time_scales_days=(scale,))
         bought = keep_strongest(bought, bought.decayed[:, 0], limit=self._history_articles)
         num_articles, width = self._neighbour.shape

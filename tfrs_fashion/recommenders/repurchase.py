@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.bought import bought_articles
+from tfrs_fashion.features.bought import bought_articles, time_scale
 from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
 from tfrs_fashion.index.exclusion import take_allowed
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
@@ -44,7 +43,7 @@ class Repurchase(tf.Module):
         if self._settings["days"] or self._settings["last_basket"]:
             histories = histories.since(self._since(histories, now))
         half_life_days = self._settings["half_life_days"]
-        scales = (half_life_days / float(np.log(2)),) if half_life_days else ()
+        scales = (time_scale(half_life_days),) if half_life_days else ()
         bought = bought_articles(histories, now, time_scales_days=scales)
         strength = bought.decayed[:, 0] if half_life_days else tf.cast(bought.num_baskets, tf.float32)
         order = tf.argsort(-bought.last_time, stable=True)
