@@ -28,7 +28,7 @@ from tfrs_fashion.features.history_lookups import categorical_names, number_name
 from tfrs_fashion.features.inputs import HistoryTable, make_training_baskets, make_training_dataset
 from tfrs_fashion.features.timelines import EVENT_TYPES, Timelines, read_timelines, write_timelines
 from tfrs_fashion.features.view import View, make_view
-from tfrs_fashion.fitting import fit_generator, fit_recommender
+from tfrs_fashion.fitting import fit_recommender
 from tfrs_fashion.generator_sections import GENERATORS
 from tfrs_fashion.models.encoders import ArticleEncoder
 from tfrs_fashion.pooling import Pooling, past_weeks
@@ -466,7 +466,7 @@ def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Found:
         for number, pool in enumerate(pools)
         for field in fields(pool)
     }
-    generators = {name: fit_generator(name, config.generators[name], view, config) for name in BLENDED}
+    generators = {name: fit_recommender(name, view, config, choice={}) for name in BLENDED}
     histories, now = look_up_all(view)
     for method in ("selector", "quotas"):
         blend = run.fit_blend(view, generators, method=method)

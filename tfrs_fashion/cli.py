@@ -14,7 +14,7 @@ from tfrs_fashion import __version__
 from tfrs_fashion.schema import InputError
 
 if TYPE_CHECKING:
-    from tfrs_fashion.run import Run
+    from tfrs_fashion.backtest import Backtest
 
 app = typer.Typer(
     help="Recommendations for fashion retail. Every verb takes a pipeline file and does the stages before its own.",
@@ -57,7 +57,7 @@ def _do(
     run_dir: Path | None,
     force: bool,
     debug: bool,
-    work: "Callable[[Run], None]",
+    work: "Callable[[Backtest], None]",
 ) -> None:
     """Runs a verb: bad input or usage exits with 2, another failure with 1, each with one message."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0" if debug else "3"  # errors are raised; the rest is noise
@@ -82,7 +82,7 @@ def _do(
 
 
 def _work(
-    pipeline: Path, overrides: list[str] | None, run_dir: Path | None, force: bool, work: "Callable[[Run], None]"
+    pipeline: Path, overrides: list[str] | None, run_dir: Path | None, force: bool, work: "Callable[[Backtest], None]"
 ) -> None:
     from tfrs_fashion.config import load_config
     from tfrs_fashion.stage import only_one
@@ -91,8 +91,8 @@ def _work(
     folder = run_dir or Path("runs") / config.name
     with only_one(folder):
         with console.status("loading TensorFlow"):
-            from tfrs_fashion.run import Run
-        run = Run(config=config, folder=folder, force=force, console=console)
+            from tfrs_fashion.backtest import Backtest
+        run = Backtest(config=config, folder=folder, force=force, console=console)
         work(run)
         for line in dict.fromkeys(run.messages):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -152,6 +152,21 @@ def evaluate(
 
 
 @app.command()
+def backtest(
+    pipeline: Pipeline,
+    windows: Annotated[
+        int, typer.Option(min=1, help="Windows of split.test_days days: the test window and those before it.")
+    ] = 4,
+    set_: Set = None,
+    run_dir: RunDir = None,
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Fit everything anew before each of the last windows and judge it there; write backtest.html, pooled."""
+    _do(pipeline, set_, run_dir, force, debug, lambda run: run.backtest(num_windows=windows, force=force))
+
+
+@app.command()
 def release(
     pipeline: Pipeline, set_: Set = None, run_dir: RunDir = None, force: Force = False, debug: Debug = False
 ) -> None:
@@ -191,7 +206,7 @@ def recommend(
     if exclude_bought is not None:
         overrides.append(f"recommend.exclude_bought={str(exclude_bought).lower()}")
 
-    def work(run: "Run") -> None:
+    def work(run: "Backtest") -> None:
         if format_ == "kaggle":
             run.submit(force=force)
         else:

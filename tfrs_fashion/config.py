@@ -136,11 +136,15 @@ class PipelineConfig(Section):
 
     @property
     def fitted(self) -> tuple[str, ...]:
-        """Every recommender that is fitted on a split: those judged, and before a blend its generators."""
-        parts = self.blend.generators if "blend" in self.recommenders else ()
-        names = [name for name in self.recommenders if name != "blend"]
-        last = ["blend"] if "blend" in self.recommenders else []
-        return tuple(dict.fromkeys([*names, *parts, *last]))
+        """Every recommender that is fitted on a split: those judged, each after those that it is made from."""
+        names: list[str] = []
+        for name in sorted(self.recommenders, key=lambda name: name == "blend"):
+            parts = self.blend.generators if name == "blend" else (name,)
+            for part in parts:
+                generator = self.generators.get(part)
+                names += [generator.of, part] if isinstance(generator, RestrictedConfig) else [part]
+            names.append(name)
+        return tuple(dict.fromkeys(names))
 
     @property
     def new_arrivals(self) -> tuple[str, ...]:

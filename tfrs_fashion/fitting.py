@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from tfrs_fashion.generator_sections import (
     BprConfig,
     CoVisitationConfig,
     CustomerKnnConfig,
-    GeneratorConfig,
     GraphFilterConfig,
     ItemKnnConfig,
     PopularityConfig,
@@ -43,7 +43,7 @@ from tfrs_fashion.recommenders.group_popularity import fit_group_popularity, loa
 from tfrs_fashion.recommenders.item_knn import fit_basket_pairs, fit_item_knn
 from tfrs_fashion.recommenders.neighbours import Neighbours
 from tfrs_fashion.recommenders.popularity import Popularity, fit_popularity, fit_siblings, fit_trend
-from tfrs_fashion.recommenders.recommender import Recommender
+from tfrs_fashion.recommenders.recommender import Recommendations, Recommender
 from tfrs_fashion.recommenders.repurchase import Repurchase
 from tfrs_fashion.recommenders.restricted import Restricted
 from tfrs_fashion.recommenders.same_product import fit_same_product
@@ -55,7 +55,13 @@ GROUP_WIDTH = 1000
 
 
 def rank_customers(
-    recommender: Recommender, view: View, customers: np.ndarray, *, k: int, batch_size: int = 256
+    recommender: Callable[..., Recommendations],
+    view: View,
+    customers: np.ndarray,
+    *,
+    k: int,
+    exclude: pd.DataFrame | None = None,
+    batch_size: int = 256,
 ) -> pd.DataFrame:
     """Asks a recommender that is not exported for customers at their cutoffs.
 
@@ -64,6 +70,7 @@ def rank_customers(
         view: What it was fitted from.
         customers: `[num_customers]` int32 customer indices; those that the view does not know are strangers.
         k: Length of the lists.
+        exclude: `customer_index, article_index` that are not recommended.
         batch_size: Customers ranked together.
 
     Returns:
@@ -71,14 +78,15 @@ def rank_customers(
     """
     table, cutoff = HistoryTable(view.timelines, view.profiles), tf.constant(view.now)
     known = np.where(customers < len(view.now), customers, OUT_OF_VOCABULARY_INDEX).astype(np.int32)
+    excluded = _list_by_customer(exclude, customers)
 
-    def answer(customer_index: tf.Tensor) -> tf.Tensor:
-        exclude = tf.zeros([tf.shape(customer_index)[0], 0], tf.int32)
-        now = tf.gather(cutoff, customer_index)
-        return recommender(table(customer_index), now=now, k=tf.constant(k), exclude=exclude).article_index
+    def answer(rows: slice) -> tf.Tensor:
+        now = tf.gather(cutoff, known[rows])
+        left_out = tf.constant(excluded[rows].to_tensor(PADDING_INDEX))
+        return recommender(table(tf.constant(known[rows])), now=now, k=tf.constant(k), exclude=left_out).article_index
 
-    batches = [known[start : start + batch_size] for start in range(0, len(known), batch_size)]
-    articles = np.concatenate([np.zeros((0, k), np.int32), *(answer(batch).numpy() for batch in batches)])
+    batches = [slice(start, start + batch_size) for start in range(0, len(known), batch_size)]
+    articles = np.concatenate([np.zeros((0, k), np.int32), *(answer(rows).numpy() for rows in batches)])
     candidates = pd.DataFrame(
         {
             "customer_index": np.repeat(customers, k),
@@ -87,6 +95,18 @@ def rank_customers(
         }
     )
     return candidates[candidates["article_index"] > PADDING_INDEX]
+
+
+def _list_by_customer(pairs: pd.DataFrame | None, customers: np.ndarray) -> tf.RaggedTensor:
+    """Lists the articles of `customer_index, article_index` pairs for each of some customers, in their order."""
+    if pairs is None:
+        return tf.RaggedTensor.from_row_lengths(tf.zeros([0], tf.int32), np.zeros(len(customers), np.int64))
+    order = np.argsort(customers, kind="stable")
+    place = np.searchsorted(customers[order], pairs["customer_index"].to_numpy())
+    is_asked = customers[order][np.minimum(place, len(customers) - 1)] == pairs["customer_index"].to_numpy()
+    row, article = order[place[is_asked]], pairs["article_index"].to_numpy(dtype=np.int32)[is_asked]
+    by_row = np.argsort(row, kind="stable")
+    return tf.RaggedTensor.from_value_rowids(article[by_row], row[by_row], len(customers))
 
 
 def embed_customers(towers: TwoTower, view: View, customers: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
@@ -171,6 +191,7 @@ def fit_recommender(
     config: PipelineConfig,
     *,
     choice: dict[str, Any],
+    fitted: Callable[[str], Recommender] | None = None,
     validate: Callable[[Recommender], dict[str, float]] | None = None,
     console: Console | None = None,
 ) -> Recommender:
@@ -181,6 +202,7 @@ def fit_recommender(
         view: What it may see.
         config: The pipeline.
         choice: What was chosen on validation, e.g. `epochs`; it overrides the config.
+        fitted: Gives a recommender that this one is made from, fitted on the same; without it, it is fitted here.
         validate: Judges a model after each epoch, to stop early.
         console: Where progress is shown.
     """
@@ -196,34 +218,7 @@ def fit_recommender(
             max_epochs=config.two_tower.epochs,
             **{**config.two_tower.model_dump(), **choice},
         )
-    generator = config.generators[name]
-    chosen = {setting: value for setting, value in choice.items() if setting in type(generator).model_fields}
-    return fit_generator(
-        name, generator.model_copy(update=chosen), view, config, choice=choice, validate=validate, console=console
-    )
-
-
-def fit_generator(
-    name: str,
-    generator: GeneratorConfig,
-    view: View,
-    config: PipelineConfig,
-    *,
-    choice: dict[str, Any] | None = None,
-    validate: Callable[[Recommender], dict[str, float]] | None = None,
-    console: Console | None = None,
-) -> Recommender:
-    """Fits a candidate generator.
-
-    Args:
-        name: As used in reports.
-        generator: Its kind and settings.
-        view: What it may see.
-        config: The pipeline.
-        choice: What was chosen on validation for the recommender that this one restricts.
-        validate: Judges a model after each epoch, to stop early.
-        console: Where progress is shown.
-    """
+    generator = config.generators[name].model_copy(update=choice)
     settings = generator.model_dump(exclude={"kind"})
     progress: dict[str, Any] = {"validate": validate, "console": console}
     match generator:
@@ -265,7 +260,8 @@ def fit_generator(
         case BaseTwoTowerConfig():
             return fit_base_two_tower(view, **settings, **progress, seed=config.seed, name=name)
         case RestrictedConfig():
-            inner = fit_recommender(generator.of, view, config, choice=choice or {}, console=console)
+            fit = partial(fit_recommender, view=view, config=config, choice={}, console=console)
+            inner = (fitted or fit)(generator.of)
             assert isinstance(inner, Factorization | TwoTower)
             return Restricted(inner, days=generator.days, name=name)
 

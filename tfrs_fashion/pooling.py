@@ -15,7 +15,7 @@ from tfrs_fashion.data.split import Split, days_before
 from tfrs_fashion.evaluation.contributions import BlendEvidence, BlendWeek, measure_contributions, pool_weeks
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import fit_generator
+from tfrs_fashion.fitting import fit_recommender
 from tfrs_fashion.models.selector import Selector
 from tfrs_fashion.preparation import Preparation
 from tfrs_fashion.recommenders.blend import Blend, Pool, make_pool
@@ -131,7 +131,7 @@ class Pooling(Preparation):
             names = track(
                 blend.generators, f"generators before {week.as_of:%Y-%m-%d}", console=self.console, transient=True
             )
-            generators = [fit_generator(name, self.config.generators[name], view, self.config) for name in names]
+            generators = [fit_recommender(name, view, self.config, choice={}) for name in names]
             pool = label_pool(
                 view,
                 targets,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ibis import _
 
+from tfrs_fashion.config import MODELS
 from tfrs_fashion.data.customers import read_customers
 from tfrs_fashion.data.sources import make_dialect
 from tfrs_fashion.evaluation.exploration import write_exploration
@@ -21,7 +22,7 @@ from tfrs_fashion.evaluation.finding import Finding
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import beats_popularity_for_strangers, fit_recommender, load_recommender, make_validator
-from tfrs_fashion.generator_sections import BaseTwoTowerConfig, PopularityConfig, RestrictedConfig
+from tfrs_fashion.generator_sections import BaseTwoTowerConfig, BasketMlpConfig, PopularityConfig, RestrictedConfig
 from tfrs_fashion.index.scann import check_size
 from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement
 from tfrs_fashion.pooling import Pooling
@@ -81,7 +82,9 @@ class Run(Pooling):
         own = generator.model_dump()
         match generator:
             case BaseTwoTowerConfig():
-                return {**own, **features}
+                return {**own, **features, "k": config.evaluation.k}
+            case BasketMlpConfig():
+                return {**own, "k": config.evaluation.k}
             case PopularityConfig() if generator.by:
                 return {**own, **features}
             case RestrictedConfig():
@@ -102,21 +105,40 @@ class Run(Pooling):
     def _model(self, name: str) -> Path:
         return self.folder / "models" / name
 
-    def _choose(self, name: str) -> dict[str, Any]:
-        """Chooses on validation what the refits keep: the towers' epochs, whether they answer strangers, how to blend."""
+    def _has_choice(self, name: str) -> bool:
+        return name in MODELS or isinstance(self.config.generators[name], BasketMlpConfig | BaseTwoTowerConfig)
+
+    def _choose(self, name: str, *, on: str = "validation", before: str = "test") -> dict[str, Any]:
+        """Chooses what the refits keep: a model's epochs, whether the towers answer strangers, how to blend.
+
+        Args:
+            name: A recommender.
+            on: The split whose targets a model is judged by.
+            before: The split before whose cutoff the weeks lie that blends are compared on.
+
+        Returns:
+            `choice`, and what it was made by, for the report; nothing where there is nothing to choose.
+        """
         if name == "blend":
-            return self.choose_blend(self.splits["test"])
-        if name != "two_tower":
+            return self.choose_blend(self.splits[before])
+        if not self._has_choice(name):
             return {}
-        view, wanted, k = self.view("validation"), self._targets("validation"), self.config.evaluation.k
-        validate = make_validator(view, wanted, k=k)
-        chosen = fit_recommender(name, view, self.config, choice={}, validate=validate, console=self.console)
-        assert isinstance(chosen, TwoTower)
-        choice: dict[str, Any] = {"epochs": chosen.epochs}
-        if (better := beats_popularity_for_strangers(chosen, view, wanted, k=k)) is not None:
-            choice["answers_strangers"] = better
-        self.forget("validation")
-        return {"choice": choice, "curves": chosen.curves}
+        view, wanted, k = self.view(on), self._targets(on), self.config.evaluation.k
+        judge, figures = make_validator(view, wanted, k=k), []
+
+        def validate(recommender: Recommender) -> dict[str, float]:
+            figures.append(judge(recommender))
+            return figures[-1]
+
+        fitted = fit_recommender(name, view, self.config, choice={}, validate=validate, console=self.console)
+        choice: dict[str, Any] = {"epochs": int(np.argmax([found[f"val_map@{k}"] for found in figures])) + 1}
+        curves = {metric: [found[metric] for found in figures] for metric in figures[0]}
+        if isinstance(fitted, TwoTower):
+            curves = fitted.curves
+            if (better := beats_popularity_for_strangers(fitted, view, wanted, k=k)) is not None:
+                choice["answers_strangers"] = better
+        self.forget(on)
+        return {"choice": choice, "curves": curves}
 
     def _chosen(self, name: str) -> dict[str, Any]:
         return dict(json.loads((self._model(name) / "chosen.json").read_text(encoding="utf-8")))
@@ -140,14 +162,13 @@ class Run(Pooling):
     def _load(self, name: str) -> Recommender:
         return load_recommender(name, self._model(name), self.config)
 
-    def _fit(
-        self, name: str, split: str, choice: dict[str, Any], generator: Callable[[str], Recommender]
-    ) -> Recommender:
-        """Fits on what a split leaves visible; `generator` gives the generators of a blend, fitted on the same."""
+    def _fit(self, name: str, split: str, choice: dict[str, Any], fitted: Callable[[str], Recommender]) -> Recommender:
+        """Fits on what a split leaves visible; `fitted` gives those that a recommender is made from, fitted on the same."""
         if name == "blend":
-            generators = {part: generator(part) for part in self.config.blend.generators}
+            generators = {part: fitted(part) for part in self.config.blend.generators}
             return self.fit_blend(self.view(split), generators, **choice)
-        return fit_recommender(name, self.view(split), self.config, choice=choice, console=self.console)
+        view = self.view(split)
+        return fit_recommender(name, view, self.config, choice=choice, fitted=fitted, console=self.console)
 
     # export
 

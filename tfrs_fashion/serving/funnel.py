@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_fashion.features.inputs import Histories, HistoryTable, ProfileVocabulary
+from tfrs_fashion.recommenders.filled import Filled
 from tfrs_fashion.recommenders.popularity import Popularity
 from tfrs_fashion.recommenders.recommender import Recommendations, Recommender
 from tfrs_fashion.schema import (
@@ -129,8 +130,7 @@ class Funnel(tf.Module):
         k: int,
     ) -> None:
         super().__init__(name="funnel")
-        self._recommender = recommender
-        self._fallback = fallback
+        self._filled = Filled(recommender, fallback)
         self._customers = customers
         self._articles = articles
         self._histories = histories
@@ -142,34 +142,13 @@ class Funnel(tf.Module):
         # One trace serves every signature.
         batch, excluded = tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, None], tf.int32)
         signature = (histories.spec(), batch, tf.TensorSpec([], tf.int32), excluded)
-        traced = tf.function(self.answer, input_signature=signature, autograph=False)
+
+        def answer(histories: Histories, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
+            return self._filled(histories, now=now, k=k, exclude=exclude)
+
+        traced = tf.function(answer, input_signature=signature, autograph=False)
         # A function that saving finds among the attributes is traced once more, and stored a second time.
         self._answer = lambda *inputs: traced(*inputs)
-
-    def answer(self, histories: Histories, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
-        """Recommends, and lets popularity answer where the recommender has nothing.
-
-        Scores never rise along a list: popular articles that fill it up are scored below those before them.
-        """
-        found = self._recommender(histories, now=now, k=k, exclude=exclude)
-        article_index = found.article_index
-        if self._recommender.needs_history:
-            has_history = histories.article_index.row_lengths()[:, tf.newaxis] > 0
-            article_index = tf.where(has_history, article_index, PADDING_INDEX)
-        is_found = article_index != PADDING_INDEX
-        num_found = tf.reduce_sum(tf.cast(is_found, tf.int32), axis=1, keepdims=True)
-        fill = self._fallback(histories, now=now, k=k, exclude=tf.concat([exclude, article_index], axis=1))
-        lowest = tf.reduce_min(tf.where(is_found, found.score, np.inf), axis=1, keepdims=True)
-        lowest = tf.where(num_found > 0, lowest, 0.0)
-        position = tf.maximum(tf.range(k)[tf.newaxis, :] - num_found, 0)
-        fill_index = tf.gather(fill.article_index, position, batch_dims=1)
-        fill_score = lowest - 1.0 / (1.0 + tf.gather(fill.score, position, batch_dims=1))
-        fill_source = tf.gather(fill.source, position, batch_dims=1)
-        return Recommendations(
-            article_index=tf.where(is_found, article_index, fill_index),
-            score=tf.where(is_found, found.score, tf.where(fill_index != PADDING_INDEX, fill_score, 0.0)),
-            source=tf.where(is_found, found.source, fill_source),
-        )
 
     def _outputs(self, histories: Histories, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> dict[str, tf.Tensor]:
         # No request can make the answer wider than the catalogue.
