@@ -19,8 +19,9 @@ import pandas as pd
 from rich.console import Console
 
 import tfrs_fashion  # noqa: F401  (before TensorFlow)
+from tfrs_fashion.backtest import rolling_windows
 from tfrs_fashion.config import load_config
-from tfrs_fashion.data.split import Split, days_before, targets
+from tfrs_fashion.data.split import Split, targets
 from tfrs_fashion.evaluation.compare import bootstrap_interval, paired_difference
 from tfrs_fashion.evaluation.metrics import customer_metrics
 from tfrs_fashion.fitting import fit_recommender, make_validator, rank_customers
@@ -54,18 +55,6 @@ VARIANTS: dict[str, list[str]] = {
 }
 
 
-def make_windows(run: Run, num_windows: int) -> list[Split]:
-    """Returns the window to choose on and the windows to judge, oldest first; the last one is the pipeline's own."""
-    test, days = run.splits["test"], run.config.split.test_days
-    starts = [days_before(test.as_of, days * number) for number in range(num_windows - 1, -1, -1)]
-    ends = [*starts[1:], None]
-    first = days_before(starts[0], run.config.split.validation_days)
-    return [
-        Split(name=f"{start:%Y-%m-%d}", kind="window", as_of=start, end=end)
-        for start, end in zip([first, *starts], [starts[0], *ends], strict=True)
-    ]
-
-
 def judge(run: Run, window: Split, epochs: int) -> pd.DataFrame:
     """Fits on everything before a window; returns the metrics of each customer who bought in it."""
     view, wanted = run.view(window.name), targets(window, run.tables.transactions).execute()
@@ -84,7 +73,7 @@ def judge_variant(run: Run, windows: list[Split], kept: Path, *, epochs: int | N
     choose_on, *judged = windows
     if epochs is not None:
         return judge_windows(run, judged, kept, chosen={"epochs": epochs, "validation": float("nan")}, force=force)
-    choice = kept / f"chosen_on_{choose_on.name}.json"
+    choice = kept / f"chosen_on_{choose_on.as_of:%Y-%m-%d}.json"
     if force or not choice.is_file():
         view, wanted = run.view(choose_on.name), targets(choose_on, run.tables.transactions).execute()
         validate = make_validator(view, wanted, k=K)
@@ -97,10 +86,10 @@ def judge_variant(run: Run, windows: list[Split], kept: Path, *, epochs: int | N
 def judge_windows(run: Run, judged: list[Split], kept: Path, *, chosen: dict[str, float], force: bool) -> pd.DataFrame:
     frames = []
     for window in judged:
-        path = kept / f"{window.name}_{chosen['epochs']}_epochs.parquet"
+        path = kept / f"{window.as_of:%Y-%m-%d}_{chosen['epochs']}_epochs.parquet"
         if force or not path.is_file():
             judge(run, window, int(chosen["epochs"])).to_parquet(path)
-        frames.append(pd.read_parquet(path).assign(window=window.name, **chosen))
+        frames.append(pd.read_parquet(path).assign(window=f"{window.as_of:%Y-%m-%d}", **chosen))
     return pd.concat(frames)
 
 
@@ -130,7 +119,8 @@ def main() -> None:
         kept = folder / "ablation" / f"{name.replace(' ', '_')}_{key}"
         kept.mkdir(parents=True, exist_ok=True)
         run = Run(config=config, folder=folder, console=console)
-        windows = make_windows(run, arguments.windows)
+        days = config.split.model_dump(include={"test_days", "validation_days"})
+        windows = rolling_windows(run.splits["test"], num_windows=arguments.windows, **days)
         run.splits.update({window.name: window for window in windows})
         found[name] = judge_variant(run, windows, kept, epochs=arguments.epochs, force=arguments.force)
     # Not by the console, which would break the lines of a table.

@@ -18,7 +18,7 @@ FLOORS = (
     ("recommenders",),
     ("evaluation",),
     ("serving",),
-    ("stage", "fitting", "judging", "evidence", "preparation", "pooling", "run"),
+    ("stage", "fitting", "judging", "evidence", "preparation", "pooling", "run", "backtest"),
     ("cli",),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -42,8 +42,9 @@ def rolling_windows(test: Split, *, num_windows: int, test_days: int, validation
 class Backtest(Run):
     """One pipeline, judged on several windows, in its run folder."""
 
-    def _key(self, name: str, choose_on: Split, *parts: Any) -> str:
-        return fingerprint("backtest", self._trained(name), choose_on.describe(), *parts)
+    def _key(self, name: str, choose_on: Split, first: Split, *parts: Any) -> str:
+        days = (choose_on.describe(), first.describe()) if self._has_choice(name) else ()
+        return fingerprint("backtest", self._trained(name), days, *parts)
 
     def _choice(self, name: str, choose_on: Split, first: Split, *, force: bool) -> dict[str, Any]:
         """What is chosen before all windows; where the run has chosen on the same days, it is what the run chose."""
@@ -58,7 +59,7 @@ class Backtest(Run):
             (folder / "chosen.json").write_text(json.dumps(chosen), encoding="utf-8")
 
         folder = self.folder / "backtest" / "chosen" / f"{name}_{choose_on.as_of:%Y-%m-%d}"
-        self._stage(folder, self._key(name, choose_on, first.describe()), write, force=force)
+        self._stage(folder, self._key(name, choose_on, first), write, force=force)
         return dict(json.loads((folder / "chosen.json").read_text(encoding="utf-8")))
 
     def _judge(self, recommender: Filled, window: Split) -> pd.DataFrame:
@@ -82,7 +83,7 @@ class Backtest(Run):
         """Fits and judges all recommenders on a window, as far as that was not done; returns where the figures are."""
         fitted: dict[str, Recommender] = {}
         choose = partial(self._choice, choose_on=choose_on, first=first, force=force)
-        settings = (window.describe(), first.describe(), self.config.evaluation.model_dump(), self.config.blend.weeks)
+        evaluation = self.config.evaluation.model_dump(include={"k", "num_candidates"})
 
         def fit(name: str) -> Recommender:
             if name not in fitted:
@@ -96,7 +97,12 @@ class Backtest(Run):
         places = {}
         for name in (name for name in self.config.fitted if name in self.config.recommenders):
             place = self.folder / "backtest" / f"{window.as_of:%Y-%m-%d}" / name
-            self._stage(place, self._key(name, choose_on, settings), partial(write, name), force=force)
+            self._stage(
+                place,
+                self._key(name, choose_on, first, window.describe(), evaluation),
+                partial(write, name),
+                force=force,
+            )
             places[name] = place / "customers.parquet"
         self.forget(window.name)
         return places
