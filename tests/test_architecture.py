@@ -18,7 +18,7 @@ FLOORS = (
     ("recommenders",),
     ("evaluation",),
     ("serving",),
-    ("stage", "fitting", "judging", "evidence", "preparation", "pooling", "run", "backtest"),
+    ("stage", "fitting", "judging", "evidence", "preparation", "pooling", "training", "run", "backtest"),
     ("cli",),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))

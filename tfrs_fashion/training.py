@@ -1,0 +1,128 @@
+"""Training: what is chosen on validation, and the fits of a pipeline's recommenders in its run folder."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrs_fashion.config import MODELS
+from tfrs_fashion.fitting import beats_popularity_for_strangers, fit_recommender, load_recommender, make_validator
+from tfrs_fashion.generator_sections import BaseTwoTowerConfig, BasketMlpConfig, PopularityConfig, RestrictedConfig
+from tfrs_fashion.index.scann import check_size
+from tfrs_fashion.pooling import Pooling
+from tfrs_fashion.recommenders.recommender import Recommender
+from tfrs_fashion.recommenders.towers import TwoTower
+from tfrs_fashion.stage import fingerprint, stored_fingerprint
+
+
+@dataclass
+class Training(Pooling):
+    """Pools of past weeks, and everything that is fitted for the test split."""
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        """Returns what a fit depends on beside tables, split and seed."""
+        config = self.config
+        features = config.features.model_dump()
+        if name == "two_tower":
+            return {**config.two_tower.model_dump(), **features, "k": config.evaluation.k}
+        if name == "blend":
+            return {
+                **config.blend.model_dump(),
+                **features,
+                "parts": {part: self._settings(part) for part in config.blend.generators},
+            }
+        generator = config.generators[name]
+        own = generator.model_dump()
+        match generator:
+            case BaseTwoTowerConfig():
+                return {**own, **features, "k": config.evaluation.k}
+            case BasketMlpConfig():
+                return {**own, "k": config.evaluation.k}
+            case PopularityConfig() if generator.by:
+                return {**own, **features}
+            case RestrictedConfig():
+                return {**own, "inner": self._settings(generator.of)}
+        return own
+
+    def _trained(self, name: str) -> str:
+        config = self.config
+        return fingerprint(
+            "train",
+            self._embedded if self._has_vectors else self._prepared,
+            name,
+            self._settings(name),
+            config.split.model_dump(),
+            config.seed,
+        )
+
+    def _model(self, name: str) -> Path:
+        return self.folder / "models" / name
+
+    def _has_choice(self, name: str) -> bool:
+        return name in MODELS or isinstance(self.config.generators[name], BasketMlpConfig | BaseTwoTowerConfig)
+
+    def _choose(self, name: str, *, on: str = "validation", before: str = "test") -> dict[str, Any]:
+        """Chooses what the refits keep: a model's epochs, whether the towers answer strangers, how to blend.
+
+        Args:
+            name: A recommender.
+            on: The split whose targets a model is judged by.
+            before: The split before whose cutoff the weeks lie that blends are compared on.
+
+        Returns:
+            `choice`, and what it was made by, for the report; nothing where there is nothing to choose.
+        """
+        if name == "blend":
+            return self.choose_blend(self.splits[before])
+        if not self._has_choice(name):
+            return {}
+        view, wanted, k = self.view(on), self._targets(on), self.config.evaluation.k
+        judge, figures = make_validator(view, wanted, k=k), []
+
+        def validate(recommender: Recommender) -> dict[str, float]:
+            figures.append(judge(recommender))
+            return figures[-1]
+
+        fitted = fit_recommender(name, view, self.config, choice={}, validate=validate, console=self.console)
+        choice: dict[str, Any] = {"epochs": int(np.argmax([found[f"val_map@{k}"] for found in figures])) + 1}
+        curves = {metric: [found[metric] for found in figures] for metric in figures[0]}
+        if isinstance(fitted, TwoTower):
+            curves = fitted.curves
+            if (better := beats_popularity_for_strangers(fitted, view, wanted, k=k)) is not None:
+                choice["answers_strangers"] = better
+        self.forget(on)
+        return {"choice": choice, "curves": curves}
+
+    def _chosen(self, name: str) -> dict[str, Any]:
+        return dict(json.loads((self._model(name) / "chosen.json").read_text(encoding="utf-8")))
+
+    def train(self, *, force: bool = False) -> None:
+        """Writes `models/<name>/`: settings chosen on validation, then fitted on all that test leaves visible."""
+        self.prepare()
+
+        def write(name: str, folder: Path) -> None:
+            chosen = self._choose(name)
+            self._fit(name, "test", chosen.get("choice", {}), self._load).save(folder)
+            (folder / "chosen.json").write_text(json.dumps(chosen, indent=2), encoding="utf-8")
+
+        wants_scann = "scann" in self.config.index.kinds and "two_tower" in self.config.recommenders
+        # Told before anything is fitted; of towers that are fitted it was told then.
+        if wants_scann and (force or stored_fingerprint(self._model("two_tower")) != self._trained("two_tower")):
+            check_size(len(self.view("test").articles.in_store))
+        for name in self.config.fitted:
+            self._stage(self._model(name), self._trained(name), partial(write, name), force=force)
+
+    def _load(self, name: str) -> Recommender:
+        return load_recommender(name, self._model(name), self.config)
+
+    def _fit(self, name: str, split: str, choice: dict[str, Any], fitted: Callable[[str], Recommender]) -> Recommender:
+        """Fits on what a split leaves visible; `fitted` gives those that a recommender is made from, fitted on the same."""
+        if name == "blend":
+            generators = {part: fitted(part) for part in self.config.blend.generators}
+            return self.fit_blend(self.view(split), generators, **choice)
+        view = self.view(split)
+        return fit_recommender(name, view, self.config, choice=choice, fitted=fitted, console=self.console)
