@@ -324,3 +324,15 @@ def test_the_page_on_recommenders_shows_generators_that_can_be_made(root: Path, 
     assert set(config.recommenders) <= set(config.generators)
     # Every kind has a row.
     assert [kind for kind in GENERATOR_KINDS if f"`{kind}`" not in page] == []
+
+
+def test_what_a_recommender_is_made_from_is_fitted_before_it(pipeline: Path) -> None:
+    settings = [
+        'recommenders=["popularity_7d", "blend", "als_7d", "two_tower_30d"]',
+        "recommend.recommender=blend",
+        "generators.als_7d.kind=restricted",
+        "generators.als_7d.of=als",
+        'blend.generators=["repurchase", "als_7d"]',
+    ]
+    fitted = load_config(pipeline, settings).fitted
+    assert fitted == ("popularity_7d", "als", "als_7d", "two_tower", "two_tower_30d", "repurchase", "blend")

@@ -1,14 +1,19 @@
 """Choices made on validation, from recommenders whose answers are known."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
 
+from tfrs_fashion.config import load_config
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import beats_popularity_for_strangers, embed_customers, rank_customers
-from tfrs_fashion.recommenders.recommender import Recommendations, with_source
+from tfrs_fashion.fitting import beats_popularity_for_strangers, embed_customers, fit_recommender, rank_customers
+from tfrs_fashion.generator_sections import RestrictedConfig
+from tfrs_fashion.recommenders.recommender import Recommendations, Recommender, with_source
+from tfrs_fashion.recommenders.restricted import Restricted
 from tfrs_fashion.schema import FIRST_INDEX
 
 
@@ -63,6 +68,50 @@ def test_ranks_begin_at_one_and_unknown_customers_are_strangers(view: View, unpo
     customers = np.array([FIRST_INDEX, 10**6], np.int32)
     found = rank_customers(Same(unpopular), view, customers, k=3)
     assert found.to_numpy().tolist() == [[FIRST_INDEX, unpopular, 1], [10**6, unpopular, 1]]
+
+
+class Listing:
+    """Recommends the first articles that are not excluded, and remembers what was."""
+
+    name = "listing"
+    history_length: int | None = None
+    needs_history = False
+
+    def __init__(self) -> None:
+        self.excluded: list[list[int]] = []
+
+    def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
+        self.excluded += [[int(article) for article in row if article] for row in exclude.numpy()]
+        articles = [[article for article in range(2, 99) if article not in row][: int(k)] for row in exclude.numpy()]
+        article = tf.constant(articles, tf.int32)
+        return with_source(article, tf.cast(-article, tf.float32), self.name)
+
+
+@pytest.mark.parametrize("batch_size", [1, 256])
+def test_each_customer_is_spared_what_is_excluded_for_them(view: View, batch_size: int) -> None:
+    customers = np.array([9, 3, 5], np.int32)
+    exclude = pd.DataFrame({"customer_index": [3, 5, 3, 4], "article_index": [2, 3, 4, 2]})
+    listing = Listing()
+    found = rank_customers(listing, view, customers, k=2, exclude=exclude, batch_size=batch_size)
+    assert listing.excluded == [[], [2, 4], [3]]
+    shown = found.groupby("customer_index")["article_index"].agg(list).to_dict()
+    assert shown == {9: [2, 3], 3: [3, 5], 5: [2, 4]}
+
+
+def test_a_restriction_is_of_the_recommender_that_is_there(view: View, root: Path) -> None:
+    config = load_config(root / "pipelines" / "tiny.toml")
+    asked = []
+
+    def fitted(name: str) -> Recommender:
+        asked.append(name)
+        return inner
+
+    inner = fit_recommender("als", view, config, choice={})
+    settings = config.model_copy(update={"generators": {"als_7d": RestrictedConfig(of="als", days=7)}})
+    found = fit_recommender("als_7d", view, settings, choice={}, fitted=fitted)
+    assert asked == ["als"]
+    assert isinstance(found, Restricted)
+    assert found._inner is inner
 
 
 class Counting:
