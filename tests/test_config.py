@@ -319,7 +319,9 @@ def test_the_page_on_images_shows_every_key_with_a_value_that_it_may_have(root: 
 def test_the_page_on_recommenders_shows_generators_that_can_be_made(root: Path, pipeline: Path) -> None:
     page = (root / "docs" / "recommenders.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
-    pipeline.write_text(f"{block}\n[data]\nsource = 'simulator'\n[recommend]\nrecommender = 'repurchase'\n")
+    pipeline.write_text(
+        f"{block}\n[data]\nsource = 'simulator'\n[recommend]\nrecommender = 'repurchase'\n[features]\nprofile = ['age_band']\n"
+    )
     config = load_config(pipeline)
     assert set(config.recommenders) <= set(config.generators)
     # Every kind has a row.
@@ -336,3 +338,31 @@ def test_what_a_recommender_is_made_from_is_fitted_before_it(pipeline: Path) -> 
     ]
     fitted = load_config(pipeline, settings).fitted
     assert fitted == ("popularity_7d", "als", "als_7d", "two_tower", "two_tower_30d", "repurchase", "blend")
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [("agee_band", "did you mean `age_band`"), ("qqq", "known are .*store_id, sales_channel_id")],
+)
+def test_popularity_by_what_is_not_there_is_refused_before_anything_is_fitted(
+    pipeline: Path, by: str, words: str
+) -> None:
+    settings = [
+        'recommenders=["popularity_7d", "mine"]',
+        "generators.mine.kind=popularity",
+        "recommend.recommender=mine",
+    ]
+    settings += [f"generators.mine.by={by}", 'features.profile=["age_band"]']
+    with pytest.raises(InputError, match=f"`generators.mine.by` is `{by}`, which is no profile feature.*{words}"):
+        load_config(pipeline, settings)
+
+
+def test_every_artifact_is_described(pipeline: Path) -> None:
+    settings = ['recommenders=["popularity_7d", "two_tower", "repurchase_decayed"]', 'index.kinds=["exact", "scann"]']
+    found = load_config(pipeline, settings).descriptions
+    assert found["popularity_7d"] == "What sells, to everyone or to a group (days 7)."
+    assert found["repurchase_decayed"] == "What the customer bought before (half life days 60.0)."
+    assert found["two_tower_scann"].endswith(
+        "Searched approximately by ScaNN, which is faster where articles are many."
+    )
+    assert set(found) == {"popularity_7d", "two_tower", "two_tower_scann", "repurchase_decayed"}

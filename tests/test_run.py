@@ -352,3 +352,24 @@ def test_what_reads_features_is_fitted_anew_with_them(tmp_path: Path) -> None:
         assert trained(name) != trained(name, "features.min_customers=3"), name
     for name in ("als", "popularity_7d"):
         assert trained(name) == trained(name, "features.min_customers=3"), name
+
+
+def test_a_generator_that_lacks_its_column_is_refused_before_any_fit(tmp_path: Path) -> None:
+    transactions = "customer_id,article_id,t_dat\n" + "".join(
+        f"{customer},{article},2024-0{1 + article % 3}-{10 + customer}\n"
+        for customer in range(9)
+        for article in range(9)
+    )
+    (tmp_path / "rows.csv").write_text(transactions, encoding="utf-8")
+    pipeline = tmp_path / "shop.toml"
+    pipeline.write_text(
+        'recommenders = ["popularity_7d", "same_product"]\n[recommend]\nrecommender = "same_product"\n'
+        f'[data]\nsource = "retail"\npath = "{tmp_path}"\n[data.transactions]\nfile = "rows.csv"\n'
+        'customer_id = "customer_id"\narticle_id = "article_id"\nt_dat = "t_dat"\n'
+        "[features]\nprofile = []\ncategorical = []\n",
+        encoding="utf-8",
+    )
+    run = Run(config=load_config(pipeline), folder=tmp_path / "run")
+    with pytest.raises(InputError, match="same_product: the articles have no `product_code`"):
+        run.train()
+    assert not (run.folder / "models").exists()

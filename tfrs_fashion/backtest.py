@@ -121,6 +121,7 @@ class Backtest(Run):
             InputError: The split is not a window, or a window holds no purchase or has nothing before it.
         """
         self.prepare()
+        self._check_generators()
         split = self.config.split.model_dump(include={"test_days", "validation_days"})
         choose_on, *judged = windows = rolling_windows(self.splits["test"], num_windows=num_windows, **split)
         self.splits.update({window.name: window for window in windows})

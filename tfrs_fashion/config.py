@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from tfrs_fashion.data_sections import DataConfig
 from tfrs_fashion.generator_sections import (
+    EVENT_GROUPS,
     GENERATOR_KINDS,
     GENERATORS,
     BlendConfig,
@@ -42,6 +43,16 @@ from tfrs_fashion.sections import (
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Recommenders that have a section of their own.
 MODELS = ("two_tower", "blend")
+_MODEL_DESCRIPTIONS = {
+    "two_tower": "Two networks that put customers (profile and history) and articles (id, content and sales) into one space: "
+    "the articles nearest to the customer.",
+    "blend": "The candidates of several recommenders in one pool, ordered by what was bought of such pools in past weeks.",
+}
+_INDEX_DESCRIPTIONS: dict[IndexKind, str] = {
+    "exact": "Every article is compared.",
+    "scann": "Searched approximately by ScaNN, which is faster where articles are many.",
+    "new_arrivals": "Articles never sold alone.",
+}
 
 
 def _unmade(name: str, known: Iterable[str]) -> str:
@@ -123,6 +134,16 @@ class PipelineConfig(Section):
                     f"`generators.{name}.of` is `{made.of}`, which does not score any article it is asked for; set it to "
                     f"one of {', '.join(scoring)}"
                 )
+        groups = (*self.features.profile, *EVENT_GROUPS, *self.features.categorical)
+        for name in self.fitted:
+            grouped = self.generators.get(name)
+            if isinstance(grouped, PopularityConfig) and grouped.by and grouped.by not in groups:
+                near = find_nearest(grouped.by, groups)
+                hint = f"did you mean `{near}`?" if near else f"known are {', '.join(groups)}"
+                raise ValueError(
+                    f"`generators.{name}.by` is `{grouped.by}`, which is no profile feature, no column of transactions that "
+                    f"groups, and no categorical feature of articles; {hint}"
+                )
         if self.index.kinds[:1] == ("new_arrivals",):
             raise ValueError("`index.kinds` must begin with `exact` or `scann`, which `two_tower` stands for")
         if not self.index.kinds or len(set(self.index.kinds)) < len(self.index.kinds):
@@ -145,6 +166,23 @@ class PipelineConfig(Section):
                 names += [generator.of, part] if isinstance(generator, RestrictedConfig) else [part]
             names.append(name)
         return tuple(dict.fromkeys(names))
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """What each artifact recommends, a sentence each, for those who read about it."""
+        found = {}
+        for artifact, (name, index) in self.servable.items():
+            if name in self.generators:
+                made = self.generators[name]
+                told = {"days": getattr(made, "days", 0), **made.model_dump(exclude={"kind"}, exclude_defaults=True)}
+                settings = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in told.items() if value)
+                found[artifact] = (type(made).__doc__ or "").split("\n")[0].split(";")[0].rstrip(".")
+                found[artifact] += f" ({settings})." if settings else "."
+            else:
+                found[artifact] = _MODEL_DESCRIPTIONS[name]
+            if index is not None:
+                found[artifact] += f" {_INDEX_DESCRIPTIONS[index]}"
+        return found
 
     @property
     def new_arrivals(self) -> tuple[str, ...]:

@@ -10,6 +10,10 @@ from tfrs_fashion.sections import CategoryEncoding, Section
 Similarity = Literal["cosine", "bm25"]
 
 
+# Columns of transactions by which popularity may be counted.
+EVENT_GROUPS = ("store_id", "sales_channel_id")
+
+
 class PopularityConfig(Section):
     """What sells, to everyone or to a group.
 

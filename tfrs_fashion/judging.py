@@ -214,6 +214,8 @@ def _notes(config: PipelineConfig, judged: pd.DataFrame, bought: pd.DataFrame) -
         "too, which they leave out.",
         "Every figure comes from the answers of the exported SavedModels to the customers who bought in the window. "
         "Repeat purchases count.",
+        "Where a recommender has nothing for a customer, or too little, popularity_7d fills the list, as it does in service; "
+        "also where what the customer bought before is left out.",
         f"{unsold:,} of the {len(judged):,} (customer, article) pairs bought in the window are of articles never sold "
         "before it. Only recommenders of new arrivals can find them; for the others they count as misses.",
     ]
@@ -320,6 +322,7 @@ def write_judgement(
         comparisons=compare_recommenders(by_customer, **told),
         counts=(*counts, *list_absent_sections(tables.articles, config.features.roles), *unseen),
         notes=_notes(config, judged, bought),
+        descriptions=config.descriptions,
         training_curves=curves,
         clusters=() if towers is None else find_clusters(towers, view, judged, config=config),
         examination=examine(

@@ -10,8 +10,16 @@ from typing import Any
 import numpy as np
 
 from tfrs_fashion.config import MODELS
+from tfrs_fashion.features.articles import check_product_codes
 from tfrs_fashion.fitting import beats_popularity_for_strangers, fit_recommender, load_recommender, make_validator
-from tfrs_fashion.generator_sections import BaseTwoTowerConfig, BasketMlpConfig, PopularityConfig, RestrictedConfig
+from tfrs_fashion.generator_sections import (
+    BaseTwoTowerConfig,
+    BasketMlpConfig,
+    PopularityConfig,
+    RestrictedConfig,
+    SameProductConfig,
+    SiblingsConfig,
+)
 from tfrs_fashion.index.scann import check_size
 from tfrs_fashion.pooling import Pooling
 from tfrs_fashion.recommenders.recommender import Recommender
@@ -100,9 +108,16 @@ class Training(Pooling):
     def _chosen(self, name: str) -> dict[str, Any]:
         return dict(json.loads((self._model(name) / "chosen.json").read_text(encoding="utf-8")))
 
+    def _check_generators(self) -> None:
+        """Refuses, before an hour of fits, what one of them would refuse."""
+        for name in self.config.fitted:
+            if isinstance(self.config.generators.get(name), SameProductConfig | SiblingsConfig):
+                check_product_codes(self.tables.articles, recommender=name)
+
     def train(self, *, force: bool = False) -> None:
         """Writes `models/<name>/`: settings chosen on validation, then fitted on all that test leaves visible."""
         self.prepare()
+        self._check_generators()
 
         def write(name: str, folder: Path) -> None:
             chosen = self._choose(name)

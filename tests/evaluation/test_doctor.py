@@ -165,7 +165,7 @@ def test_a_healthy_report_says_what_was_looked_for(tmp_path: Path) -> None:
     document, page = report(tmp_path, Examination((), ("short_lists", "zero_metrics")))
     assert document["findings"] == []
     assert "No leakage, collapse or mistake was found." in page
-    assert "Looked for and not found: lists that are too short; figures of exactly 0." in page
+    assert "Looked for and not found: lists that are too short; a hit rate of exactly 0." in page
 
 
 def test_a_report_without_an_examination_is_silent_about_it(tmp_path: Path) -> None:

@@ -74,6 +74,15 @@ def test_metrics_json_has_the_documented_layout(tmp_path: Path) -> None:
     assert sorted(found.name for found in path.parent.iterdir()) == ["metrics.json", "report.html"]
 
 
+def test_what_each_recommends_is_told_where_it_is_known(tmp_path: Path) -> None:
+    path, html = write(tmp_path / "told", descriptions={"repurchase": "What was bought before, <again>."})
+    assert json.loads(path.read_text())["descriptions"] == {"repurchase": "What was bought before, <again>."}
+    page = html.read_text(encoding="utf-8")
+    assert "<dt>repurchase</dt><dd>What was bought before, &lt;again&gt;.</dd>" in page
+    _path, without = write(tmp_path / "untold")
+    assert "What each recommends" not in without.read_text(encoding="utf-8")
+
+
 def test_not_a_number_becomes_null(tmp_path: Path) -> None:
     undefined = Comparison("a", "b", "map@12", 1, Difference(1.0, 1.0, 1.0, math.nan, math.nan, math.nan))
     figures = {"map@12": {"value": math.nan, "low": math.nan, "high": math.nan}}

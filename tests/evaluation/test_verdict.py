@@ -54,7 +54,7 @@ def test_three_alike_are_joined_in_words() -> None:
 def test_a_baseline_that_wins_is_called_one() -> None:
     best, _alike, _headline, reasons = decided("repurchase", repurchase=0.1, gru=0.0)
     assert best == "repurchase"
-    assert "repurchase is itself a baseline: what costs more brings no more here." in reasons
+    assert "repurchase is itself a baseline: nothing that costs more has a higher map@12 here." in reasons
 
 
 def test_one_alone_has_nothing_to_be_compared_with() -> None:

@@ -56,11 +56,11 @@ CHECKS = {
     "constant_scores": "one score for everything",
     "out_of_store": "articles that are not in store",
     "short_lists": "lists that are too short",
-    "zero_metrics": "figures of exactly 0",
+    "zero_metrics": "a hit rate of exactly 0",
     "chance_level": "recall no better than chance",
     "answered_by_fallback": "a fallback that answers in the recommender's place",
     "equals_popularity": "popularity's list for most customers",
-    "same_list_for_everyone": "one list for most customers",
+    "same_list_for_everyone": "one list for most customers, but by design",
     "concentrated_exposure": "lists that hardly differ between customers",
     "embedding_rank": "embeddings that use few of their directions",
 }

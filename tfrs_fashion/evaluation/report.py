@@ -248,6 +248,7 @@ def write_report(
     comparisons: Sequence[Comparison] = (),
     counts: Iterable[RowCount | tuple[str, str, int]] = (),
     notes: Sequence[str] = (),
+    descriptions: Mapping[str, str] | None = None,
     training_curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     clusters: Sequence[ClusterSection] = (),
     examination: Examination | None = None,
@@ -266,6 +267,7 @@ def write_report(
         comparisons: From `compare_recommenders`.
         counts: (table, rule, rows): what was dropped or changed on the way.
         notes: What a reader has to know, one sentence each.
+        descriptions: What each recommender does, a sentence each.
         training_curves: For each model, the values of each series by epoch.
         clusters: Of articles, of customers.
         examination: From `doctor.examine`.
@@ -281,6 +283,7 @@ def write_report(
             "customers": int(customers),
             "artifact": artifact,
             "recommenders": {name: card.figures for name, card in recommenders.items()},
+            **({} if descriptions is None else {"descriptions": descriptions}),
             **({} if bought is None else {"bought": bought}),
             **({} if verdict is None else {"verdict": asdict(verdict)}),
             "sources": {name: [asdict(source) for source in card.sources] for name, card in recommenders.items()},

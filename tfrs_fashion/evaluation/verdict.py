@@ -85,7 +85,7 @@ def decide(
     told = [others[0], *(name for name in baselines if name in found and name != others[0])]
     reasons += [f"{found[name].sentence}{_role(name, others[0], baselines)}." for name in told]
     if best in baselines:
-        reasons.append(f"{best} is itself a baseline: what costs more brings no more here.")
+        reasons.append(f"{best} is itself a baseline: nothing that costs more has a higher {metric} here.")
     reasons.append(
         f"It was chosen from {len(ordered)} by the customers that measure it, and by one window: a small lead may not last."
     )
