@@ -63,7 +63,7 @@ def test_an_unknown_key_names_the_nearest_valid_one(pipeline: Path, section: str
 
 def test_a_key_like_no_other_lists_the_valid_ones(pipeline: Path) -> None:
     message = refusal(pipeline, "export.zzzzzz=1")
-    assert "unknown key `export.zzzzzz`; valid keys: folder, k" in message
+    assert "unknown key `export.zzzzzz`; valid keys: fallback, folder, k" in message
 
 
 def test_all_mistakes_are_told_at_once(pipeline: Path) -> None:
@@ -202,7 +202,23 @@ def test_a_name_must_be_fit_for_a_folder(pipeline: Path, name: str) -> None:
     ("overrides", "message"),
     [
         (["recommenders=[]"], "`recommenders` is empty: name at least one"),
-        (["recommenders=['repurchase']"], "`recommenders` must hold `popularity_7d`"),
+        (["recommenders=['repurchase']"], "`recommenders` must hold `popularity_7d`, which is `export.fallback`"),
+        (["export.fallback=popularity_30d"], "`recommenders` must hold `popularity_30d`, which is `export.fallback`"),
+        (
+            ["export.fallback=als"],
+            "`export.fallback` is `als`, which is no popularity; set it to one of popularity_1d, ",
+        ),
+        (["export.fallback=two_tower"], "`export.fallback` is `two_tower`, which is no popularity; set it to one of "),
+        (["export.fallback=popularity_siblings"], "`export.fallback` is `popularity_siblings`, which is no popularity"),
+        (
+            [
+                "export.fallback=mine",
+                "generators.mine={kind='popularity', by='colour'}",
+                "features.categorical=['colour']",
+            ],
+            "`export.fallback` is `mine`, which goes by the `colour` of what a customer bought, and has no answer for those "
+            "who bought nothing; let it go by a profile feature, or by nothing",
+        ),
         (["recommenders=['popularity_7d', 'als', 'als']"], "`recommenders` names one twice"),
         (
             ["generators.mine={kind='restricted', of='item_knn'}"],
@@ -223,6 +239,19 @@ def test_a_name_must_be_fit_for_a_folder(pipeline: Path, name: str) -> None:
 )
 def test_settings_that_do_not_go_together_are_refused(pipeline: Path, overrides: list[str], message: str) -> None:
     assert re.search(re.escape(message), refusal(pipeline, *overrides))
+
+
+def test_any_popularity_of_customers_may_fill_lists(pipeline: Path) -> None:
+    settings = [
+        "export.fallback=mine",
+        "generators.mine={kind='popularity', by='colour'}",
+        "features.profile=['colour']",
+    ]
+    recommenders = "recommenders=['mine', 'two_tower']"
+    # A column of articles too, but customers have one of that name, which is meant.
+    config = load_config(pipeline, [*settings, recommenders, "features.categorical=['colour']"])
+    assert config.same_for_all == ("mine",)
+    assert "mine" in config.fitted
 
 
 def test_an_unknown_recommender_is_refused(pipeline: Path) -> None:

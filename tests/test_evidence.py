@@ -87,12 +87,14 @@ def test_answers_of_each_kind_of_artifact(view: View, name: str, is_arrivals: bo
     rows = pd.DataFrame({"customer_index": 2, "article_index": [5, 6, 7], "rank": [1, 2, 3]})
     figures = {"recall@2": {"value": 0.5, "low": 0.5, "high": 0.5}}
     kind = {"is_arrivals": is_arrivals, "is_constant": is_constant}
-    found = make_answers(name, rows, rows, view=view, figures=figures, k=2, **kind, embedding=np.eye(3))
+    found = make_answers(
+        name, rows, rows, view=view, figures=figures, k=2, fallback="popularity_age_band", **kind, embedding=np.eye(3)
+    )
     assert found.candidates["article_index"].tolist() == [5, 6]
     assert found.candidates_new is not None
     assert len(found.candidates_new) == 2
     assert found.is_constant == is_constant
-    assert found.fallback == (None if is_arrivals else "popularity_7d")
+    assert found.fallback == (None if is_arrivals else "popularity_age_band")
     assert found.figures == ({} if is_arrivals else figures)
     ranked = view.articles.never_sold if is_arrivals else view.articles.in_store
     assert found.rankable is ranked

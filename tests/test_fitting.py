@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfrs_fashion.config import load_config
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import beats_popularity_for_strangers, embed_customers, fit_recommender, rank_customers
+from tfrs_fashion.fitting import beats_fallback_for_strangers, embed_customers, fit_recommender, rank_customers
 from tfrs_fashion.generator_sections import RestrictedConfig
 from tfrs_fashion.recommenders.recommender import Recommendations, Recommender, with_source
 from tfrs_fashion.recommenders.restricted import Restricted
@@ -35,7 +35,7 @@ class Same:
 
 @pytest.fixture
 def unpopular(view: View) -> int:
-    """An article that is not among the twelve most popular."""
+    """An article that hardly anybody bought."""
     recent = view.transactions.group_by("article_index").agg(rows=view.transactions.count()).order_by("rows").limit(1)
     return int(recent.execute()["article_index"][0])
 
@@ -46,22 +46,26 @@ def strangers(view: View, article: int, num: int) -> pd.DataFrame:
     return pd.DataFrame({"customer_index": np.arange(first, first + num), "article_index": article})
 
 
-def test_who_finds_what_strangers_buy_beats_popularity(view: View, unpopular: int) -> None:
+def test_who_finds_what_strangers_buy_beats_the_fallback(view: View, unpopular: int) -> None:
     bought = strangers(view, unpopular, 5)
     judge = {"k": 12, "min_strangers": 5}
-    assert beats_popularity_for_strangers(Same(unpopular), view, bought, **judge) is True
-    assert beats_popularity_for_strangers(Same(unpopular + 1), view, bought, **judge) is False
+    right, wrong = Same(unpopular), Same(unpopular + 1)
+    assert beats_fallback_for_strangers(right, wrong, view, bought, **judge) is True
+    assert beats_fallback_for_strangers(wrong, right, view, bought, **judge) is False
+    # As good is not better.
+    assert beats_fallback_for_strangers(right, right, view, bought, **judge) is False
 
 
 def test_too_few_strangers_tell_nothing(view: View, unpopular: int) -> None:
-    assert beats_popularity_for_strangers(Same(unpopular), view, strangers(view, unpopular, 99), k=12) is None
+    right, wrong = Same(unpopular), Same(unpopular + 1)
+    assert beats_fallback_for_strangers(right, wrong, view, strangers(view, unpopular, 99), k=12) is None
 
 
 def test_customers_with_a_history_are_no_strangers(view: View, unpopular: int) -> None:
     known = np.flatnonzero(np.diff(view.timelines.row_splits)) + FIRST_INDEX
     bought = pd.DataFrame({"customer_index": known, "article_index": unpopular})
     assert len(known) > 100
-    assert beats_popularity_for_strangers(Same(unpopular), view, bought, k=12) is None
+    assert beats_fallback_for_strangers(Same(unpopular), Same(unpopular + 1), view, bought, k=12) is None
 
 
 def test_ranks_begin_at_one_and_unknown_customers_are_strangers(view: View, unpopular: int) -> None:

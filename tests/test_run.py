@@ -272,6 +272,52 @@ def test_a_submission_for_kaggle_fills_every_customer(small_run: Run) -> None:
     assert best.to_dict() == found.set_index("customer_id")["prediction"].to_dict()
 
 
+def test_a_fallback_by_age_fills_every_artifact(tmp_path: Path) -> None:
+    settings = [
+        f"export.folder={tmp_path / 'released'}",
+        'recommenders=["popularity_age_band", "repurchase"]',
+        "recommend.recommender=repurchase",
+        "generators.popularity_age_band={kind='popularity', by='age_band'}",
+        "export.fallback=popularity_age_band",
+    ]
+    run = Run(config=load_config(PIPELINE, settings), folder=tmp_path / "run")
+    run.evaluate()
+    judged = pd.read_parquet(run.folder / "candidates" / "repurchase" / "candidates.parquet")
+    assert set(judged["source"]) == {"repurchase", "popularity_age_band"}
+    run.submit()
+    found = pd.read_csv(run.folder / "submission" / "submission.csv", dtype=str).set_index("customer_id")["prediction"]
+    customers = run.tables.customers.select("customer_id", "age_band").execute().set_index("customer_id")["age_band"]
+    assert set(found.index) == set(customers.index)
+    lines = run.tables.transactions.select("customer_id", "article_id", "article_index", "t_dat", "basket_id").execute()
+    as_of = run.splits["release"].as_of
+    in_store = set(run.view("release").articles.in_store)
+    recent = lines[lines["t_dat"] >= pd.Timestamp(as_of) - pd.Timedelta(days=7)]
+    sold = recent[recent["article_index"].isin(in_store)].drop_duplicates(["customer_id", "basket_id", "article_id"])
+    everyone = sold.groupby("article_id").size().sort_index()
+    bought = lines.groupby("customer_id")["article_id"].agg(set)
+    num_cold = 0
+    for customer, band in customers.items():
+        own = sold[sold["customer_id"].map(customers) == band].groupby("article_id").size()
+        order = sorted(everyone.index, key=lambda article: (-own.get(article, 0), -everyone[article], article))
+        mine = bought.get(customer, set())
+        filled = [article for article in order if article not in mine][: max(12 - len(mine), 0)]
+        given = found[customer].split(" ")
+        assert len(set(given)) == 12
+        assert given[min(len(mine), 12) :] == filled, customer
+        assert set(given[: min(len(mine), 12)]) <= mine
+        num_cold += not mine
+    assert num_cold > 0
+
+
+def test_what_the_fallback_is_outdates_what_holds_it(small_run: Run) -> None:
+    recommenders = 'recommenders=["popularity_7d", "popularity_30d", "repurchase", "two_tower"]'
+    one, other = (again(small_run, recommenders, f"export.fallback=popularity_{days}d") for days in (7, 30))
+    assert one._exported("repurchase") != other._exported("repurchase")
+    assert one._trained("repurchase") == other._trained("repurchase")
+    # Whether towers answer strangers is chosen against the fallback.
+    assert one._trained("two_tower") != other._trained("two_tower")
+
+
 def test_rendered_images_become_vectors_that_the_towers_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Squares in the colour of each article; every fifth article has no image, and one file is none.
     colours = {"Black": (0, 0, 0), "White": (255, 255, 255), "Blue": (0, 0, 255), "Red": (255, 0, 0)}

@@ -84,6 +84,7 @@ class Backtest(Run):
         fitted: dict[str, Recommender] = {}
         choose = partial(self._choice, choose_on=choose_on, first=first, force=force)
         evaluation = self.config.evaluation.model_dump(include={"k", "num_candidates"})
+        filled_by = self._trained(self.config.export.fallback)
 
         def fit(name: str) -> Recommender:
             if name not in fitted:
@@ -91,7 +92,7 @@ class Backtest(Run):
             return fitted[name]
 
         def write(name: str, folder: Path) -> None:
-            fallback = nobody() if name in self.config.new_arrivals else fit("popularity_7d")
+            fallback = nobody() if name in self.config.new_arrivals else fit(self.config.export.fallback)
             self._judge(Filled(fit(name), fallback), window).to_parquet(folder / "customers.parquet", index=False)
 
         places = {}
@@ -99,7 +100,7 @@ class Backtest(Run):
             place = self.folder / "backtest" / f"{window.as_of:%Y-%m-%d}" / name
             self._stage(
                 place,
-                self._key(name, choose_on, first, window.describe(), evaluation),
+                self._key(name, choose_on, first, window.describe(), evaluation, filled_by),
                 partial(write, name),
                 force=force,
             )
@@ -111,7 +112,7 @@ class Backtest(Run):
         """Writes `backtest/report/`: all recommenders of the pipeline over the last test windows, pooled.
 
         Settings are chosen on the days before the first window, once; every recommender is fitted on everything before each
-        window. Figures are of what the artifacts of these fits would answer, with `popularity_7d` where a recommender has nothing.
+        window. Figures are of what the artifacts of these fits would answer, with `export.fallback` where a recommender has nothing.
 
         Args:
             num_windows: Windows of `split.test_days` days, the test window and those before it.

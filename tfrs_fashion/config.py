@@ -69,8 +69,8 @@ class PipelineConfig(Section):
     Attributes:
         name: Of the run folder and in metadata; the file's name by default.
         seed: Of generated tables, initial weights, batches and bootstraps.
-        recommenders: Which are fitted and judged, by their names in `generators`, or `two_tower`, or `blend`; `popularity_7d` answers customers
-            without a history and must be there.
+        recommenders: Which are fitted and judged, by their names in `generators`, or `two_tower`, or `blend`;
+            `export.fallback` is in every artifact, and must be there.
         generators: Settings of candidate generators by name: those of `GENERATORS`, changed here, and others.
     """
 
@@ -108,8 +108,7 @@ class PipelineConfig(Section):
     def _check_together(self) -> "PipelineConfig":
         if not self.recommenders:
             raise ValueError("`recommenders` is empty: name at least one")
-        if "popularity_7d" not in self.recommenders:
-            raise ValueError("`recommenders` must hold `popularity_7d`: it answers customers without a history")
+        self._check_fallback()
         if len(set(self.recommenders)) < len(self.recommenders):
             raise ValueError("`recommenders` names one twice")
         known = [*self.generators, *MODELS]
@@ -154,6 +153,25 @@ class PipelineConfig(Section):
                 f"not make; set it to one of {', '.join(self.servable)}"
             )
         return self
+
+    def _check_fallback(self) -> None:
+        name = self.export.fallback
+        made = self.generators.get(name)
+        if not isinstance(made, PopularityConfig):
+            known = [other for other, settings in self.generators.items() if isinstance(settings, PopularityConfig)]
+            raise ValueError(
+                f"`export.fallback` is `{name}`, which is no popularity; set it to one of {', '.join(known)}, or give "
+                f'`generators.{name}` the kind "popularity"'
+            )
+        if made.by in self.features.categorical and made.by not in self.features.profile:
+            raise ValueError(
+                f"`export.fallback` is `{name}`, which goes by the `{made.by}` of what a customer bought, and has no answer "
+                "for those who bought nothing; let it go by a profile feature, or by nothing"
+            )
+        if name not in self.recommenders:
+            raise ValueError(
+                f"`recommenders` must hold `{name}`, which is `export.fallback`: it answers customers without a history"
+            )
 
     @property
     def fitted(self) -> tuple[str, ...]:

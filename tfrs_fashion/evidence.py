@@ -11,9 +11,6 @@ from tfrs_fashion.evaluation.scorecard import Figures
 from tfrs_fashion.features.view import View
 from tfrs_fashion.schema import FIRST_INDEX
 
-# What fills the lists of artifacts.
-FALLBACK = "popularity_7d"
-
 
 def latest_visible(view: View) -> dict[str, pd.DataFrame]:
     """Returns the latest instant that a view shows of each customer beside the cutoff: `customer_index, latest, cutoff`.
@@ -65,6 +62,7 @@ def make_answers(
     view: View,
     figures: Figures,
     k: int,
+    fallback: str,
     is_arrivals: bool = False,
     is_constant: bool = False,
     embedding: np.ndarray | None = None,
@@ -81,6 +79,7 @@ def make_answers(
         view: What it was fitted from.
         figures: See `evaluate_recommender`.
         k: Length of the lists.
+        fallback: What fills the lists of artifacts, but for those of articles never sold.
         is_arrivals: Whether it recommends articles never sold alone.
         is_constant: Whether it recommends the same to everyone, or to everyone of a group, by design.
         embedding: `[num_articles, dim]` of the articles that it ranks.
@@ -93,6 +92,6 @@ def make_answers(
         # What arrivals find is a slice of its own, too small to say that nothing is found.
         figures={} if is_arrivals else figures,
         is_constant=is_constant,
-        fallback=None if is_arrivals else FALLBACK,
+        fallback=None if is_arrivals else fallback,
         embedding=embedding,
     )

@@ -157,13 +157,20 @@ def make_validator(
     return validate
 
 
-def beats_popularity_for_strangers(
-    recommender: Recommender, view: View, targets: pd.DataFrame, *, k: int, min_strangers: int = 100
+def beats_fallback_for_strangers(
+    recommender: Recommender,
+    fallback: Recommender,
+    view: View,
+    targets: pd.DataFrame,
+    *,
+    k: int,
+    min_strangers: int = 100,
 ) -> bool | None:
-    """Tells whether a recommender serves customers without a history better than popularity does, by map@k.
+    """Tells whether a recommender serves customers without a history better than its fallback does, by map@k.
 
     Args:
         recommender: Fitted from the view.
+        fallback: Likewise.
         view: Of the validation split.
         targets: `customer_index, article_index` bought in the validation window.
         k: Length of the lists.
@@ -177,12 +184,11 @@ def beats_popularity_for_strangers(
     strangers = np.unique(of_strangers["customer_index"].to_numpy(dtype=np.int32))
     if len(strangers) < min_strangers:
         return None
-    popularity = fit_popularity(view.transactions, as_of=view.split.as_of, days=7)
-    own, popular = (
+    own, filled = (
         float(customer_metrics(rank_customers(asked, view, strangers, k=k), of_strangers, k=k)["map"].mean())
-        for asked in (recommender, popularity)
+        for asked in (recommender, fallback)
     )
-    return own > popular
+    return own > filled
 
 
 def fit_recommender(

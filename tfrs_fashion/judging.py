@@ -214,8 +214,8 @@ def _notes(config: PipelineConfig, judged: pd.DataFrame, bought: pd.DataFrame) -
         "too, which they leave out.",
         "Every figure comes from the answers of the exported SavedModels to the customers who bought in the window. "
         "Repeat purchases count.",
-        "Where a recommender has nothing for a customer, or too little, popularity_7d fills the list, as it does in service; "
-        "also where what the customer bought before is left out.",
+        f"Where a recommender has nothing for a customer, or too little, {config.export.fallback} fills the list, as it does in "
+        "service; also where what the customer bought before is left out.",
         f"{unsold:,} of the {len(judged):,} (customer, article) pairs bought in the window are of articles never sold "
         "before it. Only recommenders of new arrivals can find them; for the others they count as misses.",
     ]
@@ -301,6 +301,7 @@ def write_judgement(
             view=view,
             figures=scorecards[name].figures,
             k=evaluation.k,
+            fallback=config.export.fallback,
             is_arrivals=name in config.new_arrivals,
             is_constant=name in config.same_for_all,
             embedding=embedding,

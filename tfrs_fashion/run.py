@@ -19,7 +19,7 @@ from tfrs_fashion.evaluation.finding import Finding
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
 from tfrs_fashion.features.view import View
 from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement
-from tfrs_fashion.recommenders.popularity import Popularity, nobody
+from tfrs_fashion.recommenders.popularity import nobody
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import InputError
@@ -63,7 +63,7 @@ class Run(Training):
     def _exported(self, artifact: str) -> str:
         name, index = self.config.servable[artifact]
         settings = self.config.index.model_dump(exclude={"kinds"}) if index == "scann" else None
-        fallback = self._trained("popularity_7d")
+        fallback = self._trained(self.config.export.fallback)
         return fingerprint("export", self._trained(name), fallback, index, settings, self.config.export.k)
 
     def _write_artifact(
@@ -73,7 +73,6 @@ class Run(Training):
         if isinstance(recommender, TwoTower) and kind is not None:
             settings = self.config.index.model_dump(exclude={"kinds"}) if kind == "scann" else {}
             recommender = recommender.with_index(kind, name=artifact, **settings)
-        assert isinstance(fallback, Popularity)
         export_artifact(
             recommender,
             nobody() if artifact in self.config.new_arrivals else fallback,
@@ -97,7 +96,7 @@ class Run(Training):
 
         def write(artifact: str, folder: Path) -> None:
             name, _kind = self.config.servable[artifact]
-            recommender, fallback = self._load(name), self._load("popularity_7d")
+            recommender, fallback = self._load(name), self._load(self.config.export.fallback)
             self._write_artifact(artifact, folder, view=self.view("test"), recommender=recommender, fallback=fallback)
 
         for artifact in self.config.servable:
@@ -181,7 +180,9 @@ class Run(Training):
             return fitted[name]
 
         def write(artifact: str, folder: Path) -> None:
-            recommender, fallback = fit(self.config.servable[artifact][0]), fit("popularity_7d")
+            recommender, fallback = (
+                fit(name) for name in (self.config.servable[artifact][0], self.config.export.fallback)
+            )
             view = self.view("release")
             self._write_artifact(artifact, folder, view=view, recommender=recommender, fallback=fallback)
 
@@ -277,7 +278,8 @@ class Run(Training):
             )
             short = write_submission(answers, partial, customer_id=customers)
             self.messages.append(
-                f"{len(customers):,} customers, {short:,} with fewer than {SUBMITTED} articles, by {artifact}"
+                f"{len(customers):,} customers, {short:,} with fewer than {SUBMITTED} articles, by {artifact}, filled "
+                f"by {self.config.export.fallback}"
             )
 
         wanted = fingerprint("submit", stored_fingerprint(artifact), str(artifact), asked)

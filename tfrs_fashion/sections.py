@@ -236,9 +236,13 @@ class ExportConfig(Section):
     """What goes into artifacts, and where released ones go: `<folder>/<name>/<version>/`.
 
     Attributes:
+        fallback: The recommender of kind `popularity` in every artifact: it answers customers of whom the artifact's own
+            recommender has nothing to say, and fills lists that are too short. With `by` these see what sells to their
+            group, and where that is unknown what sells to everyone.
         folder: Relative to where the command is given.
         k: Articles that the signature `serving_default` returns; the others are told in the request.
     """
 
+    fallback: str = "popularity_7d"
     folder: str = "saved_models"
     k: int = Field(default=12, ge=1)

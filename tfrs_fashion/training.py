@@ -11,7 +11,7 @@ import numpy as np
 
 from tfrs_fashion.config import MODELS
 from tfrs_fashion.features.articles import check_product_codes
-from tfrs_fashion.fitting import beats_popularity_for_strangers, fit_recommender, load_recommender, make_validator
+from tfrs_fashion.fitting import beats_fallback_for_strangers, fit_recommender, load_recommender, make_validator
 from tfrs_fashion.generator_sections import (
     BaseTwoTowerConfig,
     BasketMlpConfig,
@@ -36,7 +36,9 @@ class Training(Pooling):
         config = self.config
         features = config.features.model_dump()
         if name == "two_tower":
-            return {**config.two_tower.model_dump(), **features, "k": config.evaluation.k}
+            # Whether the towers answer strangers is chosen against the fallback.
+            chosen_by = {"k": config.evaluation.k, "fallback": self._settings(config.export.fallback)}
+            return {**config.two_tower.model_dump(), **features, **chosen_by}
         if name == "blend":
             return {
                 **config.blend.model_dump(),
@@ -100,7 +102,8 @@ class Training(Pooling):
         curves = {metric: [found[metric] for found in figures] for metric in figures[0]}
         if isinstance(fitted, TwoTower):
             curves = fitted.curves
-            if (better := beats_popularity_for_strangers(fitted, view, wanted, k=k)) is not None:
+            fallback = fit_recommender(self.config.export.fallback, view, self.config, choice={})
+            if (better := beats_fallback_for_strangers(fitted, fallback, view, wanted, k=k)) is not None:
                 choice["answers_strangers"] = better
         self.forget(on)
         return {"choice": choice, "curves": curves}

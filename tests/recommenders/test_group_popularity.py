@@ -47,6 +47,16 @@ def test_a_group_sees_what_sells_there_and_then_what_sells_to_all(grouped: View)
     assert found == {1: everyone, 2: [3, 2, 4, 5], 3: [3, 2, 4, 5], 4: [5, 2, 3, 4], 5: [5, 2, 3, 4], 6: everyone}
 
 
+def test_values_that_are_missing_or_too_rare_are_no_group(grouped: View) -> None:
+    # Of customer 5, who bought 5 and 2, the value is out of vocabulary; the old are 4 alone, who bought 5.
+    profiles = grouped.profiles._replace(categorical=np.array([[0], [0], [2], [2], [3], [1], [0]], np.int32))
+    view = replace(grouped, profiles=profiles)
+    fitted = fit_group_popularity(view, days=5, by="age_band", width=10, name="popularity_age_band")
+    found = lists(rank_customers(fitted, view, np.array([1, 4, 5, 6], np.int32), k=4))
+    # A group that bought one article goes on with what sells to everyone.
+    assert found == {1: [2, 3, 5, 4], 4: [5, 2, 3, 4], 5: [2, 3, 5, 4], 6: [2, 3, 5, 4]}
+
+
 def test_the_group_of_a_history_is_its_commonest_value(grouped: View) -> None:
     fitted = fit_group_popularity(grouped, days=5, by="sales_channel_id", width=10, name="popularity_channel")
     found = lists(rank_customers(fitted, grouped, np.array([2, 3], np.int32), k=3))

@@ -70,3 +70,22 @@ def test_one_answer_from_python_batch_and_saved_model(
     first = found[found["customer_index"] == FIRST_INDEX]["article_index"].to_numpy()
     given = [article.decode() for article in alone.numpy()[0] if article]
     assert given == view.articles.article_id[first - FIRST_INDEX].tolist()
+
+
+@pytest.mark.parametrize("by", ["age_band", "sales_channel_id"])
+def test_a_fallback_by_group_reads_what_the_recommender_does_not(
+    view: View, root: Path, by: str, tmp_path: Path
+) -> None:
+    config = load_config(root / "pipelines" / "tiny.toml", [f"generators.grouped={{kind='popularity', by='{by}'}}"])
+    fallback = fit_recommender("grouped", view, config, choice={})
+    # Who recommends nothing needs no history, and `by_customer` must have stored it all the same.
+    export_artifact(nobody(), fallback, tmp_path, view=view, k=5, metadata={})
+    customer_id = view.timelines.customer_id
+    batches = recommend_batches(load_artifact(tmp_path), customer_id.tolist(), k=K)
+    found = to_candidates(batches, customer_id=customer_id, article_id=view.articles.article_id)
+    customers = np.arange(FIRST_INDEX, FIRST_INDEX + len(customer_id), dtype=np.int32)
+    expected = rank_customers(fallback, view, customers, k=K)
+    keys = ["customer_index", "article_index", "rank"]
+    np.testing.assert_array_equal(found[keys].to_numpy(), expected[keys].to_numpy())
+    assert (found["source"] == "grouped").all()
+    assert found.groupby("customer_index")["article_index"].agg(tuple).nunique() > 1

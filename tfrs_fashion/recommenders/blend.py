@@ -9,7 +9,13 @@ import tensorflow as tf
 
 from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
 from tfrs_fashion.models.selector import Selector
-from tfrs_fashion.recommenders.recommender import Recommendations, Recommender, load_state, save_state
+from tfrs_fashion.recommenders.recommender import (
+    Recommendations,
+    Recommender,
+    load_state,
+    longest_history,
+    save_state,
+)
 from tfrs_fashion.schema import PADDING_INDEX
 
 
@@ -117,9 +123,7 @@ class Blend(tf.Module):
         name: str = "blend",
     ) -> None:
         super().__init__(name=name)
-        lengths = [generator.history_length for generator in generators.values()]
-        known = [length for length in lengths if length is not None]
-        self.history_length: int | None = max(known) if len(known) == len(lengths) else None
+        self.history_length: int | None = longest_history(generators.values())
         self.needs_history = all(generator.needs_history for generator in generators.values())
         self._generators = dict(generators)
         self._num_candidates = num_candidates

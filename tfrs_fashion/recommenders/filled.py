@@ -13,7 +13,7 @@ class Filled(tf.Module):
 
     Args:
         recommender: Answers customers with a history.
-        fallback: Answers the others, and fills lists that are too short.
+        fallback: Answers the others, and fills lists that are too short. Its scores are not negative.
     """
 
     def __init__(self, recommender: Recommender, fallback: Recommender) -> None:

@@ -22,6 +22,8 @@ _HALF_LIFE_DAYS = 60.0
 class GroupPopularity(tf.Module):
     """A list for each group of customers; who belongs to none is shown what everyone is.
 
+    A group's list goes on with what sells to everyone, so that it is never shorter for a small group.
+
     Args:
         article_index: `[num_groups, width]` int32, best first; row 0 is everyone's.
         score: `[num_groups, width]` float32.
@@ -159,7 +161,8 @@ def fit_group_popularity(
 ) -> GroupPopularity | CategoryPopularity:
     """Counts the baskets of the last days by group.
 
-    Within a group what sells there comes first, and ties are broken by what sells to everyone.
+    Within a group what sells there comes first, and ties are broken by what sells to everyone, as is the order of what
+    does not sell there. A value of the profile that is missing, too rare for its vocabulary or never seen is no group.
 
     Args:
         view: What may be seen.
@@ -184,11 +187,12 @@ def fit_group_popularity(
         column = list(view.profile_vocabulary).index(by)
         settings = {"profile_column": column}
         group = view.profiles.categorical[:, column][timelines.row + FIRST_INDEX]
-        num_groups = len(view.profile_vocabulary[by]) + FIRST_INDEX
+        num_groups, num_unknown = len(view.profile_vocabulary[by]) + FIRST_INDEX, FIRST_INDEX
     elif by in _EVENTS:
         settings = {"event": _EVENTS[by]}
         group = getattr(timelines, _EVENTS[by])
-        num_groups = int(group.max(initial=0)) + 1
+        # Channels are numbered as the source does, from 1.
+        num_groups, num_unknown = int(group.max(initial=0)) + 1, 1
     else:
         known = [*view.profile_vocabulary, *_EVENTS, *view.articles.categorical]
         raise InputError(
@@ -196,8 +200,8 @@ def fit_group_popularity(
             f"feature of articles; known are {', '.join(known)}."
         )
     counts = _count_baskets(view, days=days, group=np.where(group >= 0, group, 0), num_groups=num_groups)
-    # Row 0 holds those whose value is missing: they see what everyone sees.
-    counts[0] = 0
+    # Who is in no group sees what everyone sees.
+    counts[:num_unknown] = 0
     score = counts[:, candidates] + everyone[candidates] / (everyone.max(initial=0) + 1.0)
     order = np.argsort(-score, axis=1, kind="stable")[:, :width]
     return GroupPopularity(

@@ -5,6 +5,7 @@ A recommender is fitted from what is visible before `as_of`, and then is a `tf.M
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -54,6 +55,13 @@ class Recommender(Protocol):
 
     def save(self, folder: Path) -> None:
         """Writes what the class's own `load` needs to rebuild the recommender."""
+
+
+def longest_history(recommenders: Iterable[Recommender]) -> int | None:
+    """Returns how many last events of a history these read together; None for all."""
+    lengths = [recommender.history_length for recommender in recommenders]
+    known = [length for length in lengths if length is not None]
+    return max(known, default=0) if len(known) == len(lengths) else None
 
 
 def with_source(article_index: tf.Tensor, score: tf.Tensor, name: str) -> Recommendations:

@@ -14,8 +14,7 @@ from tf_keras.src.saving.legacy.saved_model.utils import keras_option_scope
 
 from tfrs_fashion.features.inputs import HistoryTable, ProfileVocabulary
 from tfrs_fashion.features.view import View
-from tfrs_fashion.recommenders.popularity import Popularity
-from tfrs_fashion.recommenders.recommender import Recommender
+from tfrs_fashion.recommenders.recommender import Recommender, longest_history
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.serving.funnel import Funnel, IdTable
 
@@ -24,7 +23,7 @@ _LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "scann", "num
 
 def export_artifact(
     recommender: Recommender,
-    fallback: Popularity,
+    fallback: Recommender,
     folder: Path,
     *,
     view: View,
@@ -35,7 +34,7 @@ def export_artifact(
 
     Args:
         recommender: Fitted.
-        fallback: Answers whoever the recommender cannot.
+        fallback: Fitted from the same; answers whoever the recommender cannot.
         folder: An empty folder.
         view: What the recommender was fitted from; each customer is answered at their cutoff in it.
         k: Articles that `serving_default` returns.
@@ -47,7 +46,7 @@ def export_artifact(
             fallback,
             customers=IdTable(view.timelines.customer_id, Path(scratch) / "customer_ids.txt"),
             articles=IdTable(view.articles.article_id, Path(scratch) / "article_ids.txt"),
-            histories=HistoryTable(view.timelines.last(recommender.history_length), view.profiles),
+            histories=HistoryTable(view.timelines.last(longest_history((recommender, fallback))), view.profiles),
             profile_vocabulary=ProfileVocabulary(view.profile_vocabulary),
             profile_numbers=tuple(view.timelines.profile_numbers),
             stores=view.timelines.store_id.tolist(),

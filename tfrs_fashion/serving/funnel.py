@@ -1,4 +1,4 @@
-"""The funnel inside an artifact: raw ids in, a recommender, popularity for whoever it cannot answer, raw ids out."""
+"""The funnel inside an artifact: raw ids in, a recommender, a fallback for whoever it cannot answer, raw ids out."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from tfrs_fashion.features.inputs import Histories, HistoryTable, ProfileVocabulary
 from tfrs_fashion.recommenders.filled import Filled
-from tfrs_fashion.recommenders.popularity import Popularity
 from tfrs_fashion.recommenders.recommender import Recommendations, Recommender
 from tfrs_fashion.schema import (
     FIRST_INDEX,
@@ -104,7 +103,7 @@ class Funnel(tf.Module):
 
     Args:
         recommender: Answers customers with a history.
-        fallback: Answers the others, and fills lists that are too short.
+        fallback: Answers the others, and fills lists that are too short. Its scores are not negative.
         customers: Customer ids.
         articles: Article ids.
         histories: Histories of the known customers.
@@ -118,7 +117,7 @@ class Funnel(tf.Module):
     def __init__(
         self,
         recommender: Recommender,
-        fallback: Popularity,
+        fallback: Recommender,
         *,
         customers: IdTable,
         articles: IdTable,
