@@ -1,6 +1,6 @@
 """What each kind of feature is worth: two towers with and without it, judged on the test window by paired bootstrap.
 
-    python benchmarks/ablate_features.py pipelines/complete_journey.toml
+    python benchmarks/ablate_features.py
     python benchmarks/ablate_features.py pipelines/rent_the_runway.toml --set data.path=FOLDER --windows 6
 
 Each variant chooses its epochs on the window before those that are judged, is fitted again on everything before each of
@@ -29,6 +29,12 @@ from tfrs_fashion.run import Run
 from tfrs_fashion.stage import code_fingerprint, fingerprint
 
 K = 12
+# Other recommenders and fallbacks may go by the very columns that are taken out.
+TOWERS_ALONE = [
+    "recommenders=['popularity_7d', 'two_tower']",
+    "recommend.recommender=two_tower",
+    "export.fallback=popularity_7d",
+]
 NO_PROFILE = ["features.profile=[]", "features.profile_numbers=[]"]
 # Features of a history that need such a column go with it.
 NO_ROLES = [f'features.roles.{role}=""' for role in ("colour", "garment_group", "section")]
@@ -95,7 +101,7 @@ def judge_windows(run: Run, judged: list[Split], kept: Path, *, chosen: dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pipeline")
+    parser.add_argument("pipeline", nargs="?", default="pipelines/complete_journey.toml")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--only", action="append", choices=list(VARIANTS), help="These variants alone.")
@@ -105,11 +111,12 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(width=120)
     folder = arguments.run_dir or Path("runs") / Path(arguments.pipeline).stem
-    whole = load_config(arguments.pipeline, arguments.overrides)
+    overrides = [*TOWERS_ALONE, *arguments.overrides]
+    whole = load_config(arguments.pipeline, overrides)
     Run(config=whole, folder=folder, console=console).prepare()
     found: dict[str, pd.DataFrame] = {}
     for name in arguments.only or VARIANTS:
-        config = load_config(arguments.pipeline, [*arguments.overrides, *VARIANTS[name]])
+        config = load_config(arguments.pipeline, [*overrides, *VARIANTS[name]])
         if VARIANTS[name] and config == whole:
             console.print(f"{name}: the pipeline is that already")
             continue

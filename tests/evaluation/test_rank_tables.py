@@ -43,6 +43,15 @@ def test_invalid_candidates_are_refused(rows: list[tuple[int, int, int, float]],
     assert str(caught.value) == f"als: {what}; (customer_index, article_index) e.g. {sample}."
 
 
+@pytest.mark.parametrize("missing", [None, NAN])
+def test_candidates_without_a_source_are_refused(missing: float | None) -> None:
+    frame = make_candidates(VALID).astype({"source": object})
+    frame.loc[[1, 3], "source"] = missing
+    expected = r"^als: 2 candidate row\(s\) without a source; .* e\.g\. \(2, 4\), \(2, 2\)\.$"
+    with pytest.raises(InputError, match=expected):
+        check_candidates(frame, num_articles=3, where="als")
+
+
 @pytest.mark.parametrize("column", list(CANDIDATE_COLUMNS))
 def test_a_missing_candidate_column_is_named(column: str) -> None:
     with pytest.raises(InputError, match=rf"^als: candidates lack column\(s\) {column}; expected "):

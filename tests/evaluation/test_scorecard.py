@@ -200,6 +200,15 @@ def test_sources_share_the_places_of_the_lists() -> None:
     assert count_sources(make_candidates({}), TARGETS, k=12) == ()
 
 
+def test_a_place_without_a_source_is_refused() -> None:
+    candidates = make_candidates({1: [2, 4, 3], 2: [5, 1]}).astype({"source": object})
+    candidates.loc[(candidates["customer_index"] == 2) | (candidates["rank"] == 3), "source"] = None
+    # Below the places that are counted, the third one does not matter.
+    expected = r"candidates: 2 row\(s\) within rank 2 without a source; .* e\.g\. \(2, 5\), \(2, 1\)\. Write the name"
+    with pytest.raises(InputError, match=expected):
+        count_sources(candidates, TARGETS, k=2)
+
+
 def test_a_scorecard_holds_the_curve_and_each_customer() -> None:
     found = score(recall_at=4)
     # Customer 1: hits first and third of two; customer 2: first of one.

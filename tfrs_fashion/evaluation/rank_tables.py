@@ -67,7 +67,8 @@ def check_candidates(
 
     Raises:
         InputError: Columns are missing or not whole numbers; or, told all together with counts: a customer is given an
-            article twice, ranks are not 1, 2, 3, …, a score is NaN, or a customer or an article is unknown.
+            article twice, ranks are not 1, 2, 3, …, a score is NaN, a source is missing, or a customer or an article is
+            unknown.
     """
     _whole_numbers(candidates, list(CANDIDATE_COLUMNS), where=where, what="candidate")
     article_index, customer_index = (candidates[name].to_numpy() for name in ("article_index", "customer_index"))
@@ -82,6 +83,7 @@ def check_candidates(
         (_is_unknown(customer_index, num_customers), "with an unknown customer"),
         (_is_repeated(pair_keys(candidates)), "that repeat an article"),
         (candidates["rank"].to_numpy() != expected, "whose ranks are not 1, 2, 3, …"),
+        (candidates["source"].isna().to_numpy(), "without a source"),
     ]
     _refuse(candidates, rules, where=where, what="candidate")
 

@@ -97,9 +97,19 @@ def count_sources(candidates: pd.DataFrame, targets: pd.DataFrame, *, k: int) ->
 
     Returns:
         The most frequent source first; nothing if no list has a place.
+
+    Raises:
+        InputError: A place has no source.
     """
     shown = first_places(candidates, k=k)
     codes, names = pd.factorize(shown["source"])
+    if (is_missing := codes < 0).any():
+        rows = shown.loc[is_missing].head(5)
+        pairs = ", ".join(str(pair) for pair in zip(rows["customer_index"], rows["article_index"], strict=True))
+        raise InputError(
+            f"candidates: {int(is_missing.sum()):,} row(s) within rank {k} without a source; (customer_index, article_index) "
+            f"e.g. {pairs}. Write the name of the recommender that gave each."
+        )
     is_bought = contains(np.unique(pair_keys(targets)), pair_keys(shown))
     is_bought &= shown["article_index"].to_numpy() >= FIRST_INDEX
     places = np.bincount(codes, minlength=len(names))
