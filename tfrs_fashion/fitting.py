@@ -244,7 +244,8 @@ def fit_recommender(
                 name=name,
             )
         case RepurchaseConfig():
-            return Repurchase(**settings, name=name)
+            in_store = view.articles.in_store if settings.pop("in_store_only") else None
+            return Repurchase(in_store, **settings, name=name)
         case ItemKnnConfig():
             return fit_item_knn(view, **settings, name=name)
         case CoVisitationConfig():

@@ -50,12 +50,15 @@ class RepurchaseConfig(Section):
         days: Days before now that count; 0 for all.
         last_basket: Whether the last basket alone counts.
         half_life_days: Age in days at which a basket counts half; 0 for a plain count.
+        in_store_only: Whether articles that are not in store at the cutoff are left out. Where that is presumed from the
+            sales of the last `split.in_store_days`, who comes back may know better: a wide pool of candidates can gain.
     """
 
     kind: Literal["repurchase"] = "repurchase"
     days: int = Field(default=0, ge=0)
     last_basket: bool = False
     half_life_days: float = Field(default=0.0, ge=0)
+    in_store_only: bool = True
 
 
 class _NeighboursConfig(Section):

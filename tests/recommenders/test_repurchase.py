@@ -1,12 +1,15 @@
-"""Repurchase in its variants: all baskets or the last ones, counted or decayed."""
+"""Repurchase in its variants: all baskets or the last ones, counted or decayed, in store or not."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tfrs_fashion.config import load_config
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import rank_customers
+from tfrs_fashion.fitting import fit_recommender, rank_customers
 from tfrs_fashion.recommenders.repurchase import Repurchase
 
 # Customer 2: article 2 on three early days, 3 on two, the later one yesterday, 4 and 5 in the last basket.
@@ -37,3 +40,34 @@ def test_what_counts_and_how_much(
     view = make_view(ROWS)
     found = rank_customers(Repurchase(**settings), view, np.array([1, 2, 3], np.int32), k=9)  # type: ignore[arg-type]
     assert {int(key): rows["article_index"].tolist() for key, rows in found.groupby("customer_index")} == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "in_store", "expected"),
+    [
+        # The best of customer 2 is sold out, and the others move up; customer 3 has nothing else.
+        ("", [3, 4, 5], {2: [3, 4]}),
+        # What has a higher index than anything in store is as much out of it.
+        ("", [2, 3], {2: [2, 3]}),
+        ("", [], {}),
+        # The last basket is what it was, in store or not.
+        ("last_basket = true", [2, 5], {2: [5]}),
+        ("in_store_only = false", [3, 4, 5], {2: [2, 3], 3: [6]}),
+    ],
+)
+def test_what_is_out_of_store_is_left_out_before_the_best_are_taken(
+    make_view: Callable[[Sequence[tuple[int, int, int]]], View],
+    root: Path,
+    tmp_path: Path,
+    settings: str,
+    in_store: list[int],
+    expected: dict[int, list[int]],
+) -> None:
+    view = make_view(ROWS)
+    view = replace(view, articles=replace(view.articles, in_store=np.array(in_store, np.int32)))
+    kind = f"generators.mine={{kind = 'repurchase'{', ' if settings else ''}{settings}}}"
+    fitted = fit_recommender("mine", view, load_config(root / "pipelines" / "tiny.toml", [kind]), choice={})
+    fitted.save(tmp_path)
+    for recommender in (fitted, Repurchase.load(tmp_path)):
+        found = rank_customers(recommender, view, np.array([1, 2, 3], np.int32), k=2)
+        assert {int(key): rows["article_index"].tolist() for key, rows in found.groupby("customer_index")} == expected

@@ -2,18 +2,21 @@
 
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from tfrs_fashion.features.bought import bought_articles, time_scale
 from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
 from tfrs_fashion.index.exclusion import take_allowed
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
+from tfrs_fashion.schema import PADDING_INDEX
 
 
 class Repurchase(tf.Module):
-    """A function of the history alone: nothing is fitted.
+    """A function of the history, and of what is in store.
 
     Args:
+        in_store: `[num_in_store]` int32, the articles that it may recommend; None for whatever was bought.
         days: Days before now that count; 0 for all.
         last_basket: Whether the last basket alone counts.
         half_life_days: Age in days at which a basket counts half; 0 for a plain count.
@@ -24,9 +27,20 @@ class Repurchase(tf.Module):
     needs_history = True
 
     def __init__(
-        self, *, days: int = 0, last_basket: bool = False, half_life_days: float = 0.0, name: str = "repurchase"
+        self,
+        in_store: np.ndarray | None = None,
+        *,
+        days: int = 0,
+        last_basket: bool = False,
+        half_life_days: float = 0.0,
+        name: str = "repurchase",
     ) -> None:
         super().__init__(name=name)
+        self._in_store = in_store
+        # By article index; the last place stands for whatever the table does not reach.
+        is_in_store = np.zeros(0 if in_store is None else int(in_store.max(initial=0)) + 2, bool)
+        is_in_store[[] if in_store is None else in_store] = True
+        self._is_in_store = tf.Variable(is_in_store, trainable=False)
         self._settings = {"days": days, "last_basket": last_basket, "half_life_days": half_life_days}
 
     def _since(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
@@ -34,6 +48,13 @@ class Repurchase(tf.Module):
         if self._settings["last_basket"]:
             return tf.reduce_max(histories.time, axis=1)
         return now - int(self._settings["days"]) * SECONDS_A_DAY
+
+    def _allowed(self, article_index: tf.Tensor) -> tf.Tensor:
+        """Returns the articles, with `PADDING_INDEX` for those that may not be recommended."""
+        if self._in_store is None:
+            return article_index
+        place = tf.minimum(article_index, self._is_in_store.shape[0] - 1)
+        return tf.where(tf.gather(self._is_in_store, place), article_index, PADDING_INDEX)
 
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
         """Recommends the k articles bought in most baskets, each weighing the less the older it is; see `Recommender`.
@@ -55,14 +76,17 @@ class Repurchase(tf.Module):
             ragged = tf.RaggedTensor.from_value_rowids(tf.gather(values, order), row, histories.article_index.nrows())
             return ragged.to_tensor()
 
-        return with_source(*take_allowed(dense(bought.article_index), dense(strength), exclude, k), self.name)
+        return with_source(
+            *take_allowed(dense(self._allowed(bought.article_index)), dense(strength), exclude, k), self.name
+        )
 
     def save(self, folder: Path) -> None:
-        """Writes the settings."""
-        save_state(folder, {}, **self._settings, name=self.name)
+        """Writes the settings, and what is in store."""
+        arrays = {} if self._in_store is None else {"in_store": self._in_store}
+        save_state(folder, arrays, **self._settings, name=self.name)
 
     @classmethod
     def load(cls, folder: Path) -> "Repurchase":
-        """Rebuilds the recommender from its settings."""
-        _arrays, settings = load_state(folder)
-        return cls(**settings)
+        """Reads what `save` wrote."""
+        arrays, settings = load_state(folder)
+        return cls(**arrays, **settings)
