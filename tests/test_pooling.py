@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 
 from tfrs_fashion.config import load_config
 from tfrs_fashion.data.split import Split, targets, visible
-from tfrs_fashion.pooling import past_weeks
+from tfrs_fashion.evaluation.report import load_metrics
+from tfrs_fashion.features.view import View
+from tfrs_fashion.pooling import past_weeks, seen_until
 from tfrs_fashion.recommenders.blend import Blend
 from tfrs_fashion.run import Run
 from tfrs_fashion.schema import InputError
@@ -114,6 +118,55 @@ def test_validation_chooses_and_the_table_of_generators_is_kept(blended: Run) ->
     blend = blended._load("blend")
     assert isinstance(blend, Blend)
     assert (blend._selector is not None) == (evidence["method"] == "selector")
+
+
+def test_the_doctor_is_shown_what_the_blend_learned_from(blended: Run) -> None:
+    checks = load_metrics(blended.folder / "report")["checks"]
+    assert {"generators_saw_ranker_weeks", "telling_feature"} <= set(checks)
+    shown = blended.blend_training(blended.splits["test"])
+    weeks = past_weeks(blended.splits["test"], num_weeks=4, week_days=7)
+    assert [ranker.first_week for ranker in shown] == [week.as_of for week in weeks]
+    pools = blended.pools(blended.splits["test"], num_weeks=4)
+    for ranker, pool in zip(shown, pools, strict=True):
+        assert ranker.fitted_as_of == dict.fromkeys(blended.config.blend.generators, ranker.first_week)
+        assert len(ranker.labels) == len(ranker.features) == len(pool.customer)
+        # In another order, the rows of a pair are still its own: what repurchase ranks first is bought as often.
+        first = ranker.features["rank repurchase"].to_numpy() == 1
+        assert ranker.labels[first].sum() == pool.is_bought[pool.rank[:, 0] == 1].sum() > 0
+
+
+def test_rows_beyond_the_cutoff_are_seen_whatever_the_split_says(view: View) -> None:
+    assert seen_until(view) == view.split.as_of
+    late = view.timelines.time.copy()
+    late[-1] = int(view.now[0]) + 3600
+    beyond = replace(view, timelines=replace(view.timelines, time=late))
+    assert seen_until(beyond) == datetime.datetime(1970, 1, 1) + datetime.timedelta(
+        seconds=int(late[-1]), microseconds=1
+    )
+
+
+def test_generators_that_saw_the_week_are_found_by_what_was_stored(blended: Run, tmp_path: Path) -> None:
+    shutil.copytree(blended.folder, tmp_path / "run")
+    run = Run(config=blended.config, folder=tmp_path / "run")
+    week = past_weeks(run.splits["test"], num_weeks=1, week_days=7)[0]
+    path = run._pool_folder(week) / "week.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    # As if it had been fitted on the week itself.
+    record["fitted_as_of"]["item_knn"] = str(week.end)
+    path.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    run.evaluate(force=True)
+    told = [line for line in run.messages if "was fitted on rows until" in line]
+    assert told == [
+        f"doctor: error: blend: item_knn was fitted on rows until {week.end}, and the ranker's labels begin on {week.as_of}. "
+        "Fit item_knn on what lies before each week that trains the ranker, or begin those weeks later."
+    ]
+
+
+def test_a_pool_that_is_gone_is_not_shown(blended: Run, tmp_path: Path) -> None:
+    shutil.copytree(blended.folder, tmp_path / "run")
+    run = Run(config=blended.config, folder=tmp_path / "run")
+    shutil.rmtree(next(iter(sorted((run.folder / "pools").iterdir()))))
+    assert run.blend_training(run.splits["test"]) == []
 
 
 def test_only_what_is_judged_is_exported(blended: Run) -> None:

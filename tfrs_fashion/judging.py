@@ -14,7 +14,7 @@ from tfrs_fashion.data.split import days_before
 from tfrs_fashion.evaluation.cluster_sections import ClusterSection, describe_articles, describe_customers
 from tfrs_fashion.evaluation.clusters import MAX_FITTED, fit_clusters
 from tfrs_fashion.evaluation.compare import compare_recommenders
-from tfrs_fashion.evaluation.doctor import examine
+from tfrs_fashion.evaluation.doctor import RankerTraining, examine
 from tfrs_fashion.evaluation.list_metrics import ArticleStatistics
 from tfrs_fashion.evaluation.near_misses import index_groups
 from tfrs_fashion.evaluation.rank_tables import check_candidates
@@ -247,6 +247,7 @@ def write_judgement(
     curves: dict[str, Any],
     towers: TwoTower | None = None,
     blend: dict[str, Any] | None = None,
+    rankers: Sequence[RankerTraining] = (),
 ) -> None:
     """Writes the report over the candidates of all artifacts; see `evaluation.report.write_report`.
 
@@ -264,6 +265,7 @@ def write_judgement(
         curves: Training curves of each model.
         towers: Whose embeddings are clustered; None leaves clusters out.
         blend: What the blend was chosen by; see `evaluation.contributions.BlendEvidence`.
+        rankers: What each ranker has learned from, for the doctor.
     """
     evaluation = config.evaluation
     statistics = article_statistics(
@@ -332,6 +334,7 @@ def write_judgement(
             num_customers=int(tables.customers.count().execute()),
             num_articles=int(tables.articles.count().execute()),
             k=evaluation.k,
+            rankers=rankers,
         ),
         blend=blend,
     )

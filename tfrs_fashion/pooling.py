@@ -1,6 +1,7 @@
 """Pools of past weeks: what the generators of a blend, fitted before a week, named of what was bought in it."""
 
 import datetime
+import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,8 @@ from rich.progress import track
 
 from tfrs_fashion.data.split import Split, days_before
 from tfrs_fashion.evaluation.contributions import BlendEvidence, BlendWeek, measure_contributions, pool_weeks
+from tfrs_fashion.evaluation.doctor import RankerTraining
+from tfrs_fashion.evidence import latest_visible
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import fit_recommender
@@ -22,7 +25,10 @@ from tfrs_fashion.recommenders.blend import Blend, Pool, make_pool
 from tfrs_fashion.recommenders.fit_blend import LabelledPool, fit_quotas, fit_selector, quota_scores, selector_scores
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.stage import fingerprint
+from tfrs_fashion.stage import fingerprint, stored_fingerprint
+
+# The doctor ranks every feature of a week's pairs; so many tell as much as all.
+MAX_SHOWN_PAIRS = 100_000
 
 
 def past_weeks(split: Split, *, num_weeks: int, week_days: int) -> list[Split]:
@@ -47,6 +53,19 @@ def past_weeks(split: Split, *, num_weeks: int, week_days: int) -> list[Split]:
         )
         for start, end in zip(starts, ends, strict=True)
     ]
+
+
+def seen_until(view: View) -> datetime.datetime:
+    """Returns the first instant that a fit from a view has not seen: its cutoff, unless the view's rows go beyond it."""
+    latest = latest_visible(view)
+    instants = [
+        pd.to_datetime(rows["latest"], unit=None if name == "transactions" else "s").max()
+        for name, rows in latest.items()
+        if len(rows)
+    ]
+    return max(
+        [view.split.as_of, *(instant.to_pydatetime() + datetime.timedelta(microseconds=1) for instant in instants)]
+    )
 
 
 def article_features(view: View) -> np.ndarray:
@@ -96,6 +115,35 @@ def label_pool(
     )
 
 
+def read_training(folder: Path, *, name: str, seed: int) -> RankerTraining:
+    """Reads what a pool of one week says of its making, and a sample of what is learned from it.
+
+    Args:
+        folder: Of the pool.
+        name: Of what learns from it.
+        seed: Of the sample, of `MAX_SHOWN_PAIRS` at most.
+    """
+    record = json.loads((folder / "week.json").read_text(encoding="utf-8"))
+    pool = LabelledPool.load(folder / "pool.npz")
+    rows = np.random.default_rng(seed).permutation(len(pool.customer))[:MAX_SHOWN_PAIRS]
+    parts = {"score": pool.score, "rank": pool.rank, "customer": pool.context}
+    names = {"score": list(record["fitted_as_of"]), "rank": list(record["fitted_as_of"])}
+    features = {
+        f"{part} {names[part][column] if part in names else column}": values[rows, column]
+        for part, values in parts.items()
+        for column in range(values.shape[1])
+    }
+    article = pool.article_features[pool.article_index[rows]]
+    features |= {f"article {column}": article[:, column] for column in range(article.shape[1])}
+    return RankerTraining(
+        recommender=name,
+        fitted_as_of={made: datetime.datetime.fromisoformat(as_of) for made, as_of in record["fitted_as_of"].items()},
+        first_week=datetime.datetime.fromisoformat(record["start"]),
+        features=pd.DataFrame(features),
+        labels=pool.is_bought[rows],
+    )
+
+
 class Pooling(Preparation):
     """Preparation, and the pools that blends learn from."""
 
@@ -132,6 +180,9 @@ class Pooling(Preparation):
                 blend.generators, f"generators before {week.as_of:%Y-%m-%d}", console=self.console, transient=True
             )
             generators = [fit_recommender(name, view, self.config, choice={}) for name in names]
+            # What the doctor is shown is what was done here, and not what should have been.
+            record = {"start": week.as_of, "fitted_as_of": dict.fromkeys(blend.generators, seen_until(view))}
+            (folder / "week.json").write_text(json.dumps(record, indent=2, default=str), encoding="utf-8")
             pool = label_pool(
                 view,
                 targets,
@@ -144,6 +195,18 @@ class Pooling(Preparation):
         for week in weeks:
             self._stage(self._pool_folder(week), self._pooled(week), partial(write, week), force=False)
         return [LabelledPool.load(self._pool_folder(week) / "pool.npz") for week in weeks]
+
+    def blend_training(self, split: Split) -> list[RankerTraining]:
+        """Returns what a blend before a split has learned from, week by week, as it was stored; nothing if a pool is gone.
+
+        The weeks by which it was chosen how to blend are among them.
+        """
+        blend = self.config.blend
+        weeks = past_weeks(split, num_weeks=blend.weeks + blend.validation_weeks, week_days=blend.week_days)
+        folders = {self._pool_folder(week): self._pooled(week) for week in weeks}
+        if any(stored_fingerprint(folder) != wanted for folder, wanted in folders.items()):
+            return []
+        return [read_training(folder, name="blend", seed=self.config.seed) for folder in folders]
 
     def _selector(self, pools: list[LabelledPool]) -> Selector:
         settings = self.config.blend.model_dump(

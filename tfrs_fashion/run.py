@@ -153,6 +153,7 @@ class Run(Training):
                 curves={name: found["curves"] for name, found in chosen.items() if "curves" in found},
                 towers=towers,
                 blend=chosen.get("blend", {}).get("blend"),
+                rankers=self.blend_training(self.splits["test"]) if "blend" in config.recommenders else (),
             )
             self._stage(report, wanted, write, force=True)
         metrics = load_metrics(report)
