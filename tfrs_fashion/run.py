@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from ibis import _
 
 from tfrs_fashion.data.customers import read_customers
@@ -23,7 +24,7 @@ from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import beats_popularity_for_strangers, fit_recommender, load_recommender, make_validator
 from tfrs_fashion.generator_sections import BaseTwoTowerConfig, PopularityConfig, RestrictedConfig
 from tfrs_fashion.index.scann import check_size
-from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement
+from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement, write_target_ranks
 from tfrs_fashion.pooling import Pooling
 from tfrs_fashion.recommenders.popularity import Popularity, nobody
 from tfrs_fashion.recommenders.recommender import Recommender
@@ -37,12 +38,7 @@ from tfrs_fashion.serving.batch import (
     write_submission,
 )
 from tfrs_fashion.serving.export import export_artifact, latest_artifact, list_versions, write_models_config
-from tfrs_fashion.stage import (
-    fingerprint,
-    only_one,
-    recover,
-    stored_fingerprint,
-)
+from tfrs_fashion.stage import fingerprint, only_one, recover, stored_fingerprint
 
 
 @dataclass
@@ -200,8 +196,21 @@ class Run(Pooling):
     def _has_clusters(self) -> bool:
         return self.config.evaluation.num_clusters > 0 and "two_tower" in self.config.recommenders
 
+    def _rank_in_full(self, judged: pd.DataFrame, *, force: bool) -> dict[str, Path]:
+        """Writes `target_ranks/<name>/` where wanted, and returns where."""
+        number, seed = self.config.evaluation.full_ranking_customers, self.config.seed
+        rank = partial(write_target_ranks, view=self.view("test"), judged=judged, num_customers=number, seed=seed)
+
+        def write(name: str, folder: Path) -> None:
+            rank(folder, recommender=self._load(name))
+
+        places = {name: self.folder / "target_ranks" / name for name in self.config.ranked_in_full}
+        for name, place in places.items():
+            self._stage(place, fingerprint("ranks", self._trained(name), number), partial(write, name), force=force)
+        return places
+
     def evaluate(self, *, force: bool = False) -> None:
-        """Writes `candidates/<name>/`, the answers of the artifacts, and `report/`."""
+        """Writes `candidates/<name>/`, the answers of the artifacts, `target_ranks/<name>/` where wanted, and `report/`."""
         self.export()
         config, evaluation = self.config, self.config.evaluation
         length = max(evaluation.k, evaluation.num_candidates)
@@ -223,6 +232,7 @@ class Run(Pooling):
             )
             for name, place in places.items():
                 self._stage(place, answered[name], partial(ask, self._artifact(name)), force=force)
+            ranked = self._rank_in_full(judged, force=force)
             chosen = {name: self._chosen(name) for name in config.recommenders}
             towers = TwoTower.load(self._model("two_tower")) if self._has_clusters else None
             write = partial(
@@ -245,6 +255,7 @@ class Run(Pooling):
                 curves={name: found["curves"] for name, found in chosen.items() if "curves" in found},
                 towers=towers,
                 blend=chosen.get("blend", {}).get("blend"),
+                ranked=ranked,
             )
             self._stage(report, wanted, write, force=True)
         metrics = load_metrics(report)
