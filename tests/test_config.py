@@ -94,6 +94,7 @@ def test_all_mistakes_are_told_at_once(pipeline: Path) -> None:
         ("features.images.network=vgg", "vgg"),
         ("evaluation.num_new_arrivals=0", 0),
         ("evaluation.num_clusters=-1", -1),
+        ("evaluation.full_ranking_customers=-1", -1),
         ("index.leaves_to_search_share=1.1", 1.1),
         ("evaluation.bootstrap_samples=9", 9),
         ("generators.als.alpha=0", 0),

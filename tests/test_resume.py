@@ -26,6 +26,7 @@ STAGES = (
     "{run}/models/two_tower",
     "{run}/saved_models/two_tower/1",
     "{run}/candidates/two_tower",
+    "{run}/target_ranks/als",
     "{run}/report",
     "{released}/two_tower/1",
     "{run}/recommendations",

@@ -96,7 +96,7 @@ def test_the_report_tells_groups_near_misses_sources_and_a_verdict(tiny_run: Run
 def test_the_report_describes_clusters_of_what_the_towers_knew(tiny_run: Run) -> None:
     folder, view = tiny_run.folder / "report", tiny_run.view("test")
     told = load_metrics(folder)["clusters"]
-    assert {path.stem for path in (folder / "figures").iterdir()} == {*told, "accuracy_curves"}
+    assert {path.stem for path in (folder / "figures").iterdir()} == {*told, "accuracy_curves", "roc_of_rank"}
     articles = pd.read_csv(folder / "article_clusters.csv", dtype={"article_id": str})
     in_store = view.articles.article_id[view.articles.in_store - FIRST_INDEX]
     assert set(articles["article_id"]) == set(in_store)
@@ -117,7 +117,7 @@ def test_without_towers_or_wish_there_are_no_clusters(
 ) -> None:
     assert "clusters" not in load_metrics(small_run.folder / "report")
     figures = small_run.folder / "report" / "figures"
-    assert [path.name for path in figures.iterdir()] == ["accuracy_curves.png"]
+    assert {path.name for path in figures.iterdir()} == {"accuracy_curves.png", "roc_of_rank.png"}
     assert "Clusters" not in (small_run.folder / "report" / "report.html").read_text()
     assert tiny_run._has_clusters
     assert not again(tiny_run, *tiny_settings, "evaluation.num_clusters=0")._has_clusters
@@ -142,6 +142,72 @@ def test_new_arrivals_are_judged_and_not_compared_with_what_is_sold(tiny_run: Ru
         expected = found.groupby("customer_index")["hit"].mean().mean()
         if len(cold):
             assert figures["recall@50_cold_start_articles"]["value"] == pytest.approx(expected)
+
+
+def read_ranks(run: Run, name: str) -> pd.DataFrame:
+    return pd.read_parquet(run.folder / "target_ranks" / name / "target_ranks.parquet")
+
+
+def test_every_article_in_store_is_ranked_for_some_customers(tiny_run: Run) -> None:
+    view, judged = tiny_run.view("test"), tiny_run._targets("test")
+    names = ["popularity_7d", "repurchase", "als", "two_tower"]
+    assert sorted(path.name for path in (tiny_run.folder / "target_ranks").iterdir()) == sorted(names)
+    first = read_ranks(tiny_run, names[0])
+    asked = first["customer_index"].unique()
+    # All that the customers drawn bought of what was in store; tiny asks for 60 of them.
+    in_store = judged[judged["article_index"].isin(view.articles.in_store)]
+    expected = in_store[in_store["customer_index"].isin(asked)].reset_index(drop=True)
+    assert len(asked) == 60 < in_store["customer_index"].nunique()
+    figures = load_metrics(tiny_run.folder / "report")["recommenders"]
+    for name in names:
+        ranks = read_ranks(tiny_run, name)
+        pair = ["customer_index", "article_index"]
+        np.testing.assert_array_equal(ranks[pair], expected[pair])
+        assert set(ranks["num_ranked"]) == {len(view.articles.in_store)}
+        # One customer after another, by counting the pairs of what was bought and what was not.
+        areas = []
+        for _customer, rows in ranks.groupby("customer_index"):
+            others = set(range(1, len(view.articles.in_store) + 1)) - set(rows["rank"])
+            areas.append(np.mean([rank < other for rank in rows["rank"] for other in others]))
+        assert figures[name]["auc"]["value"] == pytest.approx(np.mean(areas))
+        assert figures[name]["auc"]["value"] > 0.6
+    # What is not judged so has no such figure.
+    assert [name for name, found in figures.items() if "auc" in found] == names
+    assert figures["popularity_7d"]["named"]["value"] == figures["two_tower"]["named"]["value"] == 1
+    assert 0 < figures["repurchase"]["named"]["value"] < 1
+    assert "Every article in store ranked" in (tiny_run.folder / "report" / "report.html").read_text()
+
+
+def test_ranks_are_those_of_what_the_artifact_serves(tiny_run: Run) -> None:
+    in_store = tiny_run.view("test").articles.in_store
+    # Asked for 50 candidates, popularity is never filled up, and neither are the towers where there is a history.
+    has_history = tiny_run.view("test").transactions.customer_index.execute().unique()
+    for name in ("popularity_7d", "two_tower"):
+        served = pd.read_parquet(tiny_run.folder / "candidates" / name / "candidates.parquet")
+        served = served[served["article_index"].isin(in_store) & served["customer_index"].isin(has_history)]
+        served["place"] = served.sort_values("rank").groupby("customer_index").cumcount() + 1
+        both = read_ranks(tiny_run, name).merge(
+            served, on=["customer_index", "article_index"], suffixes=("", "_served")
+        )
+        assert len(both) > 50
+        assert both["rank"].tolist() == both["place"].tolist()
+
+
+def test_full_rankings_are_made_for_others_if_their_number_changes_and_not_unless_wanted(
+    small_run: Run, tmp_path: Path
+) -> None:
+    before = times(small_run)
+    again(small_run, *SMALL, "evaluation.full_ranking_customers=7").evaluate()
+    changed = {
+        str(Path(name).relative_to(small_run.folder)) for name, when in times(small_run).items() if before[name] != when
+    }
+    assert changed == {"target_ranks/popularity_7d", "target_ranks/repurchase", "target_ranks/als", "report"}
+    assert {read_ranks(small_run, name)["customer_index"].nunique() for name in ("als", "repurchase")} == {7}
+    again(small_run, *SMALL, "evaluation.full_ranking_customers=0").evaluate()
+    told = load_metrics(small_run.folder / "report")
+    assert "roc" not in told
+    assert not any("auc" in figures for figures in told["recommenders"].values())
+    assert "Every article in store ranked" not in (small_run.folder / "report" / "report.html").read_text()
 
 
 def test_every_customer_is_answered_in_both_files(tiny_run: Run) -> None:
@@ -194,7 +260,7 @@ def test_a_changed_setting_repeats_only_what_depends_on_it(small_run: Run) -> No
     changed = {
         str(Path(name).relative_to(small_run.folder)) for name, when in times(small_run).items() if before[name] != when
     }
-    assert changed == {"models/als", "saved_models/als/1", "candidates/als", "report"}
+    assert changed == {"models/als", "saved_models/als/1", "candidates/als", "target_ranks/als", "report"}
 
 
 def test_a_release_gets_the_next_version_and_keeps_the_former(small_run: Run) -> None:

@@ -215,6 +215,13 @@ class PipelineConfig(Section):
         return tuple(name for name in self.servable if isinstance(self.generators.get(name), kinds))
 
     @property
+    def ranked_in_full(self) -> tuple[str, ...]:
+        """Recommenders that rank every article in store for some customers: all but those of new arrivals, if any do."""
+        if not self.evaluation.full_ranking_customers:
+            return ()
+        return tuple(name for name in self.recommenders if name not in self.new_arrivals)
+
+    @property
     def servable(self) -> dict[str, tuple[str, IndexKind | None]]:
         """Every artifact that this pipeline exports: its name, the recommender in it, and its index if it has one.
 

@@ -1,7 +1,7 @@
 """Fitting by name: which function fits, loads and indexes each recommender that a pipeline names."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.evaluation.metrics import customer_metrics
+from tfrs_fashion.evaluation.target_ranks import place_targets, spread_evenly
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
 from tfrs_fashion.generator_sections import (
@@ -48,10 +49,47 @@ from tfrs_fashion.recommenders.repurchase import Repurchase
 from tfrs_fashion.recommenders.restricted import Restricted
 from tfrs_fashion.recommenders.same_product import fit_same_product
 from tfrs_fashion.recommenders.towers import TwoTower
-from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX
+from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX, TARGET_RANK_COLUMNS
 
 # Articles of a group's list: more than a blend takes from any generator.
 GROUP_WIDTH = 1000
+
+
+# Places of the lists that are held at once while every article is ranked: a few hundred megabytes.
+MAX_PLACES = 4_000_000
+
+
+def ask_customers(
+    recommender: Callable[..., Recommendations],
+    view: View,
+    customers: np.ndarray,
+    *,
+    k: int,
+    exclude: pd.DataFrame | None = None,
+    batch_size: int,
+) -> Iterator[np.ndarray]:
+    """Asks a recommender that is not exported for customers at their cutoffs.
+
+    Args:
+        recommender: Fitted from the view.
+        view: What it was fitted from.
+        customers: `[num_customers]` int32 customer indices; those that the view does not know are strangers.
+        k: Length of the lists.
+        exclude: `customer_index, article_index` that are not recommended.
+        batch_size: Customers ranked together.
+
+    Yields:
+        `[batch_size, k]` int32 article indices, best first; 0 where there is none. The last batch may be smaller.
+    """
+    table, cutoff = HistoryTable(view.timelines, view.profiles), tf.constant(view.now)
+    known = np.where(customers < len(view.now), customers, OUT_OF_VOCABULARY_INDEX).astype(np.int32)
+    excluded = _list_by_customer(exclude, customers)
+    for start in range(0, len(known), batch_size):
+        rows = slice(start, start + batch_size)
+        now = tf.gather(cutoff, known[rows])
+        left_out = tf.constant(excluded[rows].to_tensor(PADDING_INDEX))
+        answer = recommender(table(tf.constant(known[rows])), now=now, k=tf.constant(k), exclude=left_out)
+        yield answer.article_index.numpy()
 
 
 def rank_customers(
@@ -63,30 +101,9 @@ def rank_customers(
     exclude: pd.DataFrame | None = None,
     batch_size: int = 256,
 ) -> pd.DataFrame:
-    """Asks a recommender that is not exported for customers at their cutoffs.
-
-    Args:
-        recommender: Fitted from the view.
-        view: What it was fitted from.
-        customers: `[num_customers]` int32 customer indices; those that the view does not know are strangers.
-        k: Length of the lists.
-        exclude: `customer_index, article_index` that are not recommended.
-        batch_size: Customers ranked together.
-
-    Returns:
-        `customer_index, article_index, rank`.
-    """
-    table, cutoff = HistoryTable(view.timelines, view.profiles), tf.constant(view.now)
-    known = np.where(customers < len(view.now), customers, OUT_OF_VOCABULARY_INDEX).astype(np.int32)
-    excluded = _list_by_customer(exclude, customers)
-
-    def answer(rows: slice) -> tf.Tensor:
-        now = tf.gather(cutoff, known[rows])
-        left_out = tf.constant(excluded[rows].to_tensor(PADDING_INDEX))
-        return recommender(table(tf.constant(known[rows])), now=now, k=tf.constant(k), exclude=left_out).article_index
-
-    batches = [slice(start, start + batch_size) for start in range(0, len(known), batch_size)]
-    articles = np.concatenate([np.zeros((0, k), np.int32), *(answer(rows).numpy() for rows in batches)])
+    """Returns the lists of `ask_customers` as `customer_index, article_index, rank`."""
+    batches = ask_customers(recommender, view, customers, k=k, exclude=exclude, batch_size=batch_size)
+    articles = np.concatenate([np.zeros((0, k), np.int32), *batches])
     candidates = pd.DataFrame(
         {
             "customer_index": np.repeat(customers, k),
@@ -107,6 +124,43 @@ def _list_by_customer(pairs: pd.DataFrame | None, customers: np.ndarray) -> tf.R
     row, article = order[place[is_asked]], pairs["article_index"].to_numpy(dtype=np.int32)[is_asked]
     by_row = np.argsort(row, kind="stable")
     return tf.RaggedTensor.from_value_rowids(article[by_row], row[by_row], len(customers))
+
+
+def rank_targets(
+    recommender: Recommender, view: View, targets: pd.DataFrame, *, seed: int, max_places: int = MAX_PLACES
+) -> pd.DataFrame:
+    """Ranks every article in store for the customers of some targets, and keeps the targets' ranks alone.
+
+    The recommender is asked and not its artifact, of which it is the part that ranks: an artifact fills up what the
+    recommender does not name with what is popular, whose figures would be taken for its own. Recommenders may name what is
+    no longer in store, so each is asked for as many articles as are known, and what is not in store is left out of the
+    ranks.
+
+    Args:
+        recommender: Fitted from the view.
+        view: What it was fitted from.
+        targets: See `evaluation.target_ranks.find_rankable`.
+        seed: Fixes where what is not named stands; the same for every recommender that is compared.
+        max_places: Customers times known articles whose lists are held at once.
+
+    Returns:
+        See `evaluation.target_ranks.place_targets`. Who has no history is told nothing by a recommender that needs one.
+    """
+    k, in_store = view.articles.num_articles, view.articles.in_store
+    batch_size = max(1, max_places // k)
+    customers = np.unique(targets["customer_index"].to_numpy(np.int32))
+    has_history = np.isin(customers, np.flatnonzero(np.diff(view.timelines.row_splits)) + FIRST_INDEX)
+    offset = spread_evenly(len(customers), seed=seed)
+    silent = ~has_history & recommender.needs_history
+    batches = ask_customers(recommender, view, customers, k=k, batch_size=batch_size)
+    parts = [pd.DataFrame(columns=list(TARGET_RANK_COLUMNS)).astype(TARGET_RANK_COLUMNS)]
+    for start, lists in zip(range(0, len(customers), batch_size), batches, strict=True):
+        batch = slice(start, start + batch_size)
+        heard = np.where(silent[batch, np.newaxis], PADDING_INDEX, lists)
+        of_batch = targets[targets["customer_index"].isin(customers[batch])]
+        placed = place_targets(heard, customers[batch], of_batch, in_store, offset=offset[batch], name=recommender.name)
+        parts.append(placed)
+    return pd.concat(parts, ignore_index=True)
 
 
 def embed_customers(towers: TwoTower, view: View, customers: np.ndarray, *, batch_size: int = 256) -> np.ndarray:

@@ -17,16 +17,19 @@ from tfrs_fashion.evaluation.compare import compare_recommenders
 from tfrs_fashion.evaluation.doctor import RankerTraining, examine
 from tfrs_fashion.evaluation.list_metrics import ArticleStatistics
 from tfrs_fashion.evaluation.near_misses import index_groups
-from tfrs_fashion.evaluation.rank_tables import check_candidates
+from tfrs_fashion.evaluation.rank_tables import check_candidates, check_target_ranks
+from tfrs_fashion.evaluation.ranking_section import describe_ranking
 from tfrs_fashion.evaluation.report import write_report
 from tfrs_fashion.evaluation.scorecard import describe_purchases, evaluate_recommender
+from tfrs_fashion.evaluation.target_ranks import find_rankable
 from tfrs_fashion.evaluation.verdict import decide
 from tfrs_fashion.evidence import gather_purchases, make_answers
 from tfrs_fashion.features.articles import content_embedding, sales_by_article
 from tfrs_fashion.features.customer_slices import make_slices
 from tfrs_fashion.features.history_lookups import list_absent_sections
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import embed_customers
+from tfrs_fashion.fitting import embed_customers, rank_targets
+from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, RowCount, Tables
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, to_candidates
@@ -99,6 +102,26 @@ def write_candidates(
             where=f"{artifact.parent.name} {kind}",
         )
         candidates.to_parquet(folder / f"{kind}.parquet", index=False)
+
+
+def write_target_ranks(
+    folder: Path, *, recommender: Recommender, view: View, judged: pd.DataFrame, num_customers: int, seed: int
+) -> None:
+    """Writes `target_ranks.parquet`: where a recommender that ranks every article in store puts what was bought.
+
+    Args:
+        folder: Where to write.
+        recommender: Fitted from the view.
+        view: What it was fitted from.
+        judged: The targets; see `evaluation.target_ranks.find_rankable` for those that count.
+        num_customers: So many of their customers are drawn by chance, at most.
+        seed: Fixes who they are, and where what is not named stands.
+    """
+    rankable = find_rankable(judged, view.articles.in_store)
+    drawn = np.random.default_rng(seed).permutation(rankable["customer_index"].unique())[:num_customers]
+    ranks = rank_targets(recommender, view, rankable[rankable["customer_index"].isin(drawn)], seed=seed)
+    check_target_ranks(ranks, num_articles=view.articles.num_articles, where=f"{recommender.name} target ranks")
+    ranks.to_parquet(folder / "target_ranks.parquet", index=False)
 
 
 def article_groups(articles: ibis.Table, *, category: str) -> dict[str, np.ndarray]:
@@ -248,6 +271,7 @@ def write_judgement(
     towers: TwoTower | None = None,
     blend: dict[str, Any] | None = None,
     rankers: Sequence[RankerTraining] = (),
+    ranked: Mapping[str, Path] | None = None,
 ) -> None:
     """Writes the report over the candidates of all artifacts; see `evaluation.report.write_report`.
 
@@ -266,6 +290,7 @@ def write_judgement(
         towers: Whose embeddings are clustered; None leaves clusters out.
         blend: What the blend was chosen by; see `evaluation.contributions.BlendEvidence`.
         rankers: What each ranker has learned from, for the doctor.
+        ranked: Folder of each recommender's target ranks, if there are any.
     """
     evaluation = config.evaluation
     statistics = article_statistics(
@@ -309,6 +334,14 @@ def write_judgement(
             embedding=embedding,
         )
         answers.append(answer)
+    ranks = {name: pd.read_parquet(place / "target_ranks.parquet") for name, place in (ranked or {}).items()}
+    ranking, notes = None, _notes(config, judged, bought)
+    if any(len(found) for found in ranks.values()):
+        ranking = describe_ranking(ranks, targets=judged, in_store=view.articles.in_store, **settings)
+    elif ranks:
+        notes.append(
+            "Not every article in store is ranked: nothing that was bought in the window was in store before it."
+        )
     told: dict[str, Any] = {
         "baselines": [name for name in BASELINES if name in by_customer],
         "metric": f"map@{evaluation.k}",
@@ -324,7 +357,7 @@ def write_judgement(
         verdict=decide(by_customer, **told) if by_customer else None,
         comparisons=compare_recommenders(by_customer, **told),
         counts=(*counts, *list_absent_sections(tables.articles, config.features.roles), *unseen),
-        notes=_notes(config, judged, bought),
+        notes=notes,
         descriptions=config.descriptions,
         training_curves=curves,
         clusters=() if towers is None else find_clusters(towers, view, judged, config=config),
@@ -337,4 +370,5 @@ def write_judgement(
             rankers=rankers,
         ),
         blend=blend,
+        ranking=ranking,
     )

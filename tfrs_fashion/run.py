@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from ibis import _
 
 from tfrs_fashion.data.customers import read_customers
@@ -18,7 +19,7 @@ from tfrs_fashion.evaluation.exploration import write_exploration
 from tfrs_fashion.evaluation.finding import Finding
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
 from tfrs_fashion.features.view import View
-from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement
+from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement, write_target_ranks
 from tfrs_fashion.recommenders.popularity import nobody
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
@@ -31,12 +32,7 @@ from tfrs_fashion.serving.batch import (
     write_submission,
 )
 from tfrs_fashion.serving.export import export_artifact, latest_artifact, list_versions, write_models_config
-from tfrs_fashion.stage import (
-    fingerprint,
-    only_one,
-    recover,
-    stored_fingerprint,
-)
+from tfrs_fashion.stage import fingerprint, only_one, recover, stored_fingerprint
 from tfrs_fashion.training import Training
 
 
@@ -108,8 +104,21 @@ class Run(Training):
     def _has_clusters(self) -> bool:
         return self.config.evaluation.num_clusters > 0 and "two_tower" in self.config.recommenders
 
+    def _rank_in_full(self, judged: pd.DataFrame, *, force: bool) -> dict[str, Path]:
+        """Writes `target_ranks/<name>/` where wanted, and returns where."""
+        number, seed = self.config.evaluation.full_ranking_customers, self.config.seed
+        rank = partial(write_target_ranks, view=self.view("test"), judged=judged, num_customers=number, seed=seed)
+
+        def write(name: str, folder: Path) -> None:
+            rank(folder, recommender=self._load(name))
+
+        places = {name: self.folder / "target_ranks" / name for name in self.config.ranked_in_full}
+        for name, place in places.items():
+            self._stage(place, fingerprint("ranks", self._trained(name), number), partial(write, name), force=force)
+        return places
+
     def evaluate(self, *, force: bool = False) -> None:
-        """Writes `candidates/<name>/`, the answers of the artifacts, and `report/`."""
+        """Writes `candidates/<name>/`, the answers of the artifacts, `target_ranks/<name>/` where wanted, and `report/`."""
         self.export()
         config, evaluation = self.config, self.config.evaluation
         length = max(evaluation.k, evaluation.num_candidates)
@@ -131,6 +140,7 @@ class Run(Training):
             )
             for name, place in places.items():
                 self._stage(place, answered[name], partial(ask, self._artifact(name)), force=force)
+            ranked = self._rank_in_full(judged, force=force)
             chosen = {name: self._chosen(name) for name in config.recommenders}
             towers = TwoTower.load(self._model("two_tower")) if self._has_clusters else None
             write = partial(
@@ -154,6 +164,7 @@ class Run(Training):
                 towers=towers,
                 blend=chosen.get("blend", {}).get("blend"),
                 rankers=self.blend_training(self.splits["test"]) if "blend" in config.recommenders else (),
+                ranked=ranked,
             )
             self._stage(report, wanted, write, force=True)
         metrics = load_metrics(report)

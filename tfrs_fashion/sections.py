@@ -207,6 +207,8 @@ class EvaluationConfig(Section):
         num_new_arrivals: Length of the list on which articles never sold before are judged.
         bootstrap_samples: Resamples behind each 95% interval.
         num_clusters: Clusters of articles and of customers that the report describes, at most; 0 leaves them out.
+        full_ranking_customers: Customers of the window, drawn by the seed, for whom every article in store is ranked, at
+            most; 0 for none.
     """
 
     k: int = Field(default=12, ge=1)
@@ -214,6 +216,7 @@ class EvaluationConfig(Section):
     num_new_arrivals: int = Field(default=100, ge=1)
     bootstrap_samples: int = Field(default=1000, ge=10)
     num_clusters: int = Field(default=8, ge=0, le=100)
+    full_ranking_customers: int = Field(default=0, ge=0)
 
 
 class RecommendConfig(Section):

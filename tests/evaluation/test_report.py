@@ -7,15 +7,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from tfrs_fashion.evaluation.compare import Comparison, Difference
 from tfrs_fashion.evaluation.metrics import AccuracyCurve
+from tfrs_fashion.evaluation.ranking_section import describe_ranking
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table, write_report
 from tfrs_fashion.evaluation.scorecard import Figure, Scorecard, SourceShare
 from tfrs_fashion.evaluation.verdict import Verdict
-from tfrs_fashion.schema import InputError, RowCount
+from tfrs_fashion.schema import TARGET_RANK_COLUMNS, InputError, RowCount
 
 BELOW = Comparison("two_tower", "repurchase", "map@12", 9, Difference(-0.003, -0.005, -0.001, -0.031, -0.050, -0.012))
 
@@ -317,3 +319,45 @@ def test_curves_are_drawn_and_their_numbers_kept(tmp_path: Path) -> None:
     (source,) = read_page(path).fetched
     assert source.startswith("data:image/png;base64,")
     assert "als finds 40% of what a customer buys" in path.read_text()
+
+
+def test_full_rankings_have_a_section_and_stand_beside_the_other_figures(tmp_path: Path) -> None:
+    # One purchase each of two customers among 2,001 articles.
+    ranks = pd.DataFrame(
+        [(2, 2, 1, 2001, "two_tower"), (3, 2, 1201, 2001, "")], columns=list(TARGET_RANK_COLUMNS)
+    ).astype(TARGET_RANK_COLUMNS)
+    ranking = describe_ranking(
+        {"two_tower": ranks},
+        targets=ranks[["customer_index", "article_index"]],
+        in_store=np.arange(2, 2003),
+        num_samples=200,
+        seed=1,
+    )
+    metrics, path = write(tmp_path, ranking=ranking)
+    document = load_metrics(metrics)
+    told = document["recommenders"]["two_tower"]
+    assert told["auc"]["value"] == pytest.approx((1 + 1 - 1200 / 2000) / 2)
+    assert told["map@12"] == FIGURES["map@12"]
+    assert "auc" not in document["recommenders"]["repurchase"]
+    assert document["roc"]["two_tower"]["reached"][-1] == 1
+    rows = rows_of(path, "Every article in store ranked")
+    assert rows[0] == "recommender auc auc_pooled rank_q10 rank_q50 rank_q90 named"
+    # A sample holds one customer twice, or both; whichever it is, all stand at the rank 1,201 or above.
+    assert rows[1] == (
+        "two_tower 0.7000 (0.4000 to 1.0000) 0.7000 (0.4000 to 1.0000) 1 (1 to 1,201) 1 (1 to 1,201) "
+        "1,201 0.5000 (0.0000 to 1.0000)"
+    )
+    assert len(rows) == 2
+    # They describe no lists, and the figure comes with the page.
+    assert "auc" not in rows_of(path, "The lists")[0]
+    assert (tmp_path / "figures" / "roc_of_rank.png").stat().st_size > 10_000
+    (source,) = read_page(path).fetched
+    assert source.startswith("data:image/png;base64,")
+    assert "0 of the 2 (customer, article) pairs" in read_page(path).text
+
+
+def test_without_full_rankings_nothing_is_said_of_them(tmp_path: Path) -> None:
+    metrics, path = write(tmp_path)
+    assert "roc" not in load_metrics(metrics)
+    assert "Every article in store ranked" not in path.read_text()
+    assert "rank_q" not in path.read_text()

@@ -1,6 +1,7 @@
 """The figure of recall and precision over the length of the list."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -18,6 +19,11 @@ MARKERS, LEAST_SHARE = ("o", "s", "^", "D", "v", "x", "P", "*"), 0.05
 def list_lengths(depth: int) -> np.ndarray:
     """Chooses the lengths at which a curve is read: dense where lists are short, the last one included."""
     return np.unique(np.round(np.geomspace(1, depth, MAX_LENGTHS)).astype(int))
+
+
+def style_line(number: int) -> dict[str, Any]:
+    """Returns how one of `MAX_LINES` lines is drawn: no two look alike, in grey neither."""
+    return LINE_STYLES[number % len(LINE_STYLES)] | {"marker": MARKERS[number], "markersize": 4.5}
 
 
 def draw_accuracy(curves: Mapping[str, AccuracyCurve], *, k: int, customers: int) -> Figure:
@@ -39,8 +45,7 @@ def draw_accuracy(curves: Mapping[str, AccuracyCurve], *, k: int, customers: int
     for axes, which in zip(panels, ("recall", "precision"), strict=True):
         for number, name in enumerate(kept):
             # Markers of one line do not lie on those of the next.
-            marks = {"marker": MARKERS[number], "markersize": 4.5, "markevery": (number % 6, 6)}
-            style = LINE_STYLES[number % len(LINE_STYLES)] | marks
+            style = style_line(number) | {"markevery": (number % 6, 6)}
             axes.plot(lengths, getattr(curves[name], which)[lengths - 1], label=shorten(name, 30), **style)
         axes.set_xscale("log")
         axes.set_ylim(0, None)

@@ -23,7 +23,10 @@ from tfrs_fashion.evaluation.contributions import name_bands
 from tfrs_fashion.evaluation.doctor import Examination
 from tfrs_fashion.evaluation.document import render, to_json_types, write_json, write_text
 from tfrs_fashion.evaluation.drawing import STYLE, format_share, shorten, write_png
+from tfrs_fashion.evaluation.figure import Figure
 from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS
+from tfrs_fashion.evaluation.ranking_section import MEANINGS as RANKING_MEANINGS
+from tfrs_fashion.evaluation.ranking_section import RankingSection
 from tfrs_fashion.evaluation.scorecard import Figures, Scorecard
 from tfrs_fashion.evaluation.verdict import Verdict
 from tfrs_fashion.schema import InputError, RowCount
@@ -57,12 +60,13 @@ def _format(metric: str, figure: Mapping[str, float | None] | None) -> tuple[str
         return "-", ""
     if metric.split("@")[0] in COUNTS:
         return f"{figure['value']:,.0f}", ""
-    low, high = figure["low"], figure["high"]
+    style = ",.0f" if metric.startswith("rank_q") else ".4f"
+    value, low, high = figure["value"], figure["low"], figure["high"]
     if low is None or high is None:
-        return f"{figure['value']:.4f}", ""
+        return f"{value:{style}}", ""
     # A width that rounding made, or that does not show, is none.
-    bounds = f"{low:.4f}", f"{high:.4f}"
-    return f"{figure['value']:.4f}", f"({bounds[0]} to {bounds[1]})" if bounds[0] != bounds[1] else ""
+    bounds = f"{low:{style}}", f"{high:{style}}"
+    return f"{value:{style}}", f"({bounds[0]} to {bounds[1]})" if bounds[0] != bounds[1] else ""
 
 
 def _metric_order(metric: str) -> tuple[int, int, str]:
@@ -79,6 +83,10 @@ def _table(recommenders: Mapping[str, Figures], metrics: Sequence[str], *, suffi
         for name, figures in recommenders.items()
     ]
     return {"columns": [metric.removesuffix(suffix) for metric in metrics], "rows": rows}
+
+
+def _table_of_all(recommenders: Mapping[str, Figures]) -> dict[str, Any]:
+    return _table(recommenders, list(dict.fromkeys(metric for figures in recommenders.values() for metric in figures)))
 
 
 def _near_misses(recommenders: Mapping[str, Figures], names: Sequence[str]) -> dict[str, Any]:
@@ -161,10 +169,8 @@ def _list_clusters(section: ClusterSection) -> list[dict[str, Any]]:
 
 def _write_section(section: ClusterSection, folder: Path) -> str:
     """Writes which cluster each row belongs to, and the map; returns the map as an address that a page can hold."""
-    (folder / "figures").mkdir(exist_ok=True)
     section.assigned.to_csv(folder / f"{section.name}.csv", index=False)
-    with matplotlib.rc_context(STYLE):
-        return write_png(section.figure.axes, folder / "figures" / f"{section.name}.png")
+    return _write_figure(section.figure, folder)
 
 
 def _draw_accuracy(scorecards: Mapping[str, Scorecard], folder: Path, *, customers: int) -> tuple[Any, str]:
@@ -172,11 +178,17 @@ def _draw_accuracy(scorecards: Mapping[str, Scorecard], folder: Path, *, custome
     curves = {name: card.curve for name, card in scorecards.items() if card.curve is not None}
     if not curves:
         return None, ""
-    (folder / "figures").mkdir(exist_ok=True)
     lengths = [int(name.removeprefix("map@")) for card in scorecards.values() for name in card.figures if _is_map(name)]
     with matplotlib.rc_context(STYLE):
         figure = draw_accuracy(curves, k=min(lengths, default=12), customers=customers)
-        return figure, write_png(figure.axes, folder / "figures" / f"{figure.name}.png")
+    return figure, _write_figure(figure, folder)
+
+
+def _write_figure(figure: Figure, folder: Path) -> str:
+    """Writes a figure, and returns it as an address for the page."""
+    (folder / "figures").mkdir(exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        return write_png(figure.axes, folder / "figures" / f"{figure.name}.png")
 
 
 def _is_map(metric: str) -> bool:
@@ -192,9 +204,12 @@ def _render(
     accuracy_figure: tuple[Any, str],
     examination: Examination | None,
     blend: Mapping[str, Any] | None,
+    ranking: RankingSection | None,
 ) -> str:
     recommenders = document["recommenders"]
-    names = sorted({metric for figures in recommenders.values() for metric in figures}, key=_metric_order)
+    ranked = _table_of_all({} if ranking is None else ranking.figures)
+    found_names = {metric for figures in recommenders.values() for metric in figures}
+    names = sorted(found_names - {*ranked["columns"]}, key=_metric_order)
     parsed = {metric: METRIC_NAME.fullmatch(metric) for metric in names}
     of_slice: dict[str, list[str]] = {}
     accuracy, lists = [], []
@@ -216,6 +231,8 @@ def _render(
         lists=_table(
             {**recommenders, **({"what is bought": document["bought"]} if "bought" in document else {})}, lists
         ),
+        ranking=ranking,
+        ranked=ranked,
         near_misses=_near_misses(recommenders, names),
         groups=_groups_of_customers(recommenders, headline),
         accuracy_figure=accuracy_figure[0],
@@ -233,6 +250,7 @@ def _render(
         shorten=shorten,
         format_share=format_share,
         meanings={name: meaning for name, meaning in MEANINGS.items() if name in used},
+        ranking_meanings=RANKING_MEANINGS,
     )
 
 
@@ -253,6 +271,7 @@ def write_report(
     clusters: Sequence[ClusterSection] = (),
     examination: Examination | None = None,
     blend: Mapping[str, Any] | None = None,
+    ranking: RankingSection | None = None,
 ) -> tuple[Path, Path]:
     """Writes `metrics.json` and `report.html`, figures, and for each section on clusters `<name>.csv`.
 
@@ -272,17 +291,19 @@ def write_report(
         clusters: Of articles, of customers.
         examination: From `doctor.examine`.
         blend: A `contributions.BlendEvidence` as JSON, if there is a blend.
+        ranking: From `describe_ranking`; its figures stand beside those of `recommenders`.
 
     Returns:
         The paths of `metrics.json` and of `report.html`.
     """
+    ranked = {} if ranking is None else ranking.figures
     rows = [asdict(row if isinstance(row, RowCount) else RowCount(*row)) for row in counts]
     document = to_json_types(
         {
             "split": split,
             "customers": int(customers),
             "artifact": artifact,
-            "recommenders": {name: card.figures for name, card in recommenders.items()},
+            "recommenders": {name: card.figures | ranked.get(name, {}) for name, card in recommenders.items()},
             **({} if descriptions is None else {"descriptions": descriptions}),
             **({} if bought is None else {"bought": bought}),
             **({} if verdict is None else {"verdict": asdict(verdict)}),
@@ -299,8 +320,11 @@ def write_report(
     if accuracy_figure[0] is not None:
         document["curves"] = to_json_types(accuracy_figure[0].data)
     sources = {section.name: _write_section(section, folder) for section in clusters}
+    if ranking is not None:
+        document["roc"] = to_json_types(ranking.figure.data)
+        sources[ranking.figure.name] = _write_figure(ranking.figure, folder)
     trained = _curves(training_curves or {})
-    html = _render(document, comparisons, trained, clusters, sources, accuracy_figure, examination, blend)
+    html = _render(document, comparisons, trained, clusters, sources, accuracy_figure, examination, blend, ranking)
     metrics_path, html_path = folder / "metrics.json", folder / "report.html"
     write_json(metrics_path, document)
     write_text(html_path, html)

@@ -8,9 +8,88 @@ import pandas as pd
 
 from tfrs_fashion.evaluation.compare import Interval, bootstrap_interval
 from tfrs_fashion.evaluation.hits import count_runs
-from tfrs_fashion.schema import InputError
+from tfrs_fashion.schema import TARGET_RANK_COLUMNS, InputError
 
 QUANTILES = (0.1, 0.5, 0.9)
+
+
+def find_rankable(targets: pd.DataFrame, in_store: np.ndarray) -> pd.DataFrame:
+    """Finds the targets that a ranking of what is in store can tell something of.
+
+    Args:
+        targets: `customer_index, article_index` bought in the window; duplicates are dropped.
+        in_store: `[num_in_store]` article indices in store at the cutoff.
+
+    Returns:
+        Those of articles in store, ordered, without customers who bought all of these: nothing could stand above.
+    """
+    pair = ["customer_index", "article_index"]
+    found = targets.loc[targets["article_index"].isin(in_store), pair].drop_duplicates().sort_values(pair)
+    num_targets = found.groupby("customer_index")["article_index"].transform("size")
+    return found[num_targets < len(in_store)].reset_index(drop=True)
+
+
+def spread_evenly(num_customers: int, *, seed: int) -> np.ndarray:
+    """Returns `[num_customers]` float64 within (0, 1), spread evenly and dealt by chance; see `place_targets`."""
+    return (np.random.default_rng(seed).permutation(num_customers) + 0.5) / num_customers
+
+
+def place_targets(
+    lists: np.ndarray,
+    customers: np.ndarray,
+    targets: pd.DataFrame,
+    in_store: np.ndarray,
+    *,
+    offset: np.ndarray,
+    name: str,
+) -> pd.DataFrame:
+    """Ranks targets among all articles in store, given what a recommender names of them.
+
+    What is named counts in its order, less what is not in store. What is not named follows in no order, so its targets are
+    laid at equal distances over the ranks that are left, where chance would have them on average: of t targets over n ranks
+    the i-th takes rank 1 + floor((i - 1 + offset) n / t) of these. No two share a rank. Over many customers, whose offsets
+    differ, all ranks are taken alike: what is not named adds a straight piece to the ROC, and a recommender that names
+    nothing has the AUC of chance, 1/2, and its quantiles. Were all put at their mean rank, the AUC would be the same, and
+    nine in ten purchases would seem to be reached half-way.
+
+    Args:
+        lists: `[num_customers, width]` int32 article indices, best first; 0 where there is none.
+        customers: `[num_customers]` whose lists these are, ascending.
+        targets: Of these customers alone; see `find_rankable`.
+        in_store: `[num_in_store]` article indices.
+        offset: `[num_customers]` within (0, 1); see `spread_evenly`. The same for every recommender that is compared.
+        name: Of the recommender.
+
+    Returns:
+        TargetRanks, a row a target, ordered; `source` is the recommender, and empty where it did not name the target.
+
+    Raises:
+        InputError: An article in store is named twice in a list.
+    """
+    num_indices = 1 + max(int(lists.max(initial=0)), int(in_store.max(initial=0)))
+    is_in_store = np.zeros(num_indices, dtype=bool)
+    is_in_store[in_store] = True
+    counts = is_in_store[lists]
+    place = np.cumsum(counts, axis=1, dtype=np.int32)
+    num_named = np.count_nonzero(counts, axis=1)
+    rank_of = np.zeros((len(lists), num_indices), dtype=np.int32)
+    np.put_along_axis(rank_of, lists, np.where(counts, place, 0), axis=1)
+    if num_repeated := int((np.count_nonzero(rank_of, axis=1) != num_named).sum()):
+        raise InputError(
+            f"{name}: {num_repeated:,} of {len(lists):,} lists name an article twice, so what follows would stand too low. "
+            "A recommender names each article once."
+        )
+    ordered = targets.sort_values(["customer_index", "article_index"])
+    row = np.searchsorted(customers, ordered["customer_index"].to_numpy())
+    rank = rank_of[row, ordered["article_index"].to_numpy()].astype(np.int64)
+    is_named = rank > 0
+    _rows, starts, lengths = count_runs(row[~is_named])
+    before = num_named[row[~is_named]]
+    number = np.arange(len(before)) - np.repeat(starts, lengths)
+    place_left = (number + offset[row[~is_named]]) * (len(in_store) - before) / np.repeat(lengths, lengths)
+    rank[~is_named] = before + np.floor(place_left).astype(np.int64) + 1
+    ranks = {"rank": rank, "num_ranked": len(in_store), "source": np.where(is_named, name, "")}
+    return ordered.assign(**ranks)[list(TARGET_RANK_COLUMNS)].astype(TARGET_RANK_COLUMNS)
 
 
 def _order(ranks: pd.DataFrame) -> pd.DataFrame:
