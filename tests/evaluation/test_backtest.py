@@ -61,6 +61,10 @@ def test_figures_are_means_over_the_customers_concerned(tmp_path: Path) -> None:
     assert document["differences"][0]["difference"]["relative"] == pytest.approx(0.7 / 0.9)
 
 
+def test_the_verdict_says_how_many_windows_it_rests_on(tmp_path: Path) -> None:
+    assert "and by 2 windows: a small lead may not last." in write(tmp_path)["verdict"]["reasons"][-1]
+
+
 def test_different_customers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gru was judged by 3 customers of windows and popularity_7d by 4"):
         write(tmp_path, make_rows().iloc[:-1])

@@ -130,7 +130,7 @@ def write_backtest(
             "metrics": metrics,
             "recommenders": {name: _figures(found, **settings) for name, found in pooled.items()},
             "by_window": by_window,
-            "verdict": asdict(decide(compared, **told)),
+            "verdict": asdict(decide(compared, num_windows=len(windows), **told)),
             "differences": [{**asdict(found), "sentence": found.sentence} for found in comparisons],
         }
     )

@@ -36,6 +36,7 @@ def decide(
     *,
     baselines: Sequence[str],
     metric: str = "map@12",
+    num_windows: int = 1,
     num_samples: int = 1000,
     seed: int = 0,
 ) -> Verdict:
@@ -45,6 +46,7 @@ def decide(
         values: For each recommender, the metric by `customer_index`, the same customers in the same order.
         baselines: Names in `values` that the best must beat to be worth its cost.
         metric: The metric's name.
+        num_windows: Windows that the means are over.
         num_samples: Bootstrap samples.
         seed: Fixes the samples.
 
@@ -86,8 +88,9 @@ def decide(
     reasons += [f"{found[name].sentence}{_role(name, others[0], baselines)}." for name in told]
     if best in baselines:
         reasons.append(f"{best} is itself a baseline: nothing that costs more has a higher {metric} here.")
+    windows = "one window" if num_windows == 1 else f"{num_windows} windows"
     reasons.append(
-        f"It was chosen from {len(ordered)} by the customers that measure it, and by one window: a small lead may not last."
+        f"It was chosen from {len(ordered)} by the customers that measure it, and by {windows}: a small lead may not last."
     )
     return Verdict(best, alike, headline, tuple(reasons))
 
