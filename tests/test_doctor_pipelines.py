@@ -86,6 +86,7 @@ class Case:
                 view=self.view,
                 figures=figures,
                 k=K,
+                fallback="popularity_7d",
                 is_arrivals=name.endswith(("siblings", "new_arrivals")),
                 is_constant=name.startswith("popularity"),
             ),
