@@ -4,7 +4,9 @@ Item-kNN, co-visitation, basket pairs and designs differ in how the table of nei
 for all of them.
 """
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -100,9 +102,9 @@ def nearest(
     num_rows = left.shape[0]
     neighbour = np.zeros((num_rows, num_neighbours), np.int32)
     weight = np.zeros((num_rows, num_neighbours), np.float32)
-    for start in range(0, num_rows, _BLOCK):
+
+    def fill(start: int) -> None:
         product = (left[start : start + _BLOCK] @ right).tocsr()
-        product.sort_indices()
         row = np.repeat(np.arange(product.shape[0]), np.diff(product.indptr))
         data = product.data if weigh is None else weigh(row + start, product.indices, product.data)
         for number in range(product.shape[0]):
@@ -113,9 +115,13 @@ def nearest(
                 reach = np.partition(value, len(value) - num_neighbours)[len(value) - num_neighbours]
                 column, value = column[value >= reach], value[value >= reach]
             column, value = column[value > 0], value[value > 0]
-            order = np.argsort(-value, kind="stable")[:num_neighbours]
+            order = np.lexsort([column, -value])[:num_neighbours]
             neighbour[start + number, : len(order)] = column[order]
             weight[start + number, : len(order)] = value[order]
+
+    # Most of the work is in SciPy and NumPy, which let other threads run meanwhile; each block has rows of its own.
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+        list(threads.map(fill, range(0, num_rows, _BLOCK)))
     return neighbour, weight
 
 
