@@ -79,16 +79,17 @@ class Backtest(Run):
         found[f"map@{k}_new"] = new["map"]  # NaN for customers who bought nothing new
         return found.reset_index()
 
-    def _judge_window(self, window: Split, choose_on: Split, first: Split, *, force: bool) -> dict[str, Path]:
+    def _judge_window(
+        self, window: Split, choose_on: Split, first: Split, choices: dict[str, dict[str, Any]], *, force: bool
+    ) -> dict[str, Path]:
         """Fits and judges all recommenders on a window, as far as that was not done; returns where the figures are."""
         fitted: dict[str, Recommender] = {}
-        choose = partial(self._choice, choose_on=choose_on, first=first, force=force)
         evaluation = self.config.evaluation.model_dump(include={"k", "num_candidates"})
         filled_by = self._trained(self.config.export.fallback)
 
         def fit(name: str) -> Recommender:
             if name not in fitted:
-                fitted[name] = self._fit(name, window.name, choose(name), fit)
+                fitted[name] = self._fit(name, window.name, choices[name], fit)
             return fitted[name]
 
         def write(name: str, folder: Path) -> None:
@@ -132,13 +133,14 @@ class Backtest(Run):
                     f"backtest: nothing was bought in the {window.name}, or before it. Ask for fewer than {num_windows} windows."
                 )
             self.forget(window.name)
+        # Once for all windows; of what is fitted for a blend or a restriction too.
+        choices = {name: self._choice(name, choose_on, judged[0], force=force) for name in self.config.fitted}
         frames, told = [], []
         for window in judged:
-            places = self._judge_window(window, choose_on, judged[0], force=force)
+            places = self._judge_window(window, choose_on, judged[0], choices, force=force)
             found = [pd.read_parquet(place).assign(recommender=name) for name, place in places.items()]
             frames.append(pd.concat(found).assign(window=f"{window.as_of:%Y-%m-%d}"))
             told.append(BacktestWindow(f"{window.as_of:%Y-%m-%d}", found[0]["customer_index"].nunique()))
-        chosen = {name: self._choice(name, choose_on, judged[0], force=False) for name in self.config.recommenders}
         report, rows = self.folder / "backtest" / "report", pd.concat(frames)
         order = {name: number for number, name in enumerate(self.config.recommenders)}
         document = write_backtest(
@@ -147,7 +149,7 @@ class Backtest(Run):
             title=self.config.name,
             windows=told,
             chosen_on=f"{choose_on.as_of:%Y-%m-%d}",
-            chosen={name: choice for name, choice in chosen.items() if choice},
+            chosen={name: choices[name] for name in self.config.recommenders if choices[name]},
             baselines=[name for name in BASELINES if name in self.config.recommenders],
             new_arrivals=self.config.new_arrivals,
             k=self.config.evaluation.k,

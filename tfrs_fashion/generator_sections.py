@@ -10,8 +10,11 @@ from tfrs_fashion.sections import CategoryEncoding, Section
 Similarity = Literal["cosine", "bm25"]
 
 
-# Columns of transactions by which popularity may be counted.
-EVENT_GROUPS = ("store_id", "sales_channel_id")
+# Columns of transactions by which popularity may be counted, and where timelines hold them.
+EVENT_GROUPS: dict[str, Literal["store_index", "sales_channel_id"]] = {
+    "store_id": "store_index",
+    "sales_channel_id": "sales_channel_id",
+}
 
 
 class PopularityConfig(Section):

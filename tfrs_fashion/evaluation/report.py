@@ -101,7 +101,8 @@ def _near_misses(recommenders: Mapping[str, Figures], names: Sequence[str]) -> d
     ]
     table = _table(recommenders, [metric if group == "article" else f"{metric}_{group}" for metric, group in columns])
     notes = [f"same {group}" for _metric, group in columns]
-    return {**table, "columns": [metric for metric, _group in columns], "notes": notes}
+    shown = [group for group in GROUPS if any(group == found for _metric, found in columns)]
+    return {**table, "columns": [metric for metric, _group in columns], "notes": notes, "groups": shown}
 
 
 def _groups_of_customers(recommenders: Mapping[str, Figures], headline: str) -> dict[str, dict[str, Any]]:

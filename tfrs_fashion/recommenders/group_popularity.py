@@ -10,12 +10,12 @@ from tfrs_fashion.features.bought import bought_articles, time_scale
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.purchases import age_days, num_article_indices, number_baskets
 from tfrs_fashion.features.view import View
+from tfrs_fashion.generator_sections import EVENT_GROUPS
 from tfrs_fashion.index.exclusion import take_allowed, take_best
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX, InputError
 
 Event = Literal["store_index", "sales_channel_id"]
-_EVENTS: dict[str, Event] = {"store_id": "store_index", "sales_channel_id": "sales_channel_id"}
 _HALF_LIFE_DAYS = 60.0
 
 
@@ -188,13 +188,13 @@ def fit_group_popularity(
         settings = {"profile_column": column}
         group = view.profiles.categorical[:, column][timelines.row + FIRST_INDEX]
         num_groups, num_unknown = len(view.profile_vocabulary[by]) + FIRST_INDEX, FIRST_INDEX
-    elif by in _EVENTS:
-        settings = {"event": _EVENTS[by]}
-        group = getattr(timelines, _EVENTS[by])
+    elif by in EVENT_GROUPS:
+        settings = {"event": EVENT_GROUPS[by]}
+        group = getattr(timelines, EVENT_GROUPS[by])
         # Channels are numbered as the source does, from 1.
         num_groups, num_unknown = int(group.max(initial=0)) + 1, 1
     else:
-        known = [*view.profile_vocabulary, *_EVENTS, *view.articles.categorical]
+        known = [*view.profile_vocabulary, *EVENT_GROUPS, *view.articles.categorical]
         raise InputError(
             f"generators.{name}.by: `{by}` is no profile feature, no column of transactions that groups, and no categorical "
             f"feature of articles; known are {', '.join(known)}."
