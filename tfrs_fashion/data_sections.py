@@ -206,6 +206,18 @@ class CustomersConfig(RowsConfig):
         return self
 
 
+class SequencesConfig(Section):
+    """Sequences of ids, of which only the order is known.
+
+    Attributes:
+        file: A line a customer: the customer's id, then article ids, oldest first, with white space between them.
+        attributes: JSON of lists by article id, which become the column `attributes` of articles; none where empty.
+    """
+
+    file: str = ""
+    attributes: str = ""
+
+
 class DataConfig(Section):
     """Where the tables come from.
 
@@ -220,13 +232,14 @@ class DataConfig(Section):
         transactions: Columns of the transactions.
         articles: Columns of the articles.
         customers: Columns of the customers.
+        sequences: Files of sequences (`sequences` only).
         num_customers: Size of generated tables (`simulator` and `hm_scale` only).
         num_articles: Size of generated tables (`simulator` and `hm_scale` only).
         num_days: Days of generated transactions (`simulator` only).
         num_transactions: Size of generated tables (`hm_scale` only).
     """
 
-    source: Literal["complete_journey", "hm", "hm_scale", "retail", "simulator"]
+    source: Literal["complete_journey", "hm", "hm_scale", "retail", "sequences", "simulator"]
     path: str = ""
     missing_values: tuple[str, ...] = ()
     encoding: Annotated[str, AfterValidator(_check_encoding)] = "utf-8"
@@ -235,6 +248,7 @@ class DataConfig(Section):
     transactions: TransactionsConfig = TransactionsConfig()
     articles: ArticlesConfig = ArticlesConfig()
     customers: CustomersConfig = CustomersConfig()
+    sequences: SequencesConfig = SequencesConfig()
     num_customers: int = Field(default=300, ge=1)
     num_articles: int = Field(default=200, ge=1)
     num_days: int = Field(default=120, ge=1)
@@ -242,6 +256,8 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _check_source(self) -> "DataConfig":
+        if (self.source == "sequences") != bool(self.sequences.file):
+            raise ValueError("`data.sequences.file` is for the source sequences, which needs it")
         if self.source not in MAPPED_SOURCES:
             mapped = {"missing_values", "encoding", "decimal", "thousands", "transactions", "articles", "customers"}
             mapped &= self.model_fields_set

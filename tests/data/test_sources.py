@@ -10,7 +10,7 @@ from tfrs_fashion.config import load_config
 from tfrs_fashion.data import sources
 from tfrs_fashion.data.complete_journey import source_files as complete_journey_files
 from tfrs_fashion.data.sources import load_source, source_files
-from tfrs_fashion.data.split import make_splits
+from tfrs_fashion.data.split import make_splits, targets
 from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
 from tfrs_fashion.data_sections import DataConfig
 from tfrs_fashion.schema import ANONYMOUS_CUSTOMER, InputError, Tables, check_tables
@@ -99,7 +99,22 @@ def test_online_retail(data_path: Path, tmp_path: Path) -> None:
     assert tables.transactions.basket_id.nunique().execute() == goods["InvoiceNo"].nunique()
 
 
-@pytest.mark.parametrize("name", ["hm", "hm_week", "rent_the_runway", "online_retail"])
+@pytest.mark.parametrize("name", ["beauty", "clothing"])
+def test_amazon(data_path: Path, tmp_path: Path, name: str) -> None:
+    raw = [line.split() for line in (data_path / "amazon" / f"{name}.txt").read_text(encoding="utf-8").splitlines()]
+    config = load_config(RECIPES / f"amazon_{name}.toml", [f"data.path={data_path / 'amazon'}"])
+    tables = index_tables(load_source(ibis.duckdb.connect(), config.data, seed=1))
+    assert int(tables.transactions.count().execute()) == sum(len(line) - 1 for line in raw)
+    assert int(tables.customers.count().execute()) == len(raw)
+    splits = make_splits(tables.transactions, **config.split.model_dump(exclude={"in_store_days"}))
+    # Of everyone the last purchase is asked for, and the one before it on validation.
+    for split, place in (("test", -1), ("validation", -2)):
+        wanted = targets(splits[split], tables.transactions).left_join(tables.customers, "customer_index")
+        found = wanted.left_join(tables.articles, "article_index").select("customer_id", "article_id").execute()
+        assert dict(found.to_numpy().tolist()) == {line[0]: line[place] for line in raw}
+
+
+@pytest.mark.parametrize("name", ["hm", "hm_week", "rent_the_runway", "online_retail", "amazon_beauty"])
 def test_a_missing_folder_says_how_to_set_it(name: str, tmp_path: Path) -> None:
     config = load_config(RECIPES / f"{name}.toml", [f"data.path={tmp_path / 'nowhere'}"]).data
     for ask in (lambda: source_files(config), lambda: load_source(ibis.duckdb.connect(), config, seed=1)):

@@ -5,7 +5,7 @@ from pathlib import Path
 import ibis
 from rich.console import Console
 
-from tfrs_fashion.data import complete_journey, hm, retail, simulator
+from tfrs_fashion.data import complete_journey, hm, retail, sequences, simulator
 from tfrs_fashion.data.hm_scale import GENERATOR_VERSION, write_hm_scale
 from tfrs_fashion.data.raw import Dialect
 from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig, DataConfig, TransactionsConfig
@@ -36,6 +36,8 @@ def source_files(config: DataConfig) -> list[Path]:
             return complete_journey.source_files(config.path)
         case "simulator" | "hm_scale":
             return []
+        case "sequences":
+            return sequences.source_files(path=config.path, **config.sequences.model_dump())
         case "hm" | "retail":
             transactions, articles, customers = _mapping(config)
             return retail.source_files(
@@ -71,6 +73,8 @@ def load_source(
             if not folder.is_dir():
                 write_hm_scale(folder, **sizes, seed=seed, console=console)
             return load_source(connection, DataConfig(source="hm", path=str(folder)), seed=seed)
+        case "sequences":
+            return sequences.load_tables(connection, path=config.path, **config.sequences.model_dump())
         case "hm" | "retail":
             transactions, articles, customers = _mapping(config)
             return retail.load_tables(
