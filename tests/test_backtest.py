@@ -50,10 +50,24 @@ def test_windows_roll_back_from_the_test_window_and_settings_are_chosen_before_t
     assert [window.end and f"{window.end:%m-%d}" for window in windows] == ["03-10", "03-17", "03-24", None]
 
 
-def test_a_split_by_customer_has_no_windows(root: Path, tmp_path: Path) -> None:
-    run = make_backtest(root, tmp_path, "split.kind=share")
-    with pytest.raises(InputError, match=r'`split\.kind` is "share": set it to "window"'):
+def test_a_split_by_customer_has_one_test_and_no_windows(root: Path, tmp_path: Path) -> None:
+    run = make_backtest(
+        root,
+        tmp_path,
+        "split.kind=leave_one_out",
+        "split.in_store_days=400",
+        'recommenders=["popularity_7d", "repurchase"]',
+    )
+    with pytest.raises(InputError, match=r'`split\.kind` is "leave_one_out", .*ask for 1 window'):
         run.backtest(num_windows=2)
+    run.backtest(num_windows=1)
+    run.evaluate()
+    reported = load_metrics(run.folder / "report")["recommenders"]
+    (judged,) = (run.folder / "backtest").glob("*/repurchase/customers.parquet")
+    found = pd.read_parquet(judged)
+    assert found["recall@12"].sum() == (found["hit_rate@12"] > 0).sum() > 0  # one article of each
+    for metric in ("ndcg@12", "recall@50"):
+        assert found[metric].mean() == pytest.approx(reported["repurchase"][metric]["value"], abs=1e-9)
 
 
 def test_a_window_that_nothing_lies_before_is_refused(root: Path, tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def rolling_windows(test: Split, *, num_windows: int, test_days: int, validation
     """
     if test.kind != "window":
         raise InputError(
-            f'a back-test rolls a window of days over the past, and `split.kind` is "{test.kind}": set it to "window".'
+            f'several windows of days are rolled over the past, and `split.kind` is "{test.kind}", which makes a single '
+            'test: ask for 1 window, or set it to "window".'
         )
     judged = [*reversed(past_weeks(test, num_weeks=num_windows - 1, week_days=test_days)), test]
     return [*past_weeks(judged[0], num_weeks=1, week_days=validation_days), *judged]
@@ -120,12 +121,16 @@ class Backtest(Run):
             force: Do again what is done.
 
         Raises:
-            InputError: The split is not a window, or a window holds no purchase or has nothing before it.
+            InputError: Several windows are asked for of a split that is no window, or one holds no purchase or has nothing
+                before it.
         """
         self.prepare()
         self._check_generators()
         split = self.config.split.model_dump(include={"test_days", "validation_days"})
-        choose_on, *judged = windows = rolling_windows(self.splits["test"], num_windows=num_windows, **split)
+        windows = [self.splits["validation"], self.splits["test"]]
+        if num_windows > 1:
+            windows = rolling_windows(self.splits["test"], num_windows=num_windows, **split)
+        choose_on, *judged = windows
         self.splits.update({window.name: window for window in windows})
         for window in windows:
             if not len(self._targets(window.name)) or not len(bought_pairs(self.view(window.name))):
