@@ -38,6 +38,7 @@ from tfrs_fashion.sections import (
     SplitConfig,
     TwoTowerConfig,
 )
+from tfrs_fashion.sequence_sections import SequentialConfig
 
 # As TensorFlow names modules.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -229,7 +230,7 @@ class PipelineConfig(Section):
         """
         names: dict[str, tuple[str, IndexKind | None]] = {}
         for recommender in self.recommenders:
-            if recommender != "two_tower":
+            if recommender != "two_tower" and not isinstance(self.generators.get(recommender), SequentialConfig):
                 names[recommender] = (recommender, None)
                 continue
             for position, kind in enumerate(self.index.kinds):

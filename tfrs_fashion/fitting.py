@@ -30,6 +30,7 @@ from tfrs_fashion.generator_sections import (
     RepurchaseConfig,
     RestrictedConfig,
     SameProductConfig,
+    SequentialConfig,
     SiblingsConfig,
 )
 from tfrs_fashion.recommenders.base_two_tower import fit_base_two_tower
@@ -38,6 +39,7 @@ from tfrs_fashion.recommenders.blend import Blend
 from tfrs_fashion.recommenders.co_visitation import fit_co_visitation
 from tfrs_fashion.recommenders.customer_knn import CustomerKnn, fit_customer_knn
 from tfrs_fashion.recommenders.factorization import Factorization, fit_als, fit_bpr
+from tfrs_fashion.recommenders.fit_sequential import fit_sequential
 from tfrs_fashion.recommenders.fit_towers import fit_two_tower
 from tfrs_fashion.recommenders.graph_filter import GraphFilter, fit_graph_filter
 from tfrs_fashion.recommenders.group_popularity import fit_group_popularity, load_group_popularity
@@ -48,6 +50,7 @@ from tfrs_fashion.recommenders.recommender import Recommendations, Recommender
 from tfrs_fashion.recommenders.repurchase import Repurchase
 from tfrs_fashion.recommenders.restricted import Restricted
 from tfrs_fashion.recommenders.same_product import fit_same_product
+from tfrs_fashion.recommenders.sequential import Sequential
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX, TARGET_RANK_COLUMNS
 
@@ -320,6 +323,19 @@ def fit_recommender(
             return fit_basket_mlp(view, **settings, **progress, seed=config.seed, name=name)
         case BaseTwoTowerConfig():
             return fit_base_two_tower(view, **settings, **progress, seed=config.seed, name=name)
+        case SequentialConfig():
+            whole = config.generators[name]
+            assert isinstance(whole, SequentialConfig)
+            return fit_sequential(
+                view,
+                **settings,
+                **progress,
+                num_text_buckets=config.features.num_text_buckets,
+                in_store_days=config.split.in_store_days,
+                max_epochs=whole.epochs,
+                seed=config.seed,
+                name=name,
+            )
         case RestrictedConfig():
             fit = partial(fit_recommender, view=view, config=config, choice={}, console=console)
             inner = (fitted or fit)(generator.of)
@@ -351,6 +367,8 @@ def load_recommender(name: str, folder: Path, config: PipelineConfig) -> Recomme
             return GraphFilter.load(folder)
         case BasketMlpConfig():
             return BasketMlp.load(folder)
+        case SequentialConfig():
+            return Sequential.load(folder)
         case RestrictedConfig():
             load_inner = TwoTower.load if generator.of == "two_tower" else Factorization.load
             return Restricted.load(folder, load_inner=load_inner)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from tfrs_fashion.sections import CategoryEncoding, Section
+from tfrs_fashion.sequence_sections import SequentialConfig
 
 Similarity = Literal["cosine", "bm25"]
 
@@ -288,7 +289,8 @@ GeneratorConfig = Annotated[
     | GraphFilterConfig
     | BasketMlpConfig
     | BaseTwoTowerConfig
-    | RestrictedConfig,
+    | RestrictedConfig
+    | SequentialConfig,
     Field(discriminator="kind"),
 ]
 
@@ -325,6 +327,9 @@ GENERATORS: dict[str, Any] = {
     "base_two_tower_deep": BaseTwoTowerConfig(hidden_dims=(256, 128)),
     "base_two_tower_one_hot": BaseTwoTowerConfig(encoding="one_hot"),
     "base_two_tower_one_hot_deep": BaseTwoTowerConfig(encoding="one_hot", hidden_dims=(256, 128)),
+    "gru": SequentialConfig(tower="gru"),
+    "lstm": SequentialConfig(tower="lstm"),
+    "attention": SequentialConfig(tower="attention", num_layers=2),
     "two_tower_7d": RestrictedConfig(days=7),
     "two_tower_30d": RestrictedConfig(days=30),
 }

@@ -20,6 +20,7 @@ from tfrs_fashion.evaluation.finding import Finding
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
 from tfrs_fashion.features.view import View
 from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement, write_target_ranks
+from tfrs_fashion.recommenders.indexed_tower import IndexedTower
 from tfrs_fashion.recommenders.popularity import nobody
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
@@ -66,7 +67,7 @@ class Run(Training):
         self, artifact: str, folder: Path, *, view: View, recommender: Recommender, fallback: Recommender
     ) -> None:
         _name, kind = self.config.servable[artifact]
-        if isinstance(recommender, TwoTower) and kind is not None:
+        if isinstance(recommender, IndexedTower) and kind is not None:
             settings = self.config.index.model_dump(exclude={"kinds"}) if kind == "scann" else {}
             recommender = recommender.with_index(kind, name=artifact, **settings)
         export_artifact(

@@ -18,6 +18,7 @@ from tfrs_fashion.generator_sections import (
     PopularityConfig,
     RestrictedConfig,
     SameProductConfig,
+    SequentialConfig,
     SiblingsConfig,
 )
 from tfrs_fashion.index.scann import check_size
@@ -48,7 +49,7 @@ class Training(Pooling):
         generator = config.generators[name]
         own = generator.model_dump()
         match generator:
-            case BaseTwoTowerConfig():
+            case BaseTwoTowerConfig() | SequentialConfig():
                 return {**own, **features, "k": config.evaluation.k}
             case BasketMlpConfig():
                 return {**own, "k": config.evaluation.k}
@@ -73,7 +74,9 @@ class Training(Pooling):
         return self.folder / "models" / name
 
     def _has_choice(self, name: str) -> bool:
-        return name in MODELS or isinstance(self.config.generators[name], BasketMlpConfig | BaseTwoTowerConfig)
+        return name in MODELS or isinstance(
+            self.config.generators[name], BasketMlpConfig | BaseTwoTowerConfig | SequentialConfig
+        )
 
     def _choose(self, name: str, *, on: str = "validation", before: str = "test") -> dict[str, Any]:
         """Chooses what the refits keep: a model's epochs, whether the towers answer strangers, how to blend.

@@ -101,3 +101,27 @@ def previous_baskets(view: View, *, num_baskets: int, half_life_days: float) -> 
     data = np.concatenate(weight).astype(np.float32) if weight else np.zeros(0, np.float32)
     where = (np.concatenate(later), np.concatenate(earlier)) if weight else (number, number)
     return csr_matrix((data, where), shape=(len(number), len(number))) @ baskets
+
+
+def store_by_week(view: View, *, num_weeks: int, in_store_days: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tells which articles were in store in each of the last weeks: those sold in it or in the days before it.
+
+    Args:
+        view: What may be seen; of its customers with timelines.
+        num_weeks: Weeks before the cutoff.
+        in_store_days: Days before a week's first instant in which a sale keeps an article in store.
+
+    Returns:
+        `[num_weeks + 1]` int64, where each week's articles begin, the last week first; and `[any]` int32 articles. A week in
+        which nothing was in store has everything that was ever sold.
+    """
+    age = age_days(view)
+    article = view.timelines.article_index
+    known = article >= FIRST_INDEX
+    found = []
+    for week in range(num_weeks):
+        inside = (age > week * view.week_days) & (age <= (week + 1) * view.week_days + in_store_days) & known
+        sold = np.unique(article[inside])
+        found.append(sold if len(sold) else np.unique(article[known]))
+    splits = np.concatenate([[0], np.cumsum([len(sold) for sold in found])]).astype(np.int64)
+    return splits, np.concatenate(found).astype(np.int32)

@@ -21,8 +21,9 @@ from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.losses import sampling_probability
 from tfrs_fashion.models.retrieval import TwoTowerModel
 from tfrs_fashion.models.towers import CandidateTower
+from tfrs_fashion.recommenders.indexed_tower import CandidateSet
 from tfrs_fashion.recommenders.recommender import Recommender
-from tfrs_fashion.recommenders.towers import CandidateSet, TwoTower, make_history_layer, make_query_tower
+from tfrs_fashion.recommenders.towers import TwoTower, make_history_layer, make_query_tower
 from tfrs_fashion.schema import FIRST_INDEX
 from tfrs_fashion.sections import CategoryEncoding, NumberEncoding
 
@@ -116,7 +117,7 @@ def fit_two_tower(
     week = weeks.week_of(baskets.time)
     dataset = make_training_dataset(table, baskets, week=week, batch_size=batch_size, seed=seed)
     encoder = ArticleEncoder(
-        _number_rows(articles.num_baskets >= min_baskets),
+        number_rows(articles.num_baskets >= min_baskets),
         articles,
         view.read_words(num_text_buckets) if num_text_buckets else None,
         weeks.values,
@@ -131,7 +132,7 @@ def fit_two_tower(
     # The encoder has a copy of its own: two of them would be the largest things in memory throughout the fit.
     del weeks
     num_customer_baskets = np.bincount(baskets.row + FIRST_INDEX, minlength=timelines.num_customers + FIRST_INDEX)
-    own_row = _number_rows(num_customer_baskets >= min_customer_baskets)
+    own_row = number_rows(num_customer_baskets >= min_customer_baskets)
     settings = {
         "num_customers": timelines.num_customers,
         "num_own": int(own_row.max()),
@@ -190,7 +191,7 @@ def fit_two_tower(
     model.optimizer.build(model.trainable_variables)
 
     def candidates(article_index: np.ndarray) -> CandidateSet:
-        embedding = _in_batches(
+        embedding = encode_in_batches(
             lambda rows: candidate_tower(rows, tf.constant(0)), article_index, width=embedding_dim + 1
         )
         return CandidateSet(embedding, article_index)
@@ -202,7 +203,7 @@ def fit_two_tower(
             embedding, side = encoder(rows, tf.constant(0))
             return tf.concat([embedding, query_tower.weigh(side)], axis=1)
 
-        embedding_and_weight = _in_batches(read, everything, width=embedding_dim + 2)
+        embedding_and_weight = encode_in_batches(read, everything, width=embedding_dim + 2)
         return TwoTower(
             query_tower,
             history_features,
@@ -228,7 +229,7 @@ def fit_two_tower(
     return recommender(best, curves)
 
 
-def _number_rows(chosen: np.ndarray) -> np.ndarray:
+def number_rows(chosen: np.ndarray) -> np.ndarray:
     """Numbers the chosen rows from 1; the others share 0."""
     return np.where(chosen, np.cumsum(chosen), 0).astype(np.int32)
 
@@ -302,9 +303,10 @@ def _log_probability(
     return log_probability
 
 
-def _in_batches(
+def encode_in_batches(
     encode: Callable[[tf.Tensor], tf.Tensor], article_index: np.ndarray, *, width: int, size: int = 8192
 ) -> np.ndarray:
+    """Encodes `[num_articles]` int32 articles a few at a time, to `[num_articles, width]` float32."""
     parts = [np.zeros((0, width), np.float32)]
     for start in range(0, len(article_index), size):
         parts.append(encode(tf.constant(article_index[start : start + size])).numpy())

@@ -1,7 +1,7 @@
 """Two towers as a recommender: a query tower with an index over candidates."""
 
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -9,23 +9,9 @@ import tensorflow as tf
 from tfrs_fashion.features.history import HistoryFeatureLayer, HistoryFeatures
 from tfrs_fashion.features.history_lookups import HistoryLookups, categorical_sizes, number_names
 from tfrs_fashion.features.inputs import Histories
-from tfrs_fashion.index.exact import Exact
-from tfrs_fashion.index.scann import Scann
 from tfrs_fashion.models.towers import QueryTower
-from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
-from tfrs_fashion.sections import IndexKind
-
-
-class CandidateSet(NamedTuple):
-    """Articles that an index is made of.
-
-    Attributes:
-        embedding: `[num_candidates, embedding_dim + 1]` float32.
-        article_index: `[num_candidates]` int32.
-    """
-
-    embedding: np.ndarray
-    article_index: np.ndarray
+from tfrs_fashion.recommenders.indexed_tower import CandidateSet, IndexedTower, load_candidates
+from tfrs_fashion.recommenders.recommender import load_state, save_state
 
 
 class NoHistoryFeatures(tf.Module):
@@ -37,7 +23,7 @@ class NoHistoryFeatures(tf.Module):
         return HistoryFeatures(tf.zeros([batch, 0], tf.float32), tf.zeros([batch, 0], tf.int32))
 
 
-class TwoTower(tf.Module):
+class TwoTower(IndexedTower):
     """Embeds a history and looks up its nearest candidates.
 
     Args:
@@ -67,9 +53,13 @@ class TwoTower(tf.Module):
         curves: dict[str, list[float]] | None = None,
         name: str = "two_tower",
     ) -> None:
-        super().__init__(name=name)
-        self.history_length: int | None = settings["history_length"]
-        self.needs_history: bool = not settings["answers_strangers"]
+        super().__init__(
+            in_store=in_store,
+            never_sold=never_sold,
+            history_length=settings["history_length"],
+            needs_history=not settings["answers_strangers"],
+            name=name,
+        )
         self.epochs = epochs
         self.curves = curves or {}
         self._settings = settings
@@ -77,13 +67,9 @@ class TwoTower(tf.Module):
         self._history_features = history_features
         self._article_embedding = tf.Variable(article_embedding, trainable=False, dtype=tf.float32)
         self._article_weight = tf.Variable(article_weight, trainable=False, dtype=tf.float32)
-        self.in_store = in_store
-        self.never_sold = never_sold
-        self._index: Exact | Scann = Exact(*in_store)
 
-    def with_index(self, kind: IndexKind, *, name: str, **settings: Any) -> Self:
-        """Returns the same towers over another index; `settings` go to `Scann`."""
-        other = type(self)(
+    def _renamed(self, name: str) -> Self:
+        return type(self)(
             self._query_tower,
             self._history_features,
             self._article_embedding.numpy(),
@@ -93,16 +79,6 @@ class TwoTower(tf.Module):
             settings=self._settings,
             name=name,
         )
-        match kind:
-            case "exact":
-                pass
-            case "scann":
-                other._index = Scann(*self.in_store, **settings)
-            case "new_arrivals":
-                other._index = Exact(*self.never_sold)
-                # Nothing else knows new arrivals, so there is nobody to leave strangers to.
-                other.needs_history = False
-        return other
 
     def embed(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
         """Embeds `[batch]` histories at `now` as `[batch, embedding_dim + 1]` float32."""
@@ -114,22 +90,12 @@ class TwoTower(tf.Module):
         )
         return self._query_tower(strongest, embedding, weight, histories, self._history_features(histories, now), now)
 
-    def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
-        """Recommends the k nearest candidates; see `Recommender`. The score is the inner product."""
-        return with_source(*self._index(self.embed(histories, now), k=k, exclude=exclude), self.name)
-
-    def score(self, histories: Histories, now: tf.Tensor, article_index: tf.Tensor) -> tf.Tensor:
-        """Scores `[batch, width]` int32 articles as `__call__` does; -inf where an article is no candidate."""
-        return self._index.score(self.embed(histories, now), article_index)
-
     def save(self, folder: Path) -> None:
         """Writes the query tower's weights and lookups, and the embeddings of articles and candidates."""
         arrays = {f"weight_{number:04d}": weight for number, weight in enumerate(self._query_tower.get_weights())}
         arrays["article_embedding"] = self._article_embedding.numpy()
         arrays["article_weight"] = self._article_weight.numpy()
-        for name in ("in_store", "never_sold"):
-            found = getattr(self, name)
-            arrays |= {f"{name}_embedding": found.embedding, f"{name}_index": found.article_index}
+        arrays |= self.candidate_arrays()
         lookups = self._history_features.lookups if isinstance(self._history_features, HistoryFeatureLayer) else None
         described = None
         if lookups is not None:
@@ -149,16 +115,12 @@ class TwoTower(tf.Module):
             lookups = HistoryLookups(index=index, vocabulary=described["vocabulary"], **parts)
         query_tower = make_query_tower(stored["settings"], lookups)
         query_tower.set_weights([arrays[name] for name in sorted(arrays) if name.startswith("weight_")])
-        candidates: dict[str, Any] = {
-            name: CandidateSet(arrays[f"{name}_embedding"], arrays[f"{name}_index"])
-            for name in ("in_store", "never_sold")
-        }
         return cls(
             query_tower,
             make_history_layer(lookups),
             arrays["article_embedding"],
             arrays["article_weight"],
-            **candidates,
+            **load_candidates(arrays),
             **stored,
         )
 

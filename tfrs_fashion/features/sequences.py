@@ -1,0 +1,237 @@
+"""Sequences: histories as steps of which each predicts the next purchase, for training and for a query alike.
+
+A sequence begins with a step of nothing, which predicts the first purchase; after it comes a step a purchase. A step knows
+when the purchase that it predicts is made, as a query knows `now`.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_fashion.features.inputs import Histories
+from tfrs_fashion.features.timelines import ALWAYS, Timelines
+from tfrs_fashion.features.view import View
+from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX, InputError
+
+# What events are made of beside the article, and its type.
+EVENT_COLUMNS = {"price": tf.float32, "discount": tf.float32, "sales_channel_id": tf.int32}
+
+
+class Steps(NamedTuple):
+    """Steps of a batch of sequences, padded at the end.
+
+    Attributes:
+        article_index: `[batch, length]` int32, what was bought; 0 at the first step and at padding.
+        time: `[batch, length]` int64, seconds since 1970 of that purchase; at the first step that of the next.
+        next_time: `[batch, length]` int64, of the purchase that is predicted.
+        price: `[batch, length]` float32, NaN where unknown.
+        discount: `[batch, length]` float32, NaN where unknown.
+        sales_channel_id: `[batch, length]` int32, 0 where unknown.
+        num_steps: `[batch]` int32, those that are not padding; at least 1.
+    """
+
+    article_index: tf.Tensor
+    time: tf.Tensor
+    next_time: tf.Tensor
+    price: tf.Tensor
+    discount: tf.Tensor
+    sales_channel_id: tf.Tensor
+    num_steps: tf.Tensor
+
+
+def read_steps(histories: Histories, now: tf.Tensor, *, length: int) -> Steps:
+    """Makes the steps of queries: the last one predicts what is bought at `now`.
+
+    Args:
+        histories: Of a batch, in time order; the last `length` events are read. What lies after `now` counts as bought then.
+        now: `[batch]` int64, seconds since 1970.
+        length: Events of a history that are read.
+    """
+    events = histories.last(length)
+    num_events = tf.cast(events.article_index.row_lengths(), tf.int32)
+
+    def dense(column: tf.RaggedTensor, default: float | int) -> tf.Tensor:
+        return tf.pad(column.to_tensor(default), [[0, 0], [1, 0]], constant_values=default)
+
+    time = tf.minimum(dense(events.time, np.iinfo(np.int64).max), now[:, tf.newaxis])
+    next_time = tf.concat([time[:, 1:], now[:, tf.newaxis]], axis=1)
+    first = tf.one_hot(tf.zeros_like(num_events), tf.shape(time)[1], on_value=True, off_value=False)
+    return Steps(
+        article_index=dense(events.article_index, PADDING_INDEX),
+        time=tf.where(first, next_time, time),
+        next_time=next_time,
+        price=dense(events.price, float("nan")),
+        discount=dense(events.discount, float("nan")),
+        sales_channel_id=dense(events.sales_channel_id, 0),
+        num_steps=num_events + 1,
+    )
+
+
+class Windows(NamedTuple):
+    """Stretches of histories to learn from, as positions in the flat events of `Timelines`.
+
+    Attributes:
+        row: `[num_windows]` int64, the customer's row.
+        start: `[num_windows]` int64, first event.
+        end: `[num_windows]` int64, behind the last event.
+        is_target: `[num_events]` bool, events that are predicted: the first of each basket.
+        first_target: `[num_windows]` int64, events before it are read in this window and predicted in an earlier one.
+    """
+
+    row: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    is_target: np.ndarray
+    first_target: np.ndarray
+
+
+def make_windows(timelines: Timelines, *, since: int, length: int, section: str) -> Windows:
+    """Cuts histories into windows of at most `length` events, which overlap by half: every target is predicted once, and
+    with at least half a window of history before it where there is so much.
+
+    Args:
+        timelines: What is visible.
+        since: Baskets before this second are history only.
+        length: Events of a window, at least 2.
+        section: Of the pipeline file, to be named in messages.
+
+    Raises:
+        InputError: There is no basket to learn from.
+    """
+    begin, behind = timelines.row_splits[:-1], timelines.row_splits[1:]
+    half = max(length // 2, 1)
+    # Windows are laid from the end of a history, so that its last targets have the longest past.
+    count = 1 + np.maximum(-(-(behind - begin - length) // half), 0)
+    row = np.repeat(np.arange(len(begin)), count)
+    back = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    end = behind[row] - back * half
+    start = np.maximum(end - length, begin[row])
+    first_target = np.where(start == begin[row], start, end - half)
+    is_target = timelines.starts_basket & (timelines.time >= since)
+    num_before = np.concatenate([[0], np.cumsum(is_target)])
+    kept = num_before[end] > num_before[first_target]
+    if not kept.any():
+        raise InputError(
+            f"{section.removeprefix('generators.')}: no basket to learn from: {timelines.num_customers:,} customer(s) made "
+            f"{int(timelines.starts_basket.sum()):,} basket(s) before the cutoff, none of them in the last "
+            f"`{section}.target_days` days. Lengthen that, or leave it out of `recommenders`."
+        )
+    return Windows(row[kept], start[kept], end[kept], is_target, first_target[kept])
+
+
+def shuffle_baskets(timelines: Timelines, *, random: np.random.Generator) -> np.ndarray:
+    """Returns `[num_events]` int64 positions of all events with those of each basket in an order by chance."""
+    basket = np.cumsum(timelines.starts_basket)
+    return np.lexsort([random.random(len(basket)), basket])
+
+
+def batch_windows(windows: Windows, *, batch_events: int, random: np.random.Generator) -> list[np.ndarray]:
+    """Puts windows of about equal length together, so that next to nothing of a batch is padding.
+
+    Args:
+        windows: To be put together.
+        batch_events: Events of a batch, padding included, about.
+        random: Of the order.
+
+    Returns:
+        Positions of the windows of each batch, in any order; every window comes once.
+    """
+    length = windows.end - windows.start
+    order = np.lexsort([random.random(len(length)), length])
+    batches, begin = [], 0
+    while begin < len(order):
+        # The longest is the last of a batch.
+        width = length[order[begin : begin + batch_events]]
+        fits = np.flatnonzero((np.arange(len(width)) + 1) * (width + 1) <= batch_events)
+        size = int(fits[-1]) + 1 if len(fits) else 1
+        batches.append(order[begin : begin + size])
+        begin += size
+    return [batches[number] for number in random.permutation(len(batches))]
+
+
+def make_sequence_dataset(
+    view: View, windows: Windows, *, batch_events: int, shuffle: bool, seed: int
+) -> tf.data.Dataset:
+    """Makes batches of windows.
+
+    Args:
+        view: What may be seen.
+        windows: Of its timelines.
+        batch_events: See `batch_windows`.
+        shuffle: Shuffles each whole history, for what its order is worth; otherwise each basket alone.
+        seed: Of all orders, which differ from epoch to epoch.
+
+    Returns:
+        Dataset of `{"steps": Steps, "target": [batch, length] int32, "customer_index": [batch] int32, "profile": [batch, any]
+        int32, "profile_numbers": [batch, any] float32, "known_from": [batch] int64}`; the target is 0 where a step predicts
+        nothing that is learned from.
+    """
+    timelines = view.timelines
+    random = np.random.default_rng(seed)
+    known_from = np.concatenate([[ALWAYS] * FIRST_INDEX, timelines.known_from])
+
+    def epoch() -> Iterator[tuple[np.ndarray, ...]]:
+        order = shuffle_baskets(timelines, random=random)
+        events = {name: getattr(timelines, name)[order] for name in ("article_index", *EVENT_COLUMNS)}
+        if shuffle:
+            mixed = np.lexsort([random.random(len(order)), timelines.row])
+            events = {name: values[mixed] for name, values in events.items()}
+        for chosen in batch_windows(windows, batch_events=batch_events, random=random):
+            yield _pad_windows(timelines, windows, chosen, events)
+
+    def tell(row: tf.Tensor, target: tf.Tensor, *steps: tf.Tensor) -> dict[str, object]:
+        customer_index = tf.cast(row, tf.int32) + FIRST_INDEX
+        profile, numbers = (tf.gather(tf.constant(values), customer_index) for values in view.profiles)
+        return {
+            "steps": Steps(*steps),
+            "target": target,
+            "customer_index": customer_index,
+            "profile": profile,
+            "profile_numbers": numbers,
+            "known_from": tf.gather(tf.constant(known_from, tf.int64), customer_index),
+        }
+
+    square = {"article_index": tf.int32, "time": tf.int64, "next_time": tf.int64, **EVENT_COLUMNS}
+    signature = (
+        tf.TensorSpec([None], tf.int64),
+        tf.TensorSpec([None, None], tf.int32),
+        *(tf.TensorSpec([None, None], dtype) for dtype in square.values()),
+        tf.TensorSpec([None], tf.int32),
+    )
+    num_batches = len(batch_windows(windows, batch_events=batch_events, random=np.random.default_rng(seed)))
+    dataset = tf.data.Dataset.from_generator(epoch, output_signature=signature)
+    # Lengths alone make the batches, so every epoch has as many.
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
+    return dataset.map(tell, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _pad_windows(
+    timelines: Timelines, windows: Windows, chosen: np.ndarray, events: dict[str, np.ndarray]
+) -> tuple[np.ndarray, ...]:
+    """Lays windows side by side: the rows, the targets and the parts of `Steps`."""
+    start, end = windows.start[chosen], windows.end[chosen]
+    width = int((end - start).max())
+    # Step i reads event i - 1 of its window and predicts event i; a window of n events has n steps.
+    predicted = start[:, np.newaxis] + np.arange(width)
+    inside = predicted < end[:, np.newaxis]
+    predicted = np.where(inside, predicted, end[:, np.newaxis] - 1)
+    read = np.maximum(predicted - 1, start[:, np.newaxis])
+    is_read = inside & (np.arange(width) > 0)
+    learned = inside & windows.is_target[predicted] & (predicted >= windows.first_target[chosen, np.newaxis])
+    next_time = timelines.time[predicted]
+    article = np.where(is_read, events["article_index"][read], PADDING_INDEX).astype(np.int32)
+    nothing = {"price": np.nan, "discount": np.nan, "sales_channel_id": 0}
+    columns = [
+        np.where(is_read, events[name][read], default).astype(events[name].dtype) for name, default in nothing.items()
+    ]
+    return (
+        windows.row[chosen],
+        np.where(learned, events["article_index"][predicted], PADDING_INDEX).astype(np.int32),
+        article,
+        np.where(is_read, timelines.time[read], next_time),
+        next_time,
+        *columns,
+        (end - start).astype(np.int32),
+    )

@@ -1,0 +1,102 @@
+"""Encoders of sequences: a GRU, an LSTM and causal self-attention, which take each other's place."""
+
+from typing import Literal
+
+import tensorflow as tf
+
+SequenceKind = Literal["gru", "lstm", "attention"]
+
+
+class Recurrent(tf.keras.layers.Layer):
+    """Layers of a GRU or an LSTM; padding stands at the end, where no step that counts sees it.
+
+    Args:
+        kind: Which cell.
+        dim: Width of states and output.
+        num_layers: How many, one above the other.
+        dropout: Share of each layer's outputs that are left out in training.
+        seed: Of the initial weights.
+    """
+
+    def __init__(self, kind: Literal["gru", "lstm"], *, dim: int, num_layers: int, dropout: float, seed: int) -> None:
+        super().__init__(name=kind)
+        cell = {"gru": tf.keras.layers.GRU, "lstm": tf.keras.layers.LSTM}[kind]
+        glorot, orthogonal = tf.keras.initializers.GlorotUniform, tf.keras.initializers.Orthogonal
+        self._layers = [
+            cell(
+                dim,
+                return_sequences=True,
+                kernel_initializer=glorot(seed=seed + 2 * number),
+                recurrent_initializer=orthogonal(seed=seed + 2 * number + 1),
+            )
+            for number in range(num_layers)
+        ]
+        self._dropout = tf.keras.layers.Dropout(dropout, seed=seed)
+
+    def call(self, steps: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Encodes `[batch, length, any]` float32 as `[batch, length, dim]`; each step sees those before it and itself."""
+        for layer in self._layers:
+            steps = self._dropout(layer(steps), training=training)
+        return steps
+
+
+class SelfAttention(tf.keras.layers.Layer):
+    """Blocks of causal self-attention, normalised before each part; padding stands at the end.
+
+    Positions are counted from the start of what is read, and learned.
+
+    Args:
+        dim: Width.
+        length: Steps that are read at most.
+        num_layers: Blocks.
+        num_heads: Heads of each; they divide `dim`.
+        dropout: Share that is left out in training, of weights and outputs.
+        seed: Of the initial weights.
+
+    Source: Kang and McAuley 2018, Self-Attentive Sequential Recommendation.
+    """
+
+    def __init__(self, *, dim: int, length: int, num_layers: int, num_heads: int, dropout: float, seed: int) -> None:
+        super().__init__(name="attention")
+        self._position = self.add_weight(
+            "position", [length, dim], initializer=tf.keras.initializers.RandomNormal(stddev=0.02, seed=seed)
+        )
+        glorot = tf.keras.initializers.GlorotUniform
+        self._first = tf.keras.layers.Dense(dim, kernel_initializer=glorot(seed=seed))
+        self._blocks = [
+            (
+                tf.keras.layers.LayerNormalization(epsilon=1e-6),
+                tf.keras.layers.MultiHeadAttention(
+                    num_heads, dim // num_heads, dropout=dropout, kernel_initializer=glorot(seed=seed + 3 * number + 1)
+                ),
+                tf.keras.layers.LayerNormalization(epsilon=1e-6),
+                tf.keras.layers.Dense(2 * dim, "gelu", kernel_initializer=glorot(seed=seed + 3 * number + 2)),
+                tf.keras.layers.Dense(dim, kernel_initializer=glorot(seed=seed + 3 * number + 3)),
+            )
+            for number in range(num_layers)
+        ]
+        self._last = tf.keras.layers.LayerNormalization(epsilon=1e-6)
+        self._dropout = tf.keras.layers.Dropout(dropout, seed=seed)
+
+    def call(self, steps: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Encodes `[batch, length, any]` float32 as `[batch, length, dim]`; each step sees those before it and itself."""
+        hidden = self._first(steps) + self._position[: tf.shape(steps)[1]]
+        hidden = self._dropout(hidden, training=training)
+        for before, attend, between, widen, narrow in self._blocks:
+            read = before(hidden)
+            found = attend(read, read, use_causal_mask=True, training=training)
+            hidden += self._dropout(found, training=training)
+            hidden += self._dropout(narrow(widen(between(hidden))), training=training)
+        encoded: tf.Tensor = self._last(hidden)
+        return encoded
+
+
+def make_sequence_encoder(
+    kind: SequenceKind, *, dim: int, length: int, num_layers: int, num_heads: int, dropout: float, seed: int
+) -> Recurrent | SelfAttention:
+    """Makes an encoder by its name; see the classes for the arguments."""
+    if kind == "attention":
+        return SelfAttention(
+            dim=dim, length=length, num_layers=num_layers, num_heads=num_heads, dropout=dropout, seed=seed
+        )
+    return Recurrent(kind, dim=dim, num_layers=num_layers, dropout=dropout, seed=seed)

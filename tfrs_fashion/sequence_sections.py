@@ -1,0 +1,80 @@
+"""The settings of sequential query towers in a pipeline file."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tfrs_fashion.sections import CategoryEncoding, NumberEncoding, Section
+
+EventFeature = Literal["gap", "season", "price", "discount", "sales_channel_id"]
+
+
+class SequentialConfig(Section):
+    """A network that reads purchases in their order, as vectors of the articles, and tells what comes next.
+
+    Attributes:
+        kind: `sequential`.
+        tower: `gru`, `lstm` or `attention` (causal self-attention).
+        loss: `full_softmax` over all articles, where the catalogue allows it; `in_batch`, a softmax over the targets of the
+            batch and drawn articles, with logQ correction; `sampled_softmax`, `sampled_sigmoid`, `sigmoid_rank` and
+            `calibrated_sigmoid` (gBCE) over `num_negatives` articles in store at the time of each target.
+        embedding_dim: Width of the articles' embeddings.
+        hidden_dim: Width of the tower's states; self-attention needs a multiple of `num_heads`.
+        history_length: Last events of a history that are read.
+        num_layers: Layers of the tower.
+        num_heads: Heads of self-attention.
+        dropout: Share of inputs and of each layer that is left out in training.
+        event_features: Of each purchase beside its article: `gap` (days until the next one), `season`, `price`, `discount`,
+            `sales_channel_id`.
+        customer_embedding: Whether customers have an embedding of their own, beside their profile.
+        content_scale: Length that an article's content starts with; its own embedding has length 1.
+        categorical_encoding: See `TwoTowerConfig`.
+        number_encoding: See `TwoTowerConfig`.
+        num_bins: See `TwoTowerConfig`.
+        min_baskets: Articles in fewer baskets have no embedding of their own, only content.
+        article_dropout: Share of the articles of a batch that are their content alone, as articles never sold are.
+        temperature: Divides the cosine at the start; it is learned.
+        num_negatives: Of each target; with `in_batch` expected in a batch.
+        calibration: Of `calibrated_sigmoid`, from 0 (plain cross-entropy) to 1.
+        target_days: Days before the cutoff whose baskets are targets; older ones are history only.
+        shuffle: Learns from histories in an order by chance, to find out what their order is worth.
+        batch_events: Events in a batch, padding included.
+        learning_rate: Of Adam at its highest: it rises for a while and falls along a cosine.
+        epochs: At most so many passes.
+        patience: Epochs without a better validation map@k before training stops.
+    """
+
+    kind: Literal["sequential"] = "sequential"
+    tower: Literal["gru", "lstm", "attention"] = "gru"
+    loss: Literal[
+        "full_softmax", "in_batch", "sampled_softmax", "sampled_sigmoid", "sigmoid_rank", "calibrated_sigmoid"
+    ] = "in_batch"
+    embedding_dim: int = Field(default=128, ge=2)
+    hidden_dim: int = Field(default=128, ge=2)
+    history_length: int = Field(default=50, ge=2)
+    num_layers: int = Field(default=1, ge=1)
+    num_heads: int = Field(default=2, ge=1)
+    dropout: float = Field(default=0.4, ge=0, lt=1)
+    event_features: tuple[EventFeature, ...] = ("gap", "price", "discount")
+    customer_embedding: bool = False
+    content_scale: float = Field(default=0.5, ge=0)
+    categorical_encoding: CategoryEncoding = "one_hot"
+    number_encoding: NumberEncoding = "log"
+    num_bins: int = Field(default=16, ge=1)
+    min_baskets: int = Field(default=1, ge=1)
+    article_dropout: float = Field(default=0.1, ge=0, lt=1)
+    temperature: float = Field(default=0.07, gt=0)
+    num_negatives: int = Field(default=4000, ge=1)
+    calibration: float = Field(default=0.75, ge=0, le=1)
+    target_days: int = Field(default=730, ge=1)
+    shuffle: bool = False
+    batch_events: int = Field(default=2048, ge=2)
+    learning_rate: float = Field(default=0.001, gt=0)
+    epochs: int = Field(default=20, ge=1)
+    patience: int = Field(default=4, ge=1)
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> "SequentialConfig":
+        if self.tower == "attention" and self.hidden_dim % self.num_heads:
+            raise ValueError(f"`hidden_dim` is {self.hidden_dim}, which `num_heads`, {self.num_heads}, does not divide")
+        return self
