@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "tfrs_fashion"
 # Imports go only up this list; modules of one floor may import each other, but never in a circle.
 FLOORS = (
     ("schema",),
-    ("sections", "data_sections", "generator_sections"),
+    ("sections", "data_sections", "generator_sections", "sequence_sections"),
     ("config",),
     ("data",),
     ("features",),

@@ -281,7 +281,8 @@ def fit_recommender(
             max_epochs=config.two_tower.epochs,
             **{**config.two_tower.model_dump(), **choice},
         )
-    generator = config.generators[name].model_copy(update=choice)
+    strangers = {key: value for key, value in choice.items() if key == "answers_strangers"}
+    generator = config.generators[name].model_copy(update={key: choice[key] for key in choice if key not in strangers})
     settings = generator.model_dump(exclude={"kind"})
     progress: dict[str, Any] = {"validate": validate, "console": console}
     match generator:
@@ -329,6 +330,7 @@ def fit_recommender(
             return fit_sequential(
                 view,
                 **settings,
+                **strangers,
                 **progress,
                 num_text_buckets=config.features.num_text_buckets,
                 in_store_days=config.split.in_store_days,

@@ -23,6 +23,7 @@ from tfrs_fashion.generator_sections import (
 )
 from tfrs_fashion.index.scann import check_size
 from tfrs_fashion.pooling import Pooling
+from tfrs_fashion.recommenders.indexed_tower import IndexedTower
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.stage import fingerprint, stored_fingerprint
@@ -105,6 +106,7 @@ class Training(Pooling):
         curves = {metric: [found[metric] for found in figures] for metric in figures[0]}
         if isinstance(fitted, TwoTower):
             curves = fitted.curves
+        if isinstance(fitted, IndexedTower):
             fallback = fit_recommender(self.config.export.fallback, view, self.config, choice={})
             if (better := beats_fallback_for_strangers(fitted, fallback, view, wanted, k=k)) is not None:
                 choice["answers_strangers"] = better

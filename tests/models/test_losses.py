@@ -1,12 +1,20 @@
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from tfrs_fashion.models.losses import basket_softmax, sampling_probability
+from tfrs_fashion.models.losses import (
+    basket_softmax,
+    calibrated_sigmoid,
+    sampled_sigmoid,
+    sampled_softmax,
+    sampling_probability,
+    sigmoid_rank,
+)
 
 
 def loss_of(logits: np.ndarray, pairs: list[tuple[int, int]], log_probability: np.ndarray | list[float]) -> list[float]:
@@ -155,3 +163,60 @@ def test_sampling_probability_equals_a_simulation(batch_size: int) -> None:
 def test_sampling_probability_of_rare_articles_keeps_its_digits() -> None:
     found = sampling_probability(tf.constant([1]), total_baskets=10**7, batch_size=2).numpy()
     assert found[0] == pytest.approx(2e-7, rel=1e-3)
+
+
+def sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x))
+
+
+@pytest.fixture(scope="module")
+def sampled() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits of four positives and of five negatives each, of which some are the positive itself."""
+    random = np.random.default_rng(5)
+    is_hit = np.zeros((4, 5), bool)
+    is_hit[1, 2] = is_hit[2, 0] = is_hit[2, 4] = True
+    return random.normal(size=4) * 2, random.normal(size=(4, 5)) * 2, is_hit
+
+
+def measured(loss: Callable[..., tf.Tensor], sampled: tuple[np.ndarray, ...], **settings: float) -> list[float]:
+    positive, negative, is_hit = sampled
+    found = loss(
+        tf.constant(positive, tf.float32), tf.constant(negative, tf.float32), is_hit=tf.constant(is_hit), **settings
+    )
+    losses: list[float] = found.numpy().tolist()
+    return losses
+
+
+def test_sampled_losses_equal_their_formulas(sampled: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    expected: dict[str, list[float]] = {"sigmoid": [], "softmax": [], "rank": [], "gbce": []}
+    num_candidates, calibration = 21, 0.6
+    rate = 5 / 20
+    power = rate * (calibration * (1 - 1 / rate) + 1 / rate)
+    for p, row, hits in zip(*sampled, strict=True):
+        negatives = [n for n, hit in zip(row, hits, strict=True) if not hit]
+        away = -sum(math.log(sigmoid(-n)) for n in negatives)
+        expected["sigmoid"].append(-math.log(sigmoid(p)) + away)
+        expected["softmax"].append(-math.log(math.exp(p) / (math.exp(p) + sum(math.exp(n) for n in negatives))))
+        expected["rank"].append(sum(sigmoid(n - p) for n in negatives) / len(negatives))
+        expected["gbce"].append(-math.log(sigmoid(p) ** power) + away)
+    assert measured(sampled_sigmoid, sampled) == pytest.approx(expected["sigmoid"], rel=1e-5)
+    assert measured(sampled_softmax, sampled) == pytest.approx(expected["softmax"], rel=1e-5)
+    assert measured(sigmoid_rank, sampled) == pytest.approx(expected["rank"], rel=1e-5)
+    told = {"num_candidates": num_candidates, "calibration": calibration}
+    assert measured(calibrated_sigmoid, sampled, **told) == pytest.approx(expected["gbce"], rel=1e-5)
+
+
+def test_without_calibration_gbce_is_the_plain_cross_entropy(sampled: tuple[np.ndarray, ...]) -> None:
+    plain = measured(sampled_sigmoid, sampled)
+    assert measured(calibrated_sigmoid, sampled, num_candidates=100, calibration=0.0) == pytest.approx(plain, rel=1e-5)
+    # Nor is there anything to undo where all others are drawn.
+    assert measured(calibrated_sigmoid, sampled, num_candidates=6, calibration=1.0) == pytest.approx(plain, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [sampled_sigmoid, sampled_softmax, sigmoid_rank])
+def test_where_every_negative_is_the_positive_nothing_is_undefined(loss: Callable[..., tf.Tensor]) -> None:
+    positive, negative = tf.Variable([0.5]), tf.Variable([[0.5, 0.5]])
+    with tf.GradientTape() as tape:
+        found = loss(positive, negative, is_hit=tf.constant([[True, True]]))
+    assert np.isfinite(found.numpy()).all()
+    assert all(np.isfinite(gradient.numpy()).all() for gradient in tape.gradient(found, [positive, negative]))

@@ -58,6 +58,7 @@ def fit_sequential(
     num_text_buckets: int,
     in_store_days: int,
     max_epochs: int,
+    answers_strangers: bool = True,
     seed: int,
     name: str,
     validate: Callable[[Recommender], dict[str, float]] | None = None,
@@ -95,6 +96,7 @@ def fit_sequential(
         num_text_buckets: Hash buckets of the words of descriptions; 0 leaves text out.
         in_store_days: An article is in store if it was sold in so many days before.
         max_epochs: Epochs over which the learning rate falls.
+        answers_strangers: Whether customers without a history are answered; otherwise they are left to popularity.
         seed: Of weights, batches and samples.
         name: As used in reports.
         validate: Judges the tower after each epoch; without it all epochs are run.
@@ -199,6 +201,7 @@ def fit_sequential(
             in_store=candidates(articles.in_store),
             never_sold=candidates(articles.never_sold),
             settings=settings,
+            answers_strangers=answers_strangers,
             name=name,
         )
 

@@ -22,6 +22,7 @@ class Sequential(IndexedTower):
         in_store: The articles to recommend.
         never_sold: The articles that the catalogue lists and that were never sold.
         settings: What the tower was made from; see `make_sequential_tower`.
+        answers_strangers: Whether customers without a history are answered, by what begins a history like theirs.
         name: As used in reports.
     """
 
@@ -33,13 +34,14 @@ class Sequential(IndexedTower):
         in_store: CandidateSet,
         never_sold: CandidateSet,
         settings: dict[str, Any],
+        answers_strangers: bool,
         name: str,
     ) -> None:
         super().__init__(
             in_store=in_store,
             never_sold=never_sold,
             history_length=settings["length"],
-            needs_history=True,
+            needs_history=not answers_strangers,
             name=name,
         )
         self._settings = settings
@@ -53,6 +55,7 @@ class Sequential(IndexedTower):
             in_store=self.in_store,
             never_sold=self.never_sold,
             settings=self._settings,
+            answers_strangers=not self.needs_history,
             name=name,
         )
 
@@ -73,7 +76,8 @@ class Sequential(IndexedTower):
         """Writes the tower's weights, and the embeddings of articles and candidates."""
         arrays = {f"weight_{number:04d}": weight for number, weight in enumerate(self._tower.get_weights())}
         arrays["article_embedding"] = self._article_embedding.numpy()
-        save_state(folder, arrays | self.candidate_arrays(), settings=self._settings, name=self.name)
+        told = {"answers_strangers": not self.needs_history, "name": self.name}
+        save_state(folder, arrays | self.candidate_arrays(), settings=self._settings, **told)
 
     @classmethod
     def load(cls, folder: Path) -> "Sequential":

@@ -1,0 +1,124 @@
+"""A sequential tower learns what follows what, and answers whatever history it is given."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfrs_fashion.features.inputs import HistoryTable
+from tfrs_fashion.features.view import View
+from tfrs_fashion.fitting import rank_customers
+from tfrs_fashion.models.objectives import LossKind
+from tfrs_fashion.models.sequence_encoders import SequenceKind
+from tfrs_fashion.recommenders.fit_sequential import fit_sequential
+from tfrs_fashion.recommenders.sequential import Sequential
+from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, InputError
+from tfrs_fashion.sequence_sections import SequentialConfig
+
+MakeView = Callable[[Sequence[tuple[int, int, int]]], View]
+SETTINGS: dict[str, Any] = {
+    **SequentialConfig(
+        embedding_dim=16,
+        hidden_dim=16,
+        loss="full_softmax",
+        dropout=0.0,
+        article_dropout=0.0,
+        learning_rate=0.03,
+        epochs=25,
+        batch_events=40,
+        history_length=10,
+        event_features=("gap",),
+    ).model_dump(exclude={"kind"}),
+    "num_text_buckets": 0,
+    "in_store_days": 28,
+    "max_epochs": 25,
+    "seed": 1,
+    "name": "gru",
+}
+# What follows 2 and 3 depends on which of them came first: 4 or 5. Nothing but the order tells.
+ORDERED = [(customer, article, 1 + 2 * place) for customer in range(2, 14) for place, article in enumerate((2, 3, 4))]
+ORDERED += [(customer, article, 1 + 2 * place) for customer in range(14, 26) for place, article in enumerate((3, 2, 5))]
+ORDERED += [(26, 2, 6), (26, 3, 8), (27, 3, 6), (27, 2, 8)]
+
+
+@pytest.fixture(scope="module")
+def view(make_view: MakeView) -> View:
+    return make_view(ORDERED)
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm", "attention"])
+def test_order_tells_what_comes_next(view: View, kind: SequenceKind, tmp_path: Path) -> None:
+    customers = np.array([26, 27], np.int32)
+    fitted = fit_sequential(view, **{**SETTINGS, "tower": kind, "num_layers": 1})
+    found = rank_customers(fitted, view, customers, k=3)
+    assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]
+    fitted.save(tmp_path)
+    again = rank_customers(Sequential.load(tmp_path), view, customers, k=3)
+    assert again.to_numpy().tolist() == found.to_numpy().tolist()
+
+
+@pytest.mark.parametrize(
+    "loss", ["in_batch", "sampled_softmax", "sampled_sigmoid", "sigmoid_rank", "calibrated_sigmoid"]
+)
+def test_every_loss_learns(view: View, loss: LossKind) -> None:
+    # Six articles and more negatives than that.
+    fitted = fit_sequential(view, **{**SETTINGS, "loss": loss, "num_negatives": 9})
+    found = rank_customers(fitted, view, np.array([26, 27], np.int32), k=3)
+    assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]
+
+
+def test_shuffled_histories_do_not_tell(view: View) -> None:
+    fitted = fit_sequential(view, **{**SETTINGS, "shuffle": True, "event_features": ()})
+    table = HistoryTable(view.timelines, view.profiles)
+    query = fitted.embed(table(tf.constant([26, 27])), tf.constant(view.now[[26, 27]])).numpy()
+    cosine = float(query[0] @ query[1])
+    ordered = fit_sequential(view, **{**SETTINGS, "event_features": ()})
+    query = ordered.embed(table(tf.constant([26, 27])), tf.constant(view.now[[26, 27]])).numpy()
+    assert cosine > float(query[0] @ query[1]) + 0.1
+
+
+def test_odd_histories_are_answered(view: View, make_view: MakeView) -> None:
+    fitted = fit_sequential(view, **{**SETTINGS, "epochs": 1})
+    others = make_view(
+        [
+            (2, OUT_OF_VOCABULARY_INDEX, 1),  # an unknown article alone
+            (3, 2, 1),
+            *((4, 2 + number % 5, 1 + number % 10) for number in range(3000)),
+            (6, 400, 3),  # an article that came after the fit
+            (7, 3, 10),
+        ]
+    )
+    # Customer 5 has no history, and 7 bought after now.
+    now = others.now.copy()
+    now[7] -= 20 * 86_400
+    customers = np.array([1, 2, 3, 4, 5, 6, 7], np.int32)
+    table = HistoryTable(others.timelines, others.profiles)
+    answer = fitted(
+        table(tf.constant(customers)),
+        now=tf.constant(now[customers]),
+        k=tf.constant(3),
+        exclude=tf.zeros([7, 0], tf.int32),
+    )
+    assert np.isfinite(answer.score.numpy()).all()
+    assert (answer.article_index.numpy() >= FIRST_INDEX).all()
+    stranger, unknown = answer.score.numpy()[[0, 4]]
+    assert stranger.tolist() == unknown.tolist()
+
+
+def test_customers_of_unknown_articles_alone_teach_without_harm(view: View) -> None:
+    timelines = view.timelines
+    article = timelines.article_index.copy()
+    article[:9] = OUT_OF_VOCABULARY_INDEX
+    fitted = fit_sequential(
+        replace(view, timelines=replace(timelines, article_index=article)), **{**SETTINGS, "epochs": 2}
+    )
+    assert np.isfinite(fitted.in_store.embedding).all()
+
+
+def test_nothing_to_learn_from_is_told(view: View) -> None:
+    with pytest.raises(InputError, match=r"gru: no basket to learn from.*`generators\.gru\.target_days`"):
+        fit_sequential(view, **{**SETTINGS, "target_days": 1})
