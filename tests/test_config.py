@@ -358,6 +358,19 @@ def test_the_page_on_recommenders_shows_generators_that_can_be_made(root: Path, 
     assert [kind for kind in GENERATOR_KINDS if f"`{kind}`" not in page] == []
 
 
+def test_vectors_come_from_fashion_dna_alone(pipeline: Path) -> None:
+    settings = ['recommenders=["popularity_7d", "lstm"]', "recommend.recommender=lstm"]
+    config = load_config(pipeline, [*settings, "generators.lstm.vectors_of=fashion_dna"])
+    assert config.fitted == ("popularity_7d", "fashion_dna", "lstm")
+    with pytest.raises(InputError, match=r"`generators\.lstm\.vectors_of` is `als`, .*set it to one of fashion_dna"):
+        load_config(pipeline, [*settings, "generators.lstm.vectors_of=als"])
+
+
+def test_the_heads_of_attention_divide_its_width(pipeline: Path) -> None:
+    with pytest.raises(InputError, match=r"`hidden_dim` is 10, which `num_heads`, 4, does not divide"):
+        load_config(pipeline, ["generators.attention.hidden_dim=10", "generators.attention.num_heads=4"])
+
+
 def test_what_a_recommender_is_made_from_is_fitted_before_it(pipeline: Path) -> None:
     settings = [
         'recommenders=["popularity_7d", "blend", "als_7d", "two_tower_30d"]',

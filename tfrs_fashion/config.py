@@ -38,7 +38,7 @@ from tfrs_fashion.sections import (
     SplitConfig,
     TwoTowerConfig,
 )
-from tfrs_fashion.sequence_sections import SequentialConfig
+from tfrs_fashion.sequence_sections import FashionDnaConfig, SequentialConfig
 
 # As TensorFlow names modules.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -134,6 +134,17 @@ class PipelineConfig(Section):
                     f"`generators.{name}.of` is `{made.of}`, which does not score any article it is asked for; set it to "
                     f"one of {', '.join(scoring)}"
                 )
+        for name, made in self.generators.items():
+            if isinstance(made, SequentialConfig) and made.vectors_of:
+                source = self.generators.get(made.vectors_of)
+                if not isinstance(source, FashionDnaConfig):
+                    kinds = [
+                        other for other, settings in self.generators.items() if isinstance(settings, FashionDnaConfig)
+                    ]
+                    raise ValueError(
+                        f"`generators.{name}.vectors_of` is `{made.vectors_of}`, which is no generator of kind fashion_dna; "
+                        f"set it to one of {', '.join(kinds)}"
+                    )
         groups = (*self.features.profile, *EVENT_GROUPS, *self.features.categorical)
         for name in self.fitted:
             grouped = self.generators.get(name)
@@ -181,10 +192,18 @@ class PipelineConfig(Section):
         for name in sorted(self.recommenders, key=lambda name: name == "blend"):
             parts = self.blend.generators if name == "blend" else (name,)
             for part in parts:
-                generator = self.generators.get(part)
-                names += [generator.of, part] if isinstance(generator, RestrictedConfig) else [part]
+                names += [*self.made_from(part), part]
             names.append(name)
         return tuple(dict.fromkeys(names))
+
+    def made_from(self, name: str) -> tuple[str, ...]:
+        """Returns the recommenders that a generator is made from, which are fitted before it."""
+        match self.generators.get(name):
+            case RestrictedConfig(of=inner):
+                return (inner,)
+            case SequentialConfig(vectors_of=inner) if inner:
+                return (inner,)
+        return ()
 
     @property
     def descriptions(self) -> dict[str, str]:

@@ -24,6 +24,7 @@ from tfrs_fashion.generator_sections import (
     BprConfig,
     CoVisitationConfig,
     CustomerKnnConfig,
+    FashionDnaConfig,
     GraphFilterConfig,
     ItemKnnConfig,
     PopularityConfig,
@@ -39,6 +40,7 @@ from tfrs_fashion.recommenders.blend import Blend
 from tfrs_fashion.recommenders.co_visitation import fit_co_visitation
 from tfrs_fashion.recommenders.customer_knn import CustomerKnn, fit_customer_knn
 from tfrs_fashion.recommenders.factorization import Factorization, fit_als, fit_bpr
+from tfrs_fashion.recommenders.fashion_dna import StaticStyles, fit_fashion_dna
 from tfrs_fashion.recommenders.fit_sequential import fit_sequential
 from tfrs_fashion.recommenders.fit_towers import fit_two_tower
 from tfrs_fashion.recommenders.graph_filter import GraphFilter, fit_graph_filter
@@ -285,6 +287,7 @@ def fit_recommender(
     generator = config.generators[name].model_copy(update={key: choice[key] for key in choice if key not in strangers})
     settings = generator.model_dump(exclude={"kind"})
     progress: dict[str, Any] = {"validate": validate, "console": console}
+    fit = partial(fit_recommender, view=view, config=config, choice={}, console=console)
     match generator:
         case PopularityConfig(by="", trend=False):
             return fit_popularity(view.transactions, as_of=view.split.as_of, days=generator.days, name=name)
@@ -327,9 +330,15 @@ def fit_recommender(
         case SequentialConfig():
             whole = config.generators[name]
             assert isinstance(whole, SequentialConfig)
+            vectors = None
+            if dna := settings.pop("vectors_of"):
+                styles = (fitted or fit)(dna)
+                assert isinstance(styles, StaticStyles)
+                vectors = styles.vectors
             return fit_sequential(
                 view,
                 **settings,
+                vectors=vectors,
                 **strangers,
                 **progress,
                 num_text_buckets=config.features.num_text_buckets,
@@ -338,8 +347,10 @@ def fit_recommender(
                 seed=config.seed,
                 name=name,
             )
+        case FashionDnaConfig():
+            words = config.features.num_text_buckets
+            return fit_fashion_dna(view, **settings, **progress, num_text_buckets=words, seed=config.seed, name=name)
         case RestrictedConfig():
-            fit = partial(fit_recommender, view=view, config=config, choice={}, console=console)
             inner = (fitted or fit)(generator.of)
             assert isinstance(inner, Factorization | TwoTower)
             return Restricted(inner, days=generator.days, name=name)
@@ -369,6 +380,8 @@ def load_recommender(name: str, folder: Path, config: PipelineConfig) -> Recomme
             return GraphFilter.load(folder)
         case BasketMlpConfig():
             return BasketMlp.load(folder)
+        case FashionDnaConfig():
+            return StaticStyles.load(folder)
         case SequentialConfig():
             return Sequential.load(folder)
         case RestrictedConfig():

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from tfrs_fashion.sections import CategoryEncoding, Section
-from tfrs_fashion.sequence_sections import SequentialConfig
+from tfrs_fashion.sequence_sections import FashionDnaConfig, SequentialConfig
 
 Similarity = Literal["cosine", "bm25"]
 
@@ -290,7 +290,8 @@ GeneratorConfig = Annotated[
     | BasketMlpConfig
     | BaseTwoTowerConfig
     | RestrictedConfig
-    | SequentialConfig,
+    | SequentialConfig
+    | FashionDnaConfig,
     Field(discriminator="kind"),
 ]
 
@@ -327,6 +328,7 @@ GENERATORS: dict[str, Any] = {
     "base_two_tower_deep": BaseTwoTowerConfig(hidden_dims=(256, 128)),
     "base_two_tower_one_hot": BaseTwoTowerConfig(encoding="one_hot"),
     "base_two_tower_one_hot_deep": BaseTwoTowerConfig(encoding="one_hot", hidden_dims=(256, 128)),
+    "fashion_dna": FashionDnaConfig(),
     "gru": SequentialConfig(tower="gru"),
     "lstm": SequentialConfig(tower="lstm"),
     "attention": SequentialConfig(tower="attention", num_layers=2),

@@ -1,12 +1,46 @@
-"""The settings of sequential query towers in a pipeline file."""
+"""The settings of Fashion DNA and of sequential query towers in a pipeline file."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from tfrs_fashion.sections import CategoryEncoding, NumberEncoding, Section
 
 EventFeature = Literal["gap", "season", "price", "discount", "sales_channel_id"]
+
+
+class FashionDnaConfig(Section):
+    """Customers' lasting styles over vectors of what articles are made of, by a factorisation of who bought what.
+
+    Attributes:
+        kind: `fashion_dna`.
+        dim: Width of Fashion DNA, the narrow layer.
+        hidden_dims: Widths of the layers before it.
+        content_dim: Width of what categories, numbers, words and images add up to before these.
+        dropout: Share of each hidden layer that is left out in training.
+        min_articles: Customers who bought fewer different articles have no style, and get nothing.
+        categorical_encoding: See `TwoTowerConfig`.
+        number_encoding: See `TwoTowerConfig`.
+        num_bins: See `TwoTowerConfig`.
+        batch_size: Articles in a batch, each against all customers with a style.
+        learning_rate: Of Adam.
+        epochs: At most so many passes over the articles sold.
+        patience: Epochs without a better validation map@k before training stops.
+    """
+
+    kind: Literal["fashion_dna"] = "fashion_dna"
+    dim: int = Field(default=128, ge=1)
+    hidden_dims: tuple[Annotated[int, Field(ge=1)], ...] = (256,)
+    content_dim: int = Field(default=128, ge=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    min_articles: int = Field(default=5, ge=1)
+    categorical_encoding: CategoryEncoding = "one_hot"
+    number_encoding: NumberEncoding = "log"
+    num_bins: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+    learning_rate: float = Field(default=0.002, gt=0)
+    epochs: int = Field(default=20, ge=1)
+    patience: int = Field(default=3, ge=1)
 
 
 class SequentialConfig(Section):
@@ -18,7 +52,9 @@ class SequentialConfig(Section):
         loss: `full_softmax` over all articles, where the catalogue allows it; `in_batch`, a softmax over the targets of the
             batch and drawn articles, with logQ correction; `sampled_softmax`, `sampled_sigmoid`, `sigmoid_rank` and
             `calibrated_sigmoid` (gBCE) over `num_negatives` articles in store at the time of each target.
-        embedding_dim: Width of the articles' embeddings.
+        vectors_of: A generator of kind `fashion_dna` whose vectors are the articles; empty where they are learned here.
+        fine_tune: Whether those vectors are learned further, or stay as they are.
+        embedding_dim: Width of the articles' embeddings; with `vectors_of` its `dim`.
         hidden_dim: Width of the tower's states; self-attention needs a multiple of `num_heads`.
         history_length: Last events of a history that are read.
         num_layers: Layers of the tower.
@@ -49,6 +85,8 @@ class SequentialConfig(Section):
     loss: Literal[
         "full_softmax", "in_batch", "sampled_softmax", "sampled_sigmoid", "sigmoid_rank", "calibrated_sigmoid"
     ] = "in_batch"
+    vectors_of: str = ""
+    fine_tune: bool = False
     embedding_dim: int = Field(default=128, ge=2)
     hidden_dim: int = Field(default=128, ge=2)
     history_length: int = Field(default=50, ge=2)

@@ -15,6 +15,7 @@ from tfrs_fashion.fitting import beats_fallback_for_strangers, fit_recommender, 
 from tfrs_fashion.generator_sections import (
     BaseTwoTowerConfig,
     BasketMlpConfig,
+    FashionDnaConfig,
     PopularityConfig,
     RestrictedConfig,
     SameProductConfig,
@@ -50,12 +51,20 @@ class Training(Pooling):
         generator = config.generators[name]
         own = generator.model_dump()
         match generator:
-            case BaseTwoTowerConfig() | SequentialConfig():
+            case BaseTwoTowerConfig():
                 return {**own, **features, "k": config.evaluation.k}
+            case SequentialConfig():
+                # Whether the tower answers strangers is chosen against the fallback.
+                chosen_by = {"k": config.evaluation.k, "fallback": self._settings(config.export.fallback)}
+                days = config.split.in_store_days
+                dna = self._settings(generator.vectors_of) if generator.vectors_of else {}
+                return {**own, **features, **chosen_by, "in_store_days": days, "vectors": dna}
             case BasketMlpConfig():
                 return {**own, "k": config.evaluation.k}
             case PopularityConfig() if generator.by:
                 return {**own, **features}
+            case FashionDnaConfig():
+                return {**own, **features, "k": config.evaluation.k}
             case RestrictedConfig():
                 return {**own, "inner": self._settings(generator.of)}
         return own
@@ -75,9 +84,8 @@ class Training(Pooling):
         return self.folder / "models" / name
 
     def _has_choice(self, name: str) -> bool:
-        return name in MODELS or isinstance(
-            self.config.generators[name], BasketMlpConfig | BaseTwoTowerConfig | SequentialConfig
-        )
+        trained = BasketMlpConfig | BaseTwoTowerConfig | FashionDnaConfig | SequentialConfig
+        return name in MODELS or isinstance(self.config.generators[name], trained)
 
     def _choose(self, name: str, *, on: str = "validation", before: str = "test") -> dict[str, Any]:
         """Chooses what the refits keep: a model's epochs, whether the towers answer strangers, how to blend.

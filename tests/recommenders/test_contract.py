@@ -94,8 +94,9 @@ def make_blend(view: View, pipeline: PipelineConfig, *, by_selector: bool) -> Bl
 
 
 def answers_everyone(recommender: Recommender) -> bool:
-    """Whether whoever has a history is answered: neighbours and recent baskets may be wanting."""
+    """Whether whoever has a history is answered: neighbours, recent baskets or enough purchases may be wanting."""
     return recommender.name not in {
+        "fashion_dna",
         *("repurchase_7d", "repurchase_30d", "two_tower_7d", "two_tower_30d"),
         *("item_knn", "item_knn_bm25", "co_visitation", "basket_pairs", "same_product", "customer_knn"),
     }

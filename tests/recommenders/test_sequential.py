@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
         batch_events=40,
         history_length=10,
         event_features=("gap",),
-    ).model_dump(exclude={"kind"}),
+    ).model_dump(exclude={"kind", "vectors_of"}),
     "num_text_buckets": 0,
     "in_store_days": 28,
     "max_epochs": 25,
@@ -122,3 +122,14 @@ def test_customers_of_unknown_articles_alone_teach_without_harm(view: View) -> N
 def test_nothing_to_learn_from_is_told(view: View) -> None:
     with pytest.raises(InputError, match=r"gru: no basket to learn from.*`generators\.gru\.target_days`"):
         fit_sequential(view, **{**SETTINGS, "target_days": 1})
+
+
+@pytest.mark.parametrize("fine_tune", [False, True])
+def test_given_vectors_stay_unless_they_are_tuned(view: View, fine_tune: bool) -> None:
+    vectors = np.random.default_rng(3).normal(size=(8, 6)).astype(np.float32)
+    fitted = fit_sequential(view, **{**SETTINGS, "vectors": vectors, "fine_tune": fine_tune})
+    given = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    moved = np.abs(fitted._article_embedding.numpy() - given).max()
+    assert moved > 0.01 if fine_tune else moved < 1e-6
+    found = rank_customers(fitted, view, np.array([26, 27], np.int32), k=3)
+    assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]

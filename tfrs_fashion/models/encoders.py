@@ -232,6 +232,7 @@ class ArticleEncoder(tf.keras.layers.Layer):
 
     Args:
         id_index: `[num_articles + 2]` int32, the row of each article's own embedding; 0 for those without one.
+            Where all are 0 there is content alone.
         table: Of the cutoff: categorical features, sets, numbers and vectors.
         words: Of the descriptions; None leaves text out.
         weeks: `[num_weeks, num_articles + 2, num_features]` float32, NaN where unknown: what was known of each article
@@ -265,6 +266,7 @@ class ArticleEncoder(tf.keras.layers.Layer):
             "id_embedding",
             [int(id_index.max(initial=0)) + 1, embedding_dim],
             initializer=normal(stddev=embedding_dim**-0.5, seed=seed),
+            trainable=bool(id_index.any()),
         )
         self._index = tf.constant(table.category_matrix(), tf.int32)
         self._categories = CategoryEncoder(
@@ -325,6 +327,29 @@ class ArticleEncoder(tf.keras.layers.Layer):
             embedding=tf.math.l2_normalize(own + content, axis=1, epsilon=1e-6),
             side=tf.concat([content, sales], axis=1),
         )
+
+
+class GivenArticles(tf.keras.layers.Layer):
+    """Articles as vectors that were made elsewhere, at length 1, in place of an `ArticleEncoder`.
+
+    Args:
+        vectors: `[num_articles + 2, embedding_dim]` float32.
+        trainable: Whether they are learned further.
+    """
+
+    def __init__(self, vectors: np.ndarray, *, trainable: bool) -> None:
+        super().__init__(name="given_articles")
+        self._vectors = self.add_weight(
+            "vectors",
+            vectors.shape,
+            initializer=tf.keras.initializers.Constant(vectors),
+            trainable=trainable,
+        )
+
+    def call(self, article_index: tf.Tensor, week: tf.Tensor, keep: tf.Tensor | None = None) -> EncodedArticles:
+        """Looks up `[num_articles]` int32 articles; nothing of them is dropped, and there is nothing beside them."""
+        vectors = tf.gather(self._vectors, article_index)
+        return EncodedArticles(tf.math.l2_normalize(vectors, axis=1, epsilon=1e-6), vectors[:, :0])
 
 
 def _sample_rows(weeks: np.ndarray, *, seed: int, limit: int = 1_000_000) -> np.ndarray:

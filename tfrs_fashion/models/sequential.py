@@ -14,6 +14,7 @@ from tfrs_fashion.models.encoders import (
     CategoryEncoder,
     CategoryEncoding,
     EncodedArticles,
+    GivenArticles,
     NumberEncoder,
     NumberEncoding,
 )
@@ -197,7 +198,7 @@ class SequentialModel(tfrs.Model):
     def __init__(
         self,
         *,
-        encoder: ArticleEncoder,
+        encoder: ArticleEncoder | GivenArticles,
         tower: SequentialTower,
         candidate_tower: CandidateTower,
         objective: Objective,

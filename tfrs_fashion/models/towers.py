@@ -16,6 +16,7 @@ from tfrs_fashion.models.encoders import (
     CategoryEncoder,
     CategoryEncoding,
     EncodedArticles,
+    GivenArticles,
     NumberEncoder,
     NumberEncoding,
 )
@@ -54,7 +55,7 @@ class CandidateTower(tf.keras.Model):
 
     def __init__(
         self,
-        encoder: ArticleEncoder,
+        encoder: ArticleEncoder | GivenArticles,
         initial_bias: np.ndarray,
         *,
         embedding_dim: int,

@@ -12,7 +12,7 @@ from tfrs_fashion.features.inputs import SECONDS_A_DAY
 from tfrs_fashion.features.purchases import store_by_week
 from tfrs_fashion.features.sequences import Windows, make_sequence_dataset, make_windows
 from tfrs_fashion.features.view import View
-from tfrs_fashion.models.encoders import ArticleEncoder
+from tfrs_fashion.models.encoders import ArticleEncoder, GivenArticles
 from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.losses import sampling_probability
 from tfrs_fashion.models.objectives import FullSoftmax, InBatch, LossKind, Objective, Sampled
@@ -32,6 +32,8 @@ def fit_sequential(
     *,
     tower: SequenceKind,
     loss: LossKind,
+    vectors: np.ndarray | None = None,
+    fine_tune: bool,
     embedding_dim: int,
     hidden_dim: int,
     history_length: int,
@@ -70,6 +72,8 @@ def fit_sequential(
         view: What may be seen.
         tower: Kind of the encoder.
         loss: See `sequence_sections.SequentialConfig` for this and the settings up to `patience`.
+        vectors: `[num_articles + 2, embedding_dim]` float32 of all articles, made elsewhere; None to learn them.
+        fine_tune: Whether given vectors are learned further.
         embedding_dim: Width of the articles' embeddings.
         hidden_dim: Width of the encoder.
         history_length: Last events of a history that are read.
@@ -115,19 +119,23 @@ def fit_sequential(
     since = seconds_since_1970(view.split.as_of) - target_days * SECONDS_A_DAY
     windows = make_windows(timelines, since=since, length=history_length, section=section)
     dataset = make_sequence_dataset(view, windows, batch_events=batch_events, shuffle=shuffle, seed=seed)
-    encoder = ArticleEncoder(
-        number_rows(articles.num_baskets >= min_baskets),
-        articles,
-        view.read_words(num_text_buckets) if num_text_buckets else None,
-        # Steps of all times are in one batch, so what sold in a week has no part in an article.
-        np.zeros((1, size, 0), np.float32),
-        embedding_dim=embedding_dim,
-        content_scale=content_scale,
-        encoding=categorical_encoding,
-        number_encoding=number_encoding,
-        num_bins=num_bins,
-        seed=seed,
-    )
+    encoder: ArticleEncoder | GivenArticles
+    if vectors is None:
+        encoder = ArticleEncoder(
+            number_rows(articles.num_baskets >= min_baskets),
+            articles,
+            view.read_words(num_text_buckets) if num_text_buckets else None,
+            # Steps of all times are in one batch, so what sold in a week has no part in an article.
+            np.zeros((1, size, 0), np.float32),
+            embedding_dim=embedding_dim,
+            content_scale=content_scale,
+            encoding=categorical_encoding,
+            number_encoding=number_encoding,
+            num_bins=num_bins,
+            seed=seed,
+        )
+    else:
+        encoder, embedding_dim = GivenArticles(vectors, trainable=fine_tune), vectors.shape[1]
     settings: dict[str, Any] = {
         "kind": tower,
         "embedding_dim": embedding_dim,

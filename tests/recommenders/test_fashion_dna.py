@@ -1,0 +1,84 @@
+"""Fashion DNA knows articles by what they are made of, and customers by their lasting style."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tfrs_fashion.features.view import View
+from tfrs_fashion.fitting import rank_customers
+from tfrs_fashion.recommenders.fashion_dna import StaticStyles, fit_fashion_dna
+from tfrs_fashion.schema import InputError
+from tfrs_fashion.sequence_sections import FashionDnaConfig
+
+MakeView = Callable[[Sequence[tuple[int, int, int]]], View]
+SETTINGS: dict[str, Any] = {
+    **FashionDnaConfig(
+        dim=4,
+        hidden_dims=(8,),
+        content_dim=8,
+        dropout=0.0,
+        min_articles=2,
+        learning_rate=0.02,
+        epochs=150,
+        batch_size=3,
+    ).model_dump(exclude={"kind"}),
+    "num_text_buckets": 0,
+    "seed": 1,
+    "name": "fashion_dna",
+}
+# Customers 2 to 9 buy the red articles 2 and 3, customers 10 to 17 the blue 5 and 6. Nobody bought 4 (red) and 7 (blue).
+BOUGHT = [(customer, article, 1 + article) for customer in range(2, 10) for article in (2, 3)]
+BOUGHT += [(customer, article, 1 + article) for customer in range(10, 18) for article in (5, 6)]
+BOUGHT += [(18, 2, 4)]
+
+
+@pytest.fixture(scope="module")
+def view(make_view: MakeView) -> View:
+    made = make_view(BOUGHT)
+    colour = np.array([0, 0, 2, 2, 2, 3, 3, 3], np.int32)
+    return replace(
+        made, articles=replace(made.articles, categorical={"colour": colour}, vocabulary={"colour": ["red", "blue"]})
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(view: View) -> StaticStyles:
+    return fit_fashion_dna(view, **SETTINGS)
+
+
+def test_articles_never_sold_have_the_vector_of_what_they_are(fitted: StaticStyles) -> None:
+    assert fitted.vectors[4] == pytest.approx(fitted.vectors[2], abs=1e-6)
+    assert fitted.vectors[7] == pytest.approx(fitted.vectors[5], abs=1e-6)
+    assert np.abs(fitted.vectors[4] - fitted.vectors[7]).max() > 0.1
+
+
+def test_each_style_likes_its_colour(fitted: StaticStyles, view: View, tmp_path: Path) -> None:
+    customers = np.array([2, 10], np.int32)
+    found = rank_customers(fitted, view, customers, k=2)
+    assert [set(rows["article_index"]) for _customer, rows in found.groupby("customer_index")] == [{2, 3}, {5, 6}]
+    fitted.save(tmp_path)
+    loaded = StaticStyles.load(tmp_path)
+    assert rank_customers(loaded, view, customers, k=2).to_numpy().tolist() == found.to_numpy().tolist()
+    assert loaded.vectors.tolist() == fitted.vectors.tolist()
+
+
+def test_who_bought_too_little_has_no_style(fitted: StaticStyles, view: View) -> None:
+    assert rank_customers(fitted, view, np.array([1, 18], np.int32), k=2).empty
+
+
+def test_where_nothing_is_known_of_articles_it_is_told(make_view: MakeView) -> None:
+    with pytest.raises(
+        InputError, match=r"fashion_dna: Fashion DNA is made of what articles are, and `features` names"
+    ):
+        fit_fashion_dna(make_view(BOUGHT), **SETTINGS)
+
+
+def test_where_nobody_buys_often_it_is_told(view: View) -> None:
+    with pytest.raises(
+        InputError, match=r"none of 17 customer\(s\) bought 9 articles.*`generators\.fashion_dna\.min_articles`"
+    ):
+        fit_fashion_dna(view, **{**SETTINGS, "min_articles": 9})
