@@ -371,6 +371,13 @@ def test_the_heads_of_attention_divide_its_width(pipeline: Path) -> None:
         load_config(pipeline, ["generators.attention.hidden_dim=10", "generators.attention.num_heads=4"])
 
 
+def test_what_is_hidden_is_not_told(pipeline: Path) -> None:
+    with pytest.raises(InputError, match=r'`masked_share` is for the tower "attention", and this is "gru"'):
+        load_config(pipeline, ["generators.gru.masked_share=0.2"])
+    with pytest.raises(InputError, match=r"`event_features` holds price, discount, which would tell"):
+        load_config(pipeline, ["generators.attention.masked_share=0.2"])
+
+
 def test_what_a_recommender_is_made_from_is_fitted_before_it(pipeline: Path) -> None:
     settings = [
         'recommenders=["popularity_7d", "blend", "als_7d", "two_tower_30d"]',

@@ -62,6 +62,9 @@ class SequentialConfig(Section):
         dropout: Share of inputs and of each layer that is left out in training.
         event_features: Of each purchase beside its article: `gap` (days until the next one), `season`, `price`, `discount`,
             `sales_channel_id`.
+        masked_share: Share of the baskets that are hidden and guessed from those before and after them, as BERT4Rec does
+            (`attention` alone); 0 predicts each purchase from those before it. Of the event features `gap` (here the days since
+            the purchase before) and `season` go with it.
         customer_embedding: Whether customers have an embedding of their own, beside their profile.
         content_scale: Length that an article's content starts with; its own embedding has length 1.
         categorical_encoding: See `TwoTowerConfig`.
@@ -94,6 +97,7 @@ class SequentialConfig(Section):
     num_heads: int = Field(default=2, ge=1)
     dropout: float = Field(default=0.4, ge=0, lt=1)
     event_features: tuple[EventFeature, ...] = ("gap", "price", "discount")
+    masked_share: float = Field(default=0.0, ge=0, lt=1)
     customer_embedding: bool = False
     content_scale: float = Field(default=0.5, ge=0)
     categorical_encoding: CategoryEncoding = "one_hot"
@@ -115,4 +119,12 @@ class SequentialConfig(Section):
     def _check_heads(self) -> "SequentialConfig":
         if self.tower == "attention" and self.hidden_dim % self.num_heads:
             raise ValueError(f"`hidden_dim` is {self.hidden_dim}, which `num_heads`, {self.num_heads}, does not divide")
+        if self.masked_share:
+            if self.tower != "attention":
+                raise ValueError(f'`masked_share` is for the tower "attention", and this is "{self.tower}"')
+            if telling := [name for name in self.event_features if name not in {"gap", "season"}]:
+                raise ValueError(
+                    f"`event_features` holds {', '.join(telling)}, which would tell of a hidden purchase; with `masked_share` "
+                    "leave gap and season alone"
+                )
         return self

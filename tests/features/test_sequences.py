@@ -94,7 +94,8 @@ def test_what_lies_before_the_targets_is_read_alone(make_view: MakeView) -> None
     assert windows.row.tolist() == [0]
     (batch,) = make_sequence_dataset(view, windows, batch_events=50, shuffle=False, seed=1)
     assert batch["steps"].article_index.numpy().tolist() == [[0, 2, 3]]
-    assert batch["target"].numpy().tolist() == [[0, 0, 4]]
+    assert batch["next_article"].numpy().tolist() == [[2, 3, 4]]
+    assert batch["is_target"].numpy().tolist() == [[False, False, True]]
 
 
 def test_without_a_target_it_is_told(make_view: MakeView) -> None:
@@ -144,7 +145,7 @@ def test_training_reads_what_a_query_would_read(view: View) -> None:
     checked = 0
     for batch in dataset:
         steps: Steps = batch["steps"]
-        for row, place in tf.where(batch["target"] > 0).numpy()[::5]:
+        for row, place in tf.where(batch["is_target"]).numpy()[::5]:
             customer = int(batch["customer_index"][row])
             if is_long[customer - FIRST_INDEX]:
                 continue
@@ -169,7 +170,7 @@ def test_no_future_event_is_read(view: View) -> None:
     windows = make_windows(view.timelines, since=0, length=20, section="generators.gru")
     for batch in make_sequence_dataset(view, windows, batch_events=400, shuffle=False, seed=1):
         steps = batch["steps"]
-        is_target = (batch["target"] > 0).numpy()
+        is_target = batch["is_target"].numpy()
         # The step before a target is of an earlier basket, unless it is the first step.
         earlier = steps.time.numpy() < steps.next_time.numpy()
         first = np.arange(is_target.shape[1]) == 0

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfrs_fashion.features.sequences import Steps
 from tfrs_fashion.models.objectives import FullSoftmax, InBatch, Sampled
 from tfrs_fashion.models.sequence_encoders import SequenceKind, make_sequence_encoder
-from tfrs_fashion.models.sequential import describe_steps
+from tfrs_fashion.models.sequential import describe_steps, hide_baskets
 from tfrs_fashion.recommenders.sequential import make_sequential_tower
 
 KINDS: tuple[SequenceKind, ...] = ("gru", "lstm", "attention")
@@ -22,6 +22,7 @@ SETTINGS: dict[str, Any] = {
     "num_heads": 2,
     "dropout": 0.5,
     "event_features": ["gap", "season", "price", "discount", "sales_channel_id"],
+    "is_masked": False,
     "num_customers": 5,
     "has_customer": True,
     "profile_sizes": [4],
@@ -54,9 +55,9 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 def test_an_lstm_is_an_lstm() -> None:
     encoder = make_sequence_encoder("lstm", dim=5, length=9, num_layers=1, num_heads=1, dropout=0.3, seed=1)
     inputs = np.random.default_rng(1).normal(size=(2, 6, 4)).astype(np.float32)
-    found = encoder(tf.constant(inputs)).numpy()
+    found = encoder(tf.constant(inputs), tf.constant([6, 6])).numpy()
     encoder.set_weights([np.random.default_rng(2).normal(size=weight.shape) * 0.5 for weight in encoder.get_weights()])
-    found = encoder(tf.constant(inputs)).numpy()
+    found = encoder(tf.constant(inputs), tf.constant([6, 6])).numpy()
     kernel, recurrent, bias = encoder.get_weights()
     hidden = cell = np.zeros((2, 5))
     for place in range(6):
@@ -71,9 +72,9 @@ def test_an_lstm_is_an_lstm() -> None:
 def test_a_step_sees_no_later_one(kind: SequenceKind) -> None:
     encoder = make_sequence_encoder(kind, dim=6, length=9, num_layers=2, num_heads=2, dropout=0.3, seed=1)
     inputs = np.random.default_rng(1).normal(size=(1, 7, 6)).astype(np.float32)
-    before = encoder(tf.constant(inputs)).numpy()
+    before = encoder(tf.constant(inputs), tf.constant([7])).numpy()
     inputs[:, 4] += 1.0
-    after = encoder(tf.constant(inputs)).numpy()
+    after = encoder(tf.constant(inputs), tf.constant([7])).numpy()
     assert after[:, :4] == pytest.approx(before[:, :4], abs=1e-6)
     assert (np.abs(after[:, 4:] - before[:, 4:]).max(axis=2) > 1e-4).all()
 
@@ -195,3 +196,39 @@ def test_in_batch_logits_are_corrected_for_how_often_each_is_there() -> None:
     )
     corrected = np.exp(logits - np.log([0.5, 0.125, 0.25]))
     assert loss.numpy() == pytest.approx([-np.log(corrected[2] / corrected.sum())], rel=1e-5)
+
+
+def test_masked_attention_sees_both_sides_and_no_padding() -> None:
+    tower = make_sequential_tower({**SETTINGS, "kind": "attention", "event_features": ["gap"], "is_masked": True})
+    vectors = tf.constant(np.random.default_rng(1).normal(size=(9, 8)), tf.float32)
+
+    def encode(article: list[list[int]]) -> np.ndarray:
+        # Two purchases around a hidden one, and one more step of padding.
+        steps = make_steps(article)._replace(num_steps=tf.constant([3]))
+        encoded: np.ndarray = tower.encode(tf.gather(vectors, steps.article_index), steps).numpy()
+        return encoded
+
+    found = encode([[2, 0, 4, 0]])
+    assert np.abs(encode([[3, 0, 4, 0]])[0, 1] - found[0, 1]).max() > 1e-4
+    assert np.abs(encode([[2, 0, 5, 0]])[0, 1] - found[0, 1]).max() > 1e-4
+    assert encode([[2, 0, 4, 7]])[0, :3] == pytest.approx(found[0, :3], abs=1e-5)
+
+
+def test_a_masked_query_hides_what_comes_next() -> None:
+    tower = make_sequential_tower({**SETTINGS, "kind": "attention", "event_features": [], "is_masked": True})
+    arranged = tower.arrange(make_steps([[0, 5, 6], [0, 7, 0]]))
+    assert arranged.article_index.numpy().tolist() == [[5, 6, 0], [7, 0, 0]]
+    assert arranged.num_steps.numpy().tolist() == [3, 2]
+
+
+def test_baskets_are_hidden_whole() -> None:
+    article = [[2 + place for place in range(9)]] * 400
+    time = np.tile(np.array([0, 0, 1, 2, 2, 2, 3, 4, 4]) * DAY, (400, 1))
+    steps = make_steps(article)._replace(next_time=tf.constant(time), num_steps=tf.fill([400], 9))
+    hidden = hide_baskets(steps, share=0.3).numpy()
+    for first, last in ((0, 1), (3, 4), (4, 5), (7, 8)):
+        assert (hidden[:, first] == hidden[:, last]).all()
+    # 0.3, and the last basket in every other sequence besides: 1 - 0.7 / 2. Four standard deviations are 0.1.
+    assert hidden[:, 2].mean() == pytest.approx(0.3, abs=0.1)
+    assert hidden[:, 8].mean() == pytest.approx(0.65, abs=0.1)
+    assert not hide_baskets(steps, share=0.0).numpy()[:, :7].any()

@@ -133,3 +133,13 @@ def test_given_vectors_stay_unless_they_are_tuned(view: View, fine_tune: bool) -
     assert moved > 0.01 if fine_tune else moved < 1e-6
     found = rank_customers(fitted, view, np.array([26, 27], np.int32), k=3)
     assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]
+
+
+def test_hidden_purchases_are_guessed_from_both_sides(view: View, tmp_path: Path) -> None:
+    told = {"tower": "attention", "masked_share": 0.3, "num_layers": 1, "epochs": 60, "max_epochs": 60}
+    fitted = fit_sequential(view, **{**SETTINGS, **told})
+    found = rank_customers(fitted, view, np.array([26, 27], np.int32), k=3)
+    assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]
+    fitted.save(tmp_path)
+    again = rank_customers(Sequential.load(tmp_path), view, np.array([26, 27], np.int32), k=3)
+    assert again.to_numpy().tolist() == found.to_numpy().tolist()

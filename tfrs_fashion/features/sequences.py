@@ -164,9 +164,9 @@ def make_sequence_dataset(
         seed: Of all orders, which differ from epoch to epoch.
 
     Returns:
-        Dataset of `{"steps": Steps, "target": [batch, length] int32, "customer_index": [batch] int32, "profile": [batch, any]
-        int32, "profile_numbers": [batch, any] float32, "known_from": [batch] int64}`; the target is 0 where a step predicts
-        nothing that is learned from.
+        Dataset of `{"steps": Steps, "next_article": [batch, length] int32, "is_target": [batch, length] bool, "customer_index": [batch] int32, "profile": [batch, any]
+        int32, "profile_numbers": [batch, any] float32, "known_from": [batch] int64}`; a step predicts the next article, and learns
+        from it where it is a target.
     """
     timelines = view.timelines
     random = np.random.default_rng(seed)
@@ -181,12 +181,13 @@ def make_sequence_dataset(
         for chosen in batch_windows(windows, batch_events=batch_events, random=random):
             yield _pad_windows(timelines, windows, chosen, events)
 
-    def tell(row: tf.Tensor, target: tf.Tensor, *steps: tf.Tensor) -> dict[str, object]:
+    def tell(row: tf.Tensor, next_article: tf.Tensor, is_target: tf.Tensor, *steps: tf.Tensor) -> dict[str, object]:
         customer_index = tf.cast(row, tf.int32) + FIRST_INDEX
         profile, numbers = (tf.gather(tf.constant(values), customer_index) for values in view.profiles)
         return {
             "steps": Steps(*steps),
-            "target": target,
+            "next_article": next_article,
+            "is_target": is_target,
             "customer_index": customer_index,
             "profile": profile,
             "profile_numbers": numbers,
@@ -197,6 +198,7 @@ def make_sequence_dataset(
     signature = (
         tf.TensorSpec([None], tf.int64),
         tf.TensorSpec([None, None], tf.int32),
+        tf.TensorSpec([None, None], tf.bool),
         *(tf.TensorSpec([None, None], dtype) for dtype in square.values()),
         tf.TensorSpec([None], tf.int32),
     )
@@ -210,7 +212,7 @@ def make_sequence_dataset(
 def _pad_windows(
     timelines: Timelines, windows: Windows, chosen: np.ndarray, events: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, ...]:
-    """Lays windows side by side: the rows, the targets and the parts of `Steps`."""
+    """Lays windows side by side: rows, next articles, which of them are targets, and the parts of `Steps`."""
     start, end = windows.start[chosen], windows.end[chosen]
     width = int((end - start).max())
     # Step i reads event i - 1 of its window and predicts event i; a window of n events has n steps.
@@ -228,7 +230,9 @@ def _pad_windows(
     ]
     return (
         windows.row[chosen],
-        np.where(learned, events["article_index"][predicted], PADDING_INDEX).astype(np.int32),
+        np.where(inside, events["article_index"][predicted], PADDING_INDEX).astype(np.int32),
+        # Nobody is to be recommended what is unknown.
+        learned & (events["article_index"][predicted] >= FIRST_INDEX),
         article,
         np.where(is_read, timelines.time[read], next_time),
         next_time,

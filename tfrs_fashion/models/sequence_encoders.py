@@ -33,7 +33,7 @@ class Recurrent(tf.keras.layers.Layer):
         ]
         self._dropout = tf.keras.layers.Dropout(dropout, seed=seed)
 
-    def call(self, steps: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(self, steps: tf.Tensor, num_steps: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Encodes `[batch, length, any]` float32 as `[batch, length, dim]`; each step sees those before it and itself."""
         for layer in self._layers:
             steps = self._dropout(layer(steps), training=training)
@@ -41,7 +41,7 @@ class Recurrent(tf.keras.layers.Layer):
 
 
 class SelfAttention(tf.keras.layers.Layer):
-    """Blocks of causal self-attention, normalised before each part; padding stands at the end.
+    """Blocks of self-attention, normalised before each part; padding stands at the end.
 
     Positions are counted from the start of what is read, and learned.
 
@@ -51,13 +51,17 @@ class SelfAttention(tf.keras.layers.Layer):
         num_layers: Blocks.
         num_heads: Heads of each; they divide `dim`.
         dropout: Share that is left out in training, of weights and outputs.
+        is_causal: Whether a step sees those before it alone, or all that are no padding.
         seed: Of the initial weights.
 
-    Source: Kang and McAuley 2018, Self-Attentive Sequential Recommendation.
+    Source: Kang and McAuley 2018, Self-Attentive Sequential Recommendation; Sun et al. 2019, BERT4Rec, for the other.
     """
 
-    def __init__(self, *, dim: int, length: int, num_layers: int, num_heads: int, dropout: float, seed: int) -> None:
+    def __init__(
+        self, *, dim: int, length: int, num_layers: int, num_heads: int, dropout: float, is_causal: bool, seed: int
+    ) -> None:
         super().__init__(name="attention")
+        self._is_causal = is_causal
         self._position = self.add_weight(
             "position", [length, dim], initializer=tf.keras.initializers.RandomNormal(stddev=0.02, seed=seed)
         )
@@ -78,13 +82,16 @@ class SelfAttention(tf.keras.layers.Layer):
         self._last = tf.keras.layers.LayerNormalization(epsilon=1e-6)
         self._dropout = tf.keras.layers.Dropout(dropout, seed=seed)
 
-    def call(self, steps: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Encodes `[batch, length, any]` float32 as `[batch, length, dim]`; each step sees those before it and itself."""
+    def call(self, steps: tf.Tensor, num_steps: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Encodes `[batch, length, any]` float32, of which `[batch]` int32 are no padding, as `[batch, length, dim]`."""
+        mask = None
+        if not self._is_causal:
+            mask = tf.sequence_mask(num_steps, tf.shape(steps)[1])[:, tf.newaxis, :]
         hidden = self._first(steps) + self._position[: tf.shape(steps)[1]]
         hidden = self._dropout(hidden, training=training)
         for before, attend, between, widen, narrow in self._blocks:
             read = before(hidden)
-            found = attend(read, read, use_causal_mask=True, training=training)
+            found = attend(read, read, attention_mask=mask, use_causal_mask=self._is_causal, training=training)
             hidden += self._dropout(found, training=training)
             hidden += self._dropout(narrow(widen(between(hidden))), training=training)
         encoded: tf.Tensor = self._last(hidden)
@@ -92,11 +99,25 @@ class SelfAttention(tf.keras.layers.Layer):
 
 
 def make_sequence_encoder(
-    kind: SequenceKind, *, dim: int, length: int, num_layers: int, num_heads: int, dropout: float, seed: int
+    kind: SequenceKind,
+    *,
+    dim: int,
+    length: int,
+    num_layers: int,
+    num_heads: int,
+    dropout: float,
+    is_causal: bool = True,
+    seed: int,
 ) -> Recurrent | SelfAttention:
     """Makes an encoder by its name; see the classes for the arguments."""
     if kind == "attention":
         return SelfAttention(
-            dim=dim, length=length, num_layers=num_layers, num_heads=num_heads, dropout=dropout, seed=seed
+            dim=dim,
+            length=length,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            dropout=dropout,
+            is_causal=is_causal,
+            seed=seed,
         )
     return Recurrent(kind, dim=dim, num_layers=num_layers, dropout=dropout, seed=seed)

@@ -21,7 +21,7 @@ from tfrs_fashion.models.encoders import (
 from tfrs_fashion.models.objectives import Objective
 from tfrs_fashion.models.sequence_encoders import SequenceKind, make_sequence_encoder
 from tfrs_fashion.models.towers import CandidateTower
-from tfrs_fashion.schema import FIRST_INDEX
+from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX
 
 _YEAR_DAYS = 365.25
 # Sales channels that are told apart; higher numbers share the last.
@@ -61,6 +61,25 @@ def describe_steps(steps: Steps, names: Sequence[str]) -> tf.Tensor:
     return tf.concat(parts, axis=2)
 
 
+def hide_baskets(steps: Steps, *, share: float) -> tf.Tensor:
+    """Chooses the baskets that are hidden: by chance, and of every other sequence the last one, as in a query.
+
+    Args:
+        steps: Of sequences.
+        share: Of the baskets.
+
+    Returns:
+        `[batch, length]` bool; what is bought together is hidden together, since it would tell itself.
+    """
+    time = steps.next_time
+    starts = tf.concat([tf.zeros_like(time[:, :1]), tf.cast(time[:, 1:] != time[:, :-1], time.dtype)], axis=1)
+    basket = tf.cumsum(starts, axis=1)
+    chance = tf.gather(tf.random.uniform(tf.shape(basket)), basket, batch_dims=1)
+    last = tf.gather(basket, steps.num_steps - 1, batch_dims=1)[:, tf.newaxis]
+    as_asked = tf.random.uniform([tf.shape(basket)[0], 1]) < 0.5
+    return (chance < share) | (as_asked & (basket == last))
+
+
 class SequentialTower(tf.keras.Model):
     """Query embeddings from the order of purchases and from who the customer is, at length 1.
 
@@ -73,6 +92,8 @@ class SequentialTower(tf.keras.Model):
         num_heads: Of self-attention.
         dropout: Share of inputs and of each layer that is left out in training.
         event_features: See `describe_steps`.
+        is_masked: Whether purchases are hidden and guessed from all the others, before and after them, and not each from
+            those before it alone.
         num_customers: Customers that may have an embedding of their own.
         has_customer: Whether they have.
         profile_sizes: Number of indices of each categorical profile feature.
@@ -96,6 +117,7 @@ class SequentialTower(tf.keras.Model):
         num_heads: int,
         dropout: float,
         event_features: Sequence[str],
+        is_masked: bool,
         num_customers: int,
         has_customer: bool,
         profile_sizes: Sequence[int],
@@ -116,8 +138,10 @@ class SequentialTower(tf.keras.Model):
             num_layers=num_layers,
             num_heads=num_heads,
             dropout=dropout,
+            is_causal=not is_masked,
             seed=seed,
         )
+        self.is_masked = is_masked
         glorot = tf.keras.initializers.GlorotUniform
         self._from_events = tf.keras.layers.Dense(
             embedding_dim, use_bias=False, kernel_initializer=glorot(seed=seed + 50)
@@ -152,6 +176,13 @@ class SequentialTower(tf.keras.Model):
             told += self._dropout(tf.gather(self._customer, known), training=training)
         return told
 
+    def arrange(self, steps: Steps) -> Steps:
+        """Arranges the steps of a query: where purchases are guessed, each stands at its own place, and the last is hidden."""
+        if not self.is_masked:
+            return steps
+        nothing = tf.fill([tf.shape(steps.article_index)[0], 1], PADDING_INDEX)
+        return steps._replace(article_index=tf.concat([steps.article_index[:, 1:], nothing], axis=1))
+
     def encode(self, vectors: tf.Tensor, steps: Steps, *, training: bool = False) -> tf.Tensor:
         """Encodes steps.
 
@@ -168,7 +199,8 @@ class SequentialTower(tf.keras.Model):
         inputs = vectors * is_known * (_STRETCH * self.embedding_dim**0.5)
         if self._event_features:
             inputs += self._from_events(describe_steps(steps, self._event_features))
-        encoded: tf.Tensor = self._encoder(self._dropout(inputs, training=training), training=training)
+        inputs = self._dropout(inputs, training=training)
+        encoded: tf.Tensor = self._encoder(inputs, steps.num_steps, training=training)
         return encoded
 
     def embed(self, encoded: tf.Tensor, customer: tf.Tensor) -> tf.Tensor:
@@ -192,6 +224,7 @@ class SequentialModel(tfrs.Model):
         objective: See `models.objectives`.
         temperature: Divides the cosine at the start; it is learned.
         article_dropout: Share of the articles of a batch that are their content alone, as articles never sold are.
+        masked_share: Share of the baskets that are hidden and guessed, where the tower does that.
         name: Of the model, as progress shows it.
     """
 
@@ -204,6 +237,7 @@ class SequentialModel(tfrs.Model):
         objective: Objective,
         temperature: float,
         article_dropout: float,
+        masked_share: float = 0.0,
         name: str,
     ) -> None:
         super().__init__(name=name)
@@ -212,6 +246,7 @@ class SequentialModel(tfrs.Model):
         self.candidate_tower = candidate_tower
         self._objective = objective
         self._article_dropout = article_dropout
+        self._masked_share = masked_share
         self._log_scale = self.add_weight(
             "log_scale", [], initializer=tf.keras.initializers.Constant(-float(np.log(temperature)))
         )
@@ -219,8 +254,13 @@ class SequentialModel(tfrs.Model):
     def compute_loss(self, inputs: dict[str, Any], training: bool = False) -> tf.Tensor:
         """Computes the mean loss of the targets of a batch of `features.sequences.make_sequence_dataset`."""
         steps: Steps = inputs["steps"]
-        place = tf.where(inputs["target"] > 0)
-        target, now = (tf.gather_nd(values, place) for values in (inputs["target"], steps.next_time))
+        is_target = inputs["is_target"]
+        if self.tower.is_masked:
+            is_hidden = hide_baskets(steps, share=self._masked_share)
+            steps = steps._replace(article_index=tf.where(is_hidden, PADDING_INDEX, inputs["next_article"]))
+            is_target &= is_hidden
+        place = tf.where(is_target)
+        target, now = (tf.gather_nd(values, place) for values in (inputs["next_article"], steps.next_time))
         drawn = self._objective.draw(target, now)
         read = tf.reshape(steps.article_index, [-1])
         # Every article of the batch is encoded once, however often it comes.

@@ -41,6 +41,7 @@ def fit_sequential(
     num_heads: int,
     dropout: float,
     event_features: Sequence[str],
+    masked_share: float,
     customer_embedding: bool,
     content_scale: float,
     categorical_encoding: CategoryEncoding,
@@ -81,6 +82,7 @@ def fit_sequential(
         num_heads: Of self-attention.
         dropout: Share left out in training.
         event_features: See `models.sequential.describe_steps`.
+        masked_share: Share of the baskets that are hidden and guessed; 0 predicts each purchase from those before it.
         customer_embedding: Whether customers have embeddings of their own.
         content_scale: See `models.encoders.ArticleEncoder`.
         categorical_encoding: See `models.encoders.CategoryEncoder`.
@@ -145,6 +147,7 @@ def fit_sequential(
         "num_heads": num_heads,
         "dropout": dropout,
         "event_features": list(event_features),
+        "is_masked": masked_share > 0,
         "num_customers": timelines.num_customers,
         "has_customer": customer_embedding,
         "profile_sizes": [len(values) + FIRST_INDEX for values in view.profile_vocabulary.values()],
@@ -181,6 +184,7 @@ def fit_sequential(
         ),
         temperature=temperature,
         article_dropout=article_dropout,
+        masked_share=masked_share,
         name=name,
     )
     steps = max_epochs * int(dataset.cardinality())

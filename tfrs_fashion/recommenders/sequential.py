@@ -64,8 +64,8 @@ class Sequential(IndexedTower):
         steps = read_steps(histories, now, length=self._settings["length"])
         # An article that came into the catalogue after the fit is an unknown one.
         known = tf.where(steps.article_index < tf.shape(self._article_embedding)[0], steps.article_index, 1)
-        steps = steps._replace(article_index=known)
-        encoded = self._tower.encode(tf.gather(self._article_embedding, known), steps)
+        steps = self._tower.arrange(steps._replace(article_index=known))
+        encoded = self._tower.encode(tf.gather(self._article_embedding, steps.article_index), steps)
         last = tf.gather(encoded, steps.num_steps - 1, batch_dims=1)
         customer = self._tower.describe_customers(
             histories.customer_index, histories.profile, histories.profile_numbers
