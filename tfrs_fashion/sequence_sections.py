@@ -73,7 +73,8 @@ class SequentialConfig(Section):
         min_baskets: Articles in fewer baskets have no embedding of their own, only content.
         article_dropout: Share of the articles of a batch that are their content alone, as articles never sold are.
         temperature: Divides the cosine at the start; it is learned.
-        num_negatives: Of each target; with `in_batch` expected in a batch.
+        num_negatives: Of each target, with the losses over articles in store.
+        num_sampled_negatives: Expected number of further candidates in a batch, with `in_batch`.
         calibration: Of `calibrated_sigmoid`, from 0 (plain cross-entropy) to 1.
         target_days: Days before the cutoff whose baskets are targets; older ones are history only.
         shuffle: Learns from histories in an order by chance, to find out what their order is worth.
@@ -106,7 +107,8 @@ class SequentialConfig(Section):
     min_baskets: int = Field(default=1, ge=1)
     article_dropout: float = Field(default=0.1, ge=0, lt=1)
     temperature: float = Field(default=0.07, gt=0)
-    num_negatives: int = Field(default=4000, ge=1)
+    num_negatives: int = Field(default=20, ge=1)
+    num_sampled_negatives: int = Field(default=4000, ge=0)
     calibration: float = Field(default=0.75, ge=0, le=1)
     target_days: int = Field(default=730, ge=1)
     shuffle: bool = False

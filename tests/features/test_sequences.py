@@ -11,6 +11,7 @@ from tfrs_fashion.features.inputs import Histories, HistoryTable
 from tfrs_fashion.features.sequences import (
     Steps,
     batch_windows,
+    count_targets,
     make_sequence_dataset,
     make_windows,
     read_steps,
@@ -96,6 +97,18 @@ def test_what_lies_before_the_targets_is_read_alone(make_view: MakeView) -> None
     assert batch["steps"].article_index.numpy().tolist() == [[0, 2, 3]]
     assert batch["next_article"].numpy().tolist() == [[2, 3, 4]]
     assert batch["is_target"].numpy().tolist() == [[False, False, True]]
+
+
+def test_each_of_a_basket_is_as_often_a_target(make_view: MakeView) -> None:
+    view = make_view([(2, 2, 1), (2, 3, 1), (2, 4, 1), (2, 5, 3), (3, 3, 4), (3, 5, 4), (4, 7, 1)])
+    since = int(view.timelines.time[3])  # day 3
+    windows = make_windows(view.timelines, since=since, length=9, section="generators.gru")
+    counted = count_targets(view.timelines, windows, size=8)
+    assert counted.tolist() == [0, 0, 0, 0.5, 0, 1.5, 0, 0]
+    found = np.zeros(8)
+    for batch in make_sequence_dataset(view, windows, batch_events=50, shuffle=False, seed=1).repeat(200):
+        found += np.bincount(batch["next_article"].numpy()[batch["is_target"].numpy()], minlength=8)
+    assert found / 200 == pytest.approx(counted, abs=0.15)
 
 
 def test_without_a_target_it_is_told(make_view: MakeView) -> None:

@@ -66,7 +66,7 @@ def test_order_tells_what_comes_next(view: View, kind: SequenceKind, tmp_path: P
 )
 def test_every_loss_learns(view: View, loss: LossKind) -> None:
     # Six articles and more negatives than that.
-    fitted = fit_sequential(view, **{**SETTINGS, "loss": loss, "num_negatives": 9})
+    fitted = fit_sequential(view, **{**SETTINGS, "loss": loss, "num_negatives": 9, "num_sampled_negatives": 9})
     found = rank_customers(fitted, view, np.array([26, 27], np.int32), k=3)
     assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]
 

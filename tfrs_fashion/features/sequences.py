@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_fashion.features.inputs import Histories
-from tfrs_fashion.features.timelines import ALWAYS, Timelines
+from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.view import View
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX, InputError
 
@@ -121,6 +121,24 @@ def make_windows(timelines: Timelines, *, since: int, length: int, section: str)
     return Windows(row[kept], start[kept], end[kept], is_target, first_target[kept])
 
 
+def count_targets(timelines: Timelines, windows: Windows, *, size: int) -> np.ndarray:
+    """Counts how often each article is a target in an epoch, on average: each of a basket is its first as often as any other.
+
+    Args:
+        timelines: Of the windows.
+        windows: To learn from.
+        size: Article indices, padding and out of vocabulary among them.
+
+    Returns:
+        `[size]` float64; nothing for what is out of vocabulary.
+    """
+    starts = timelines.starts_basket
+    basket = np.cumsum(starts) - 1
+    weight = windows.is_target[starts][basket] / np.bincount(basket)[basket]
+    weight[timelines.article_index < FIRST_INDEX] = 0.0
+    return np.bincount(timelines.article_index, weights=weight, minlength=size)
+
+
 def shuffle_baskets(timelines: Timelines, *, random: np.random.Generator) -> np.ndarray:
     """Returns `[num_events]` int64 positions of all events with those of each basket in an order by chance."""
     basket = np.cumsum(timelines.starts_basket)
@@ -170,7 +188,6 @@ def make_sequence_dataset(
     """
     timelines = view.timelines
     random = np.random.default_rng(seed)
-    known_from = np.concatenate([[ALWAYS] * FIRST_INDEX, timelines.known_from])
 
     def epoch() -> Iterator[tuple[np.ndarray, ...]]:
         order = shuffle_baskets(timelines, random=random)
@@ -179,23 +196,21 @@ def make_sequence_dataset(
             mixed = np.lexsort([random.random(len(order)), timelines.row])
             events = {name: values[mixed] for name, values in events.items()}
         for chosen in batch_windows(windows, batch_events=batch_events, random=random):
-            yield _pad_windows(timelines, windows, chosen, events)
+            row = windows.row[chosen]
+            customer_index = (row + FIRST_INDEX).astype(np.int32)
+            profile = tuple(values[customer_index] for values in view.profiles)
+            customer = (customer_index, *profile, timelines.known_from[row])
+            yield (*customer, *_pad_windows(timelines, windows, chosen, events))
 
-    def tell(row: tf.Tensor, next_article: tf.Tensor, is_target: tf.Tensor, *steps: tf.Tensor) -> dict[str, object]:
-        customer_index = tf.cast(row, tf.int32) + FIRST_INDEX
-        profile, numbers = (tf.gather(tf.constant(values), customer_index) for values in view.profiles)
-        return {
-            "steps": Steps(*steps),
-            "next_article": next_article,
-            "is_target": is_target,
-            "customer_index": customer_index,
-            "profile": profile,
-            "profile_numbers": numbers,
-            "known_from": tf.gather(tf.constant(known_from, tf.int64), customer_index),
-        }
+    def tell(*parts: tf.Tensor) -> dict[str, object]:
+        return {**dict(zip(names, parts, strict=False)), "steps": Steps(*parts[len(names) :])}
 
+    names = ("customer_index", "profile", "profile_numbers", "known_from", "next_article", "is_target")
     square = {"article_index": tf.int32, "time": tf.int64, "next_time": tf.int64, **EVENT_COLUMNS}
     signature = (
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([None, view.profiles.categorical.shape[1]], tf.int32),
+        tf.TensorSpec([None, view.profiles.numbers.shape[1]], tf.float32),
         tf.TensorSpec([None], tf.int64),
         tf.TensorSpec([None, None], tf.int32),
         tf.TensorSpec([None, None], tf.bool),
@@ -212,7 +227,7 @@ def make_sequence_dataset(
 def _pad_windows(
     timelines: Timelines, windows: Windows, chosen: np.ndarray, events: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, ...]:
-    """Lays windows side by side: rows, next articles, which of them are targets, and the parts of `Steps`."""
+    """Lays windows side by side: next articles, which of them are targets, and the parts of `Steps`."""
     start, end = windows.start[chosen], windows.end[chosen]
     width = int((end - start).max())
     # Step i reads event i - 1 of its window and predicts event i; a window of n events has n steps.
@@ -229,7 +244,6 @@ def _pad_windows(
         np.where(is_read, events[name][read], default).astype(events[name].dtype) for name, default in nothing.items()
     ]
     return (
-        windows.row[chosen],
         np.where(inside, events["article_index"][predicted], PADDING_INDEX).astype(np.int32),
         # Nobody is to be recommended what is unknown.
         learned & (events["article_index"][predicted] >= FIRST_INDEX),

@@ -10,7 +10,7 @@ from rich.console import Console
 from tfrs_fashion.data.split import seconds_since_1970
 from tfrs_fashion.features.inputs import SECONDS_A_DAY
 from tfrs_fashion.features.purchases import store_by_week
-from tfrs_fashion.features.sequences import Windows, make_sequence_dataset, make_windows
+from tfrs_fashion.features.sequences import Windows, count_targets, make_sequence_dataset, make_windows
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.encoders import ArticleEncoder, GivenArticles
 from tfrs_fashion.models.fit import fit_model
@@ -51,6 +51,7 @@ def fit_sequential(
     article_dropout: float,
     temperature: float,
     num_negatives: int,
+    num_sampled_negatives: int,
     calibration: float,
     target_days: int,
     shuffle: bool,
@@ -91,7 +92,8 @@ def fit_sequential(
         min_baskets: Articles in fewer baskets have no embedding of their own.
         article_dropout: Share of the articles of a batch that are their content alone.
         temperature: Divides the cosine at the start.
-        num_negatives: Of each target; with `in_batch` of a batch.
+        num_negatives: Of each target, with the losses over articles in store.
+        num_sampled_negatives: Expected number of further candidates in a batch, with `in_batch`.
         calibration: Of `calibrated_sigmoid`.
         target_days: Days before the cutoff whose baskets are targets.
         shuffle: Learns from histories in an order by chance.
@@ -160,7 +162,7 @@ def fit_sequential(
     query_tower = make_sequential_tower(settings)
     has_bought = np.flatnonzero(np.diff(timelines.row_splits) > 0) + FIRST_INDEX
     query_tower.fit(view.profiles.numbers[has_bought])
-    num_targets = np.bincount(timelines.article_index[windows.is_target], minlength=size)
+    num_targets = count_targets(timelines, windows, size=size)
     log_count = np.log1p(num_targets)
     candidate_tower = CandidateTower(
         encoder,
@@ -179,6 +181,7 @@ def fit_sequential(
             num_targets=num_targets,
             num_batches=int(dataset.cardinality()),
             num_negatives=num_negatives,
+            num_sampled_negatives=num_sampled_negatives,
             calibration=calibration,
             in_store_days=in_store_days,
         ),
@@ -230,15 +233,16 @@ def _make_objective(
     num_targets: np.ndarray,
     num_batches: int,
     num_negatives: int,
+    num_sampled_negatives: int,
     calibration: float,
     in_store_days: int,
 ) -> Objective:
     if loss == "full_softmax":
         return FullSoftmax(view.articles.num_articles)
     if loss == "in_batch":
-        total = int(num_targets.sum())
+        total = round(num_targets.sum())
         share = np.sqrt(num_targets + 0.5) * (np.arange(len(num_targets)) >= FIRST_INDEX)
-        rate = -np.expm1(-num_negatives * share / share.sum())
+        rate = -np.expm1(-num_sampled_negatives * share / share.sum())
         in_batch = sampling_probability(
             num_targets, total_baskets=total, batch_size=max(1, total // num_batches)
         ).numpy()
