@@ -366,6 +366,16 @@ def test_vectors_come_from_fashion_dna_alone(pipeline: Path) -> None:
         load_config(pipeline, [*settings, "generators.lstm.vectors_of=als"])
 
 
+def test_a_category_of_articles_is_needed_where_one_is_told(pipeline: Path) -> None:
+    settings = ['recommenders=["popularity_7d", "next_category"]', "recommend.recommender=next_category"]
+    with pytest.raises(
+        InputError, match=r"`generators\.next_category\.category` \(or else `features\.roles\.category`\) is ``"
+    ):
+        load_config(pipeline, settings)
+    kinds = ['features.categorical=["kind"]', "generators.next_category.category=kind"]
+    assert "next_category" in load_config(pipeline, [*settings, *kinds]).fitted
+
+
 def test_the_heads_of_attention_divide_its_width(pipeline: Path) -> None:
     with pytest.raises(InputError, match=r"`hidden_dim` is 10, which `num_heads`, 4, does not divide"):
         load_config(pipeline, ["generators.attention.hidden_dim=10", "generators.attention.num_heads=4"])

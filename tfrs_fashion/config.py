@@ -38,7 +38,7 @@ from tfrs_fashion.sections import (
     SplitConfig,
     TwoTowerConfig,
 )
-from tfrs_fashion.sequence_sections import FashionDnaConfig, SequentialConfig
+from tfrs_fashion.sequence_sections import FashionDnaConfig, NextCategoryConfig, SequentialConfig
 
 # As TensorFlow names modules.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -144,6 +144,15 @@ class PipelineConfig(Section):
                     raise ValueError(
                         f"`generators.{name}.vectors_of` is `{made.vectors_of}`, which is no generator of kind fashion_dna; "
                         f"set it to one of {', '.join(kinds)}"
+                    )
+        for name in self.fitted:
+            told = self.generators.get(name)
+            if isinstance(told, NextCategoryConfig):
+                category, columns = told.category or self.features.roles.category, self.features.categorical
+                if category not in columns:
+                    raise ValueError(
+                        f"`generators.{name}.category` (or else `features.roles.category`) is `{category}`, which is none of "
+                        f"`features.categorical`; set it to one of {', '.join(columns) or 'those, once there are any'}"
                     )
         groups = (*self.features.profile, *EVENT_GROUPS, *self.features.categorical)
         for name in self.fitted:

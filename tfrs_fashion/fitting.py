@@ -27,6 +27,7 @@ from tfrs_fashion.generator_sections import (
     FashionDnaConfig,
     GraphFilterConfig,
     ItemKnnConfig,
+    NextCategoryConfig,
     PopularityConfig,
     RepurchaseConfig,
     RestrictedConfig,
@@ -47,6 +48,7 @@ from tfrs_fashion.recommenders.graph_filter import GraphFilter, fit_graph_filter
 from tfrs_fashion.recommenders.group_popularity import fit_group_popularity, load_group_popularity
 from tfrs_fashion.recommenders.item_knn import fit_basket_pairs, fit_item_knn
 from tfrs_fashion.recommenders.neighbours import Neighbours
+from tfrs_fashion.recommenders.next_category import NextCategory, fit_next_category
 from tfrs_fashion.recommenders.popularity import Popularity, fit_popularity, fit_siblings, fit_trend
 from tfrs_fashion.recommenders.recommender import Recommendations, Recommender
 from tfrs_fashion.recommenders.repurchase import Repurchase
@@ -287,6 +289,9 @@ def fit_recommender(
     generator = config.generators[name].model_copy(update={key: choice[key] for key in choice if key not in strangers})
     settings = generator.model_dump(exclude={"kind"})
     progress: dict[str, Any] = {"validate": validate, "console": console}
+    # The learning rate falls as it did when the number of epochs was chosen.
+    trained: dict[str, Any] = {**progress, "max_epochs": getattr(config.generators[name], "epochs", 0)}
+    told: dict[str, Any] = {"num_text_buckets": config.features.num_text_buckets, "seed": config.seed, "name": name}
     fit = partial(fit_recommender, view=view, config=config, choice={}, console=console)
     match generator:
         case PopularityConfig(by="", trend=False):
@@ -328,28 +333,18 @@ def fit_recommender(
         case BaseTwoTowerConfig():
             return fit_base_two_tower(view, **settings, **progress, seed=config.seed, name=name)
         case SequentialConfig():
-            whole = config.generators[name]
-            assert isinstance(whole, SequentialConfig)
             vectors = None
-            if dna := settings.pop("vectors_of"):
-                styles = (fitted or fit)(dna)
+            if generator.vectors_of:
+                styles = (fitted or fit)(generator.vectors_of)
                 assert isinstance(styles, StaticStyles)
                 vectors = styles.vectors
-            return fit_sequential(
-                view,
-                **settings,
-                vectors=vectors,
-                **strangers,
-                **progress,
-                num_text_buckets=config.features.num_text_buckets,
-                in_store_days=config.split.in_store_days,
-                max_epochs=whole.epochs,
-                seed=config.seed,
-                name=name,
-            )
+            days = config.split.in_store_days
+            return fit_sequential(view, generator, vectors=vectors, in_store_days=days, **strangers, **trained, **told)
+        case NextCategoryConfig():
+            category = generator.category or config.features.roles.category
+            return fit_next_category(view, generator, category=category, **trained, **told)
         case FashionDnaConfig():
-            words = config.features.num_text_buckets
-            return fit_fashion_dna(view, **settings, **progress, num_text_buckets=words, seed=config.seed, name=name)
+            return fit_fashion_dna(view, generator, **progress, **told)
         case RestrictedConfig():
             inner = (fitted or fit)(generator.of)
             assert isinstance(inner, Factorization | TwoTower)
@@ -382,6 +377,8 @@ def load_recommender(name: str, folder: Path, config: PipelineConfig) -> Recomme
             return BasketMlp.load(folder)
         case FashionDnaConfig():
             return StaticStyles.load(folder)
+        case NextCategoryConfig():
+            return NextCategory.load(folder)
         case SequentialConfig():
             return Sequential.load(folder)
         case RestrictedConfig():

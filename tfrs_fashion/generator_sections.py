@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from tfrs_fashion.sections import CategoryEncoding, Section
-from tfrs_fashion.sequence_sections import FashionDnaConfig, SequentialConfig
+from tfrs_fashion.sequence_sections import FashionDnaConfig, NextCategoryConfig, SequentialConfig
 
 Similarity = Literal["cosine", "bm25"]
 
@@ -291,6 +291,7 @@ GeneratorConfig = Annotated[
     | BaseTwoTowerConfig
     | RestrictedConfig
     | SequentialConfig
+    | NextCategoryConfig
     | FashionDnaConfig,
     Field(discriminator="kind"),
 ]
@@ -332,6 +333,7 @@ GENERATORS: dict[str, Any] = {
     "gru": SequentialConfig(tower="gru"),
     "lstm": SequentialConfig(tower="lstm"),
     "attention": SequentialConfig(tower="attention", num_layers=2),
+    "next_category": NextCategoryConfig(),
     "two_tower_7d": RestrictedConfig(days=7),
     "two_tower_30d": RestrictedConfig(days=30),
 }

@@ -1,6 +1,6 @@
 """The settings of Fashion DNA and of sequential query towers in a pipeline file."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -43,18 +43,12 @@ class FashionDnaConfig(Section):
     patience: int = Field(default=3, ge=1)
 
 
-class SequentialConfig(Section):
-    """A network that reads purchases in their order, as vectors of the articles, and tells what comes next.
+class SequenceConfig(Section):
+    """What towers that read purchases in their order have in common.
 
     Attributes:
-        kind: `sequential`.
-        tower: `gru`, `lstm` or `attention` (causal self-attention).
-        loss: `full_softmax` over all articles, where the catalogue allows it; `in_batch`, a softmax over the targets of the
-            batch and drawn articles, with logQ correction; `sampled_softmax`, `sampled_sigmoid`, `sigmoid_rank` and
-            `calibrated_sigmoid` (gBCE) over `num_negatives` articles in store at the time of each target.
-        vectors_of: A generator of kind `fashion_dna` whose vectors are the articles; empty where they are learned here.
-        fine_tune: Whether those vectors are learned further, or stay as they are.
-        embedding_dim: Width of the articles' embeddings; with `vectors_of` its `dim`.
+        tower: `gru`, `lstm` or `attention` (self-attention).
+        embedding_dim: Width of the articles' embeddings.
         hidden_dim: Width of the tower's states; self-attention needs a multiple of `num_heads`.
         history_length: Last events of a history that are read.
         num_layers: Layers of the tower.
@@ -62,9 +56,6 @@ class SequentialConfig(Section):
         dropout: Share of inputs and of each layer that is left out in training.
         event_features: Of each purchase beside its article: `gap` (days until the next one), `season`, `price`, `discount`,
             `sales_channel_id`.
-        masked_share: Share of the baskets that are hidden and guessed from those before and after them, as BERT4Rec does
-            (`attention` alone); 0 predicts each purchase from those before it. Of the event features `gap` (here the days since
-            the purchase before) and `season` go with it.
         customer_embedding: Whether customers have an embedding of their own, beside their profile.
         content_scale: Length that an article's content starts with; its own embedding has length 1.
         categorical_encoding: See `TwoTowerConfig`.
@@ -72,25 +63,14 @@ class SequentialConfig(Section):
         num_bins: See `TwoTowerConfig`.
         min_baskets: Articles in fewer baskets have no embedding of their own, only content.
         article_dropout: Share of the articles of a batch that are their content alone, as articles never sold are.
-        temperature: Divides the cosine at the start; it is learned.
-        num_negatives: Of each target, with the losses over articles in store.
-        num_sampled_negatives: Expected number of further candidates in a batch, with `in_batch`.
-        calibration: Of `calibrated_sigmoid`, from 0 (plain cross-entropy) to 1.
         target_days: Days before the cutoff whose baskets are targets; older ones are history only.
-        shuffle: Learns from histories in an order by chance, to find out what their order is worth.
         batch_events: Events in a batch, padding included.
         learning_rate: Of Adam at its highest: it rises for a while and falls along a cosine.
         epochs: At most so many passes.
         patience: Epochs without a better validation map@k before training stops.
     """
 
-    kind: Literal["sequential"] = "sequential"
     tower: Literal["gru", "lstm", "attention"] = "gru"
-    loss: Literal[
-        "full_softmax", "in_batch", "sampled_softmax", "sampled_sigmoid", "sigmoid_rank", "calibrated_sigmoid"
-    ] = "in_batch"
-    vectors_of: str = ""
-    fine_tune: bool = False
     embedding_dim: int = Field(default=128, ge=2)
     hidden_dim: int = Field(default=128, ge=2)
     history_length: int = Field(default=50, ge=2)
@@ -98,7 +78,6 @@ class SequentialConfig(Section):
     num_heads: int = Field(default=2, ge=1)
     dropout: float = Field(default=0.4, ge=0, lt=1)
     event_features: tuple[EventFeature, ...] = ("gap", "price", "discount")
-    masked_share: float = Field(default=0.0, ge=0, lt=1)
     customer_embedding: bool = False
     content_scale: float = Field(default=0.5, ge=0)
     categorical_encoding: CategoryEncoding = "one_hot"
@@ -106,27 +85,79 @@ class SequentialConfig(Section):
     num_bins: int = Field(default=16, ge=1)
     min_baskets: int = Field(default=1, ge=1)
     article_dropout: float = Field(default=0.1, ge=0, lt=1)
-    temperature: float = Field(default=0.07, gt=0)
-    num_negatives: int = Field(default=20, ge=1)
-    num_sampled_negatives: int = Field(default=4000, ge=0)
-    calibration: float = Field(default=0.75, ge=0, le=1)
     target_days: int = Field(default=730, ge=1)
-    shuffle: bool = False
     batch_events: int = Field(default=2048, ge=2)
     learning_rate: float = Field(default=0.001, gt=0)
     epochs: int = Field(default=20, ge=1)
     patience: int = Field(default=4, ge=1)
 
     @model_validator(mode="after")
-    def _check_heads(self) -> "SequentialConfig":
+    def _check_heads(self) -> Self:
         if self.tower == "attention" and self.hidden_dim % self.num_heads:
             raise ValueError(f"`hidden_dim` is {self.hidden_dim}, which `num_heads`, {self.num_heads}, does not divide")
-        if self.masked_share:
-            if self.tower != "attention":
-                raise ValueError(f'`masked_share` is for the tower "attention", and this is "{self.tower}"')
-            if telling := [name for name in self.event_features if name not in {"gap", "season"}]:
-                raise ValueError(
-                    f"`event_features` holds {', '.join(telling)}, which would tell of a hidden purchase; with `masked_share` "
-                    "leave gap and season alone"
-                )
         return self
+
+
+class SequentialConfig(SequenceConfig):
+    """A network that reads purchases in their order, as vectors of the articles, and tells what comes next.
+
+    Attributes:
+        kind: `sequential`. For what is not named here see `SequenceConfig`.
+        loss: `full_softmax` over all articles, where the catalogue allows it; `in_batch`, a softmax over the targets of the
+            batch and drawn articles, with logQ correction; `sampled_softmax`, `sampled_sigmoid`, `sigmoid_rank` and
+            `calibrated_sigmoid` (gBCE) over `num_negatives` articles in store at the time of each target.
+        vectors_of: A generator of kind `fashion_dna` whose vectors, of its own width, are the articles; empty where they are
+            learned here.
+        fine_tune: Whether those vectors are learned further, or stay as they are.
+        masked_share: Share of the baskets that are hidden and guessed from those before and after them, as BERT4Rec does
+            (`attention` alone); 0 predicts each purchase from those before it. Of the event features `gap` (here the days since
+            the purchase before) and `season` go with it.
+        temperature: Divides the cosine at the start; it is learned.
+        num_negatives: Of each target, with the losses over articles in store.
+        num_sampled_negatives: Expected number of further candidates in a batch, with `in_batch`.
+        calibration: Of `calibrated_sigmoid`, from 0 (plain cross-entropy) to 1.
+        shuffle: Learns from histories in an order by chance, to find out what their order is worth.
+    """
+
+    kind: Literal["sequential"] = "sequential"
+    loss: Literal[
+        "full_softmax", "in_batch", "sampled_softmax", "sampled_sigmoid", "sigmoid_rank", "calibrated_sigmoid"
+    ] = "in_batch"
+    vectors_of: str = ""
+    fine_tune: bool = False
+    masked_share: float = Field(default=0.0, ge=0, lt=1)
+    temperature: float = Field(default=0.07, gt=0)
+    num_negatives: int = Field(default=20, ge=1)
+    num_sampled_negatives: int = Field(default=4000, ge=0)
+    calibration: float = Field(default=0.75, ge=0, le=1)
+    shuffle: bool = False
+
+    @model_validator(mode="after")
+    def _check_hidden(self) -> Self:
+        if not self.masked_share:
+            return self
+        if self.tower != "attention":
+            raise ValueError(f'`masked_share` is for the tower "attention", and this is "{self.tower}"')
+        if telling := [name for name in self.event_features if name not in {"gap", "season"}]:
+            raise ValueError(
+                f"`event_features` holds {', '.join(telling)}, which would tell of a hidden purchase; with `masked_share` "
+                "leave gap and season alone"
+            )
+        return self
+
+
+class NextCategoryConfig(SequenceConfig):
+    """A network that tells from which categories a customer buys next, and what sells in these.
+
+    Attributes:
+        kind: `next_category`. For what is not named here see `SequenceConfig`.
+        category: A categorical feature of articles; that of `features.roles.category` where empty.
+        num_categories: The likeliest categories of a customer, from which everything is recommended.
+        days: Days before the cutoff whose baskets tell what sells.
+    """
+
+    kind: Literal["next_category"] = "next_category"
+    tower: Literal["gru", "lstm", "attention"] = "lstm"
+    category: str = ""
+    num_categories: int = Field(default=3, ge=1)
+    days: int = Field(default=7, ge=1)

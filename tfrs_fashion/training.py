@@ -16,6 +16,7 @@ from tfrs_fashion.generator_sections import (
     BaseTwoTowerConfig,
     BasketMlpConfig,
     FashionDnaConfig,
+    NextCategoryConfig,
     PopularityConfig,
     RestrictedConfig,
     SameProductConfig,
@@ -63,7 +64,7 @@ class Training(Pooling):
                 return {**own, "k": config.evaluation.k}
             case PopularityConfig() if generator.by:
                 return {**own, **features}
-            case FashionDnaConfig():
+            case FashionDnaConfig() | NextCategoryConfig():
                 return {**own, **features, "k": config.evaluation.k}
             case RestrictedConfig():
                 return {**own, "inner": self._settings(generator.of)}
@@ -84,7 +85,7 @@ class Training(Pooling):
         return self.folder / "models" / name
 
     def _has_choice(self, name: str) -> bool:
-        trained = BasketMlpConfig | BaseTwoTowerConfig | FashionDnaConfig | SequentialConfig
+        trained = BasketMlpConfig | BaseTwoTowerConfig | FashionDnaConfig | NextCategoryConfig | SequentialConfig
         return name in MODELS or isinstance(self.config.generators[name], trained)
 
     def _choose(self, name: str, *, on: str = "validation", before: str = "test") -> dict[str, Any]:

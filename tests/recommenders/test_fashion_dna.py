@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,21 +14,15 @@ from tfrs_fashion.schema import InputError
 from tfrs_fashion.sequence_sections import FashionDnaConfig
 
 MakeView = Callable[[Sequence[tuple[int, int, int]]], View]
-SETTINGS: dict[str, Any] = {
-    **FashionDnaConfig(
-        dim=4,
-        hidden_dims=(8,),
-        content_dim=8,
-        dropout=0.0,
-        min_articles=2,
-        learning_rate=0.02,
-        epochs=150,
-        batch_size=3,
-    ).model_dump(exclude={"kind"}),
-    "num_text_buckets": 0,
-    "seed": 1,
-    "name": "fashion_dna",
-}
+SETTINGS = FashionDnaConfig(
+    dim=4, hidden_dims=(8,), content_dim=8, dropout=0.0, min_articles=2, learning_rate=0.02, epochs=150, batch_size=3
+)
+
+
+def fit(view: View, settings: FashionDnaConfig = SETTINGS) -> StaticStyles:
+    return fit_fashion_dna(view, settings, num_text_buckets=0, seed=1, name="fashion_dna")
+
+
 # Customers 2 to 9 buy the red articles 2 and 3, customers 10 to 17 the blue 5 and 6. Nobody bought 4 (red) and 7 (blue).
 BOUGHT = [(customer, article, 1 + article) for customer in range(2, 10) for article in (2, 3)]
 BOUGHT += [(customer, article, 1 + article) for customer in range(10, 18) for article in (5, 6)]
@@ -47,7 +40,7 @@ def view(make_view: MakeView) -> View:
 
 @pytest.fixture(scope="module")
 def fitted(view: View) -> StaticStyles:
-    return fit_fashion_dna(view, **SETTINGS)
+    return fit(view)
 
 
 def test_articles_never_sold_have_the_vector_of_what_they_are(fitted: StaticStyles) -> None:
@@ -74,11 +67,11 @@ def test_where_nothing_is_known_of_articles_it_is_told(make_view: MakeView) -> N
     with pytest.raises(
         InputError, match=r"fashion_dna: Fashion DNA is made of what articles are, and `features` names"
     ):
-        fit_fashion_dna(make_view(BOUGHT), **SETTINGS)
+        fit(make_view(BOUGHT))
 
 
 def test_where_nobody_buys_often_it_is_told(view: View) -> None:
     with pytest.raises(
         InputError, match=r"none of 17 customer\(s\) bought 9 articles.*`generators\.fashion_dna\.min_articles`"
     ):
-        fit_fashion_dna(view, **{**SETTINGS, "min_articles": 9})
+        fit(view, SETTINGS.model_copy(update={"min_articles": 9}))

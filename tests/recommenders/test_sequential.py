@@ -21,24 +21,32 @@ from tfrs_fashion.sequence_sections import SequentialConfig
 
 MakeView = Callable[[Sequence[tuple[int, int, int]]], View]
 SETTINGS: dict[str, Any] = {
-    **SequentialConfig(
-        embedding_dim=16,
-        hidden_dim=16,
-        loss="full_softmax",
-        dropout=0.0,
-        article_dropout=0.0,
-        learning_rate=0.03,
-        epochs=25,
-        batch_events=40,
-        history_length=10,
-        event_features=("gap",),
-    ).model_dump(exclude={"kind", "vectors_of"}),
-    "num_text_buckets": 0,
-    "in_store_days": 28,
-    "max_epochs": 25,
-    "seed": 1,
-    "name": "gru",
+    "embedding_dim": 16,
+    "hidden_dim": 16,
+    "loss": "full_softmax",
+    "dropout": 0.0,
+    "article_dropout": 0.0,
+    "learning_rate": 0.03,
+    "epochs": 25,
+    "batch_events": 40,
+    "history_length": 10,
+    "event_features": ("gap",),
 }
+
+
+def fit(view: View, *, vectors: np.ndarray | None = None, **changed: Any) -> Sequential:
+    return fit_sequential(
+        view,
+        SequentialConfig(**{**SETTINGS, **changed}),
+        vectors=vectors,
+        max_epochs=changed.get("epochs", 25),
+        num_text_buckets=0,
+        in_store_days=28,
+        seed=1,
+        name="gru",
+    )
+
+
 # What follows 2 and 3 depends on which of them came first: 4 or 5. Nothing but the order tells.
 ORDERED = [(customer, article, 1 + 2 * place) for customer in range(2, 14) for place, article in enumerate((2, 3, 4))]
 ORDERED += [(customer, article, 1 + 2 * place) for customer in range(14, 26) for place, article in enumerate((3, 2, 5))]
@@ -53,7 +61,7 @@ def view(make_view: MakeView) -> View:
 @pytest.mark.parametrize("kind", ["gru", "lstm", "attention"])
 def test_order_tells_what_comes_next(view: View, kind: SequenceKind, tmp_path: Path) -> None:
     customers = np.array([26, 27], np.int32)
-    fitted = fit_sequential(view, **{**SETTINGS, "tower": kind, "num_layers": 1})
+    fitted = fit(view, tower=kind)
     found = rank_customers(fitted, view, customers, k=3)
     assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]
     fitted.save(tmp_path)
@@ -66,23 +74,23 @@ def test_order_tells_what_comes_next(view: View, kind: SequenceKind, tmp_path: P
 )
 def test_every_loss_learns(view: View, loss: LossKind) -> None:
     # Six articles and more negatives than that.
-    fitted = fit_sequential(view, **{**SETTINGS, "loss": loss, "num_negatives": 9, "num_sampled_negatives": 9})
+    fitted = fit(view, loss=loss, num_negatives=9, num_sampled_negatives=9)
     found = rank_customers(fitted, view, np.array([26, 27], np.int32), k=3)
     assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]
 
 
 def test_shuffled_histories_do_not_tell(view: View) -> None:
-    fitted = fit_sequential(view, **{**SETTINGS, "shuffle": True, "event_features": ()})
+    fitted = fit(view, shuffle=True, event_features=())
     table = HistoryTable(view.timelines, view.profiles)
     query = fitted.embed(table(tf.constant([26, 27])), tf.constant(view.now[[26, 27]])).numpy()
     cosine = float(query[0] @ query[1])
-    ordered = fit_sequential(view, **{**SETTINGS, "event_features": ()})
+    ordered = fit(view, event_features=())
     query = ordered.embed(table(tf.constant([26, 27])), tf.constant(view.now[[26, 27]])).numpy()
     assert cosine > float(query[0] @ query[1]) + 0.1
 
 
 def test_odd_histories_are_answered(view: View, make_view: MakeView) -> None:
-    fitted = fit_sequential(view, **{**SETTINGS, "epochs": 1})
+    fitted = fit(view, epochs=1)
     others = make_view(
         [
             (2, OUT_OF_VOCABULARY_INDEX, 1),  # an unknown article alone
@@ -113,21 +121,19 @@ def test_customers_of_unknown_articles_alone_teach_without_harm(view: View) -> N
     timelines = view.timelines
     article = timelines.article_index.copy()
     article[:9] = OUT_OF_VOCABULARY_INDEX
-    fitted = fit_sequential(
-        replace(view, timelines=replace(timelines, article_index=article)), **{**SETTINGS, "epochs": 2}
-    )
+    fitted = fit(replace(view, timelines=replace(timelines, article_index=article)), epochs=2)
     assert np.isfinite(fitted.in_store.embedding).all()
 
 
 def test_nothing_to_learn_from_is_told(view: View) -> None:
     with pytest.raises(InputError, match=r"gru: no basket to learn from.*`generators\.gru\.target_days`"):
-        fit_sequential(view, **{**SETTINGS, "target_days": 1})
+        fit(view, target_days=1)
 
 
 @pytest.mark.parametrize("fine_tune", [False, True])
 def test_given_vectors_stay_unless_they_are_tuned(view: View, fine_tune: bool) -> None:
     vectors = np.random.default_rng(3).normal(size=(8, 6)).astype(np.float32)
-    fitted = fit_sequential(view, **{**SETTINGS, "vectors": vectors, "fine_tune": fine_tune})
+    fitted = fit(view, vectors=vectors, fine_tune=fine_tune)
     given = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     moved = np.abs(fitted._article_embedding.numpy() - given).max()
     assert moved > 0.01 if fine_tune else moved < 1e-6
@@ -136,8 +142,8 @@ def test_given_vectors_stay_unless_they_are_tuned(view: View, fine_tune: bool) -
 
 
 def test_hidden_purchases_are_guessed_from_both_sides(view: View, tmp_path: Path) -> None:
-    told = {"tower": "attention", "masked_share": 0.3, "num_layers": 1, "epochs": 60, "max_epochs": 60}
-    fitted = fit_sequential(view, **{**SETTINGS, **told})
+    told: dict[str, Any] = {"tower": "attention", "masked_share": 0.3, "epochs": 60}
+    fitted = fit(view, **told)
     found = rank_customers(fitted, view, np.array([26, 27], np.int32), k=3)
     assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]
     fitted.save(tmp_path)

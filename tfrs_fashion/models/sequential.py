@@ -129,6 +129,7 @@ class SequentialTower(tf.keras.Model):
     ) -> None:
         super().__init__(name="sequential_tower")
         self.embedding_dim = embedding_dim
+        self.hidden_dim = hidden_dim
         self._event_features = tuple(event_features)
         self._encoder = make_sequence_encoder(
             kind,

@@ -1,6 +1,6 @@
 """Fashion DNA as a recommender: the static styles of customers who buy often, over the vectors of what is in store."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from tfrs_fashion.recommenders.factorization import Factorization
 from tfrs_fashion.recommenders.fit_towers import encode_in_batches, number_rows
 from tfrs_fashion.recommenders.recommender import Recommender, load_state, save_state
 from tfrs_fashion.schema import FIRST_INDEX, InputError
-from tfrs_fashion.sections import CategoryEncoding, NumberEncoding
+from tfrs_fashion.sequence_sections import FashionDnaConfig
 
 
 class StaticStyles(Factorization):
@@ -80,19 +80,8 @@ def _article_batches(bought: csr_matrix, *, batch_size: int, seed: int) -> tf.da
 
 def fit_fashion_dna(
     view: View,
+    settings: FashionDnaConfig,
     *,
-    dim: int,
-    hidden_dims: Sequence[int],
-    content_dim: int,
-    dropout: float,
-    min_articles: int,
-    categorical_encoding: CategoryEncoding,
-    number_encoding: NumberEncoding,
-    num_bins: int,
-    batch_size: int,
-    learning_rate: float,
-    epochs: int,
-    patience: int,
     num_text_buckets: int,
     seed: int,
     name: str,
@@ -106,18 +95,7 @@ def fit_fashion_dna(
 
     Args:
         view: What may be seen.
-        dim: See `sequence_sections.FashionDnaConfig` for this and the settings up to `patience`.
-        hidden_dims: Widths of the layers.
-        content_dim: Width of the content before them.
-        dropout: Share of each hidden layer left out in training.
-        min_articles: Customers who bought fewer articles have no style.
-        categorical_encoding: See `models.encoders.CategoryEncoder`.
-        number_encoding: See `models.encoders.NumberEncoder`.
-        num_bins: Bins of a numeric feature.
-        batch_size: Articles in a batch.
-        learning_rate: Of Adam.
-        epochs: At most so many passes over the articles.
-        patience: Epochs without a better figure before training stops.
+        settings: Of the network and of its training.
         num_text_buckets: Hash buckets of the words of descriptions; 0 leaves text out.
         seed: Of weights and batches.
         name: As used in reports.
@@ -144,29 +122,30 @@ def fit_fashion_dna(
     matrix.data[matrix.indices < FIRST_INDEX] = 0.0
     matrix.eliminate_zeros()
     num_bought = np.diff(matrix.indptr)
-    frequent = np.flatnonzero(num_bought >= max(min_articles, 1))
+    frequent = np.flatnonzero(num_bought >= settings.min_articles)
     if not len(frequent):
         raise InputError(
-            f"{name}: none of {int((num_bought > 0).sum()):,} customer(s) bought {min_articles} articles before the cutoff. "
+            f"{name}: none of {int((num_bought > 0).sum()):,} customer(s) bought {settings.min_articles} articles before the cutoff. "
             f"Lower `{section}.min_articles`, or leave {name} out of `recommenders`."
         )
-    dataset = _article_batches(matrix[frequent].T.tocsr(), batch_size=batch_size, seed=seed)
+    dataset = _article_batches(matrix[frequent].T.tocsr(), batch_size=settings.batch_size, seed=seed)
     encoder = ArticleEncoder(
         number_rows(np.zeros(size, bool)),
         articles,
         words,
         np.zeros((1, size, 0), np.float32),
-        embedding_dim=content_dim,
+        embedding_dim=settings.content_dim,
         content_scale=1.0,
-        encoding=categorical_encoding,
-        number_encoding=number_encoding,
-        num_bins=num_bins,
+        encoding=settings.categorical_encoding,
+        number_encoding=settings.number_encoding,
+        num_bins=settings.num_bins,
         seed=seed,
     )
-    dna = FashionDna(encoder, hidden_dims=hidden_dims, dim=dim, dropout=dropout, seed=seed)
+    dim = settings.dim
+    dna = FashionDna(encoder, hidden_dims=settings.hidden_dims, dim=dim, dropout=settings.dropout, seed=seed)
     share = (num_bought[frequent] + 0.5) / (int((articles.num_baskets > 0).sum()) + 1.0)
     model = FashionDnaModel(dna, dim=dim, share=share.astype(np.float32), seed=seed)
-    model.compile(optimizer=tf.keras.optimizers.Adam(learning_rate))
+    model.compile(optimizer=tf.keras.optimizers.Adam(settings.learning_rate))
     # A training step that makes variables is traced twice; here they are all made before.
     model.optimizer.build(model.trainable_variables)
 
@@ -177,5 +156,13 @@ def fit_fashion_dna(
         return StaticStyles(styles, vectors, articles.in_store, name=name)
 
     judge = None if validate is None else lambda: validate(recommender())
-    fit_model(model, dataset, epochs=epochs, validate=judge, patience=patience, console=console, section=section)
+    fit_model(
+        model,
+        dataset,
+        epochs=settings.epochs,
+        validate=judge,
+        patience=settings.patience,
+        console=console,
+        section=section,
+    )
     return recommender()

@@ -108,8 +108,8 @@ class CategoryPopularity(tf.Module):
         column[article_index] = np.arange(len(article_index), dtype=np.int32)
         self._column = tf.Variable(column, trainable=False, dtype=tf.int32)
 
-    def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
-        """Recommends the k articles with the largest product; see `Recommender`."""
+    def _share(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
+        """Returns `[batch, num_categories]` float32, how much each customer is for each category; column 0 is none."""
         num_articles = self._category.shape[0]
         bought = bought_articles(histories, now, time_scales_days=(time_scale(_HALF_LIFE_DAYS),))
         article = tf.where(bought.article_index < num_articles, bought.article_index, PADDING_INDEX)
@@ -120,7 +120,11 @@ class CategoryPopularity(tf.Module):
             weight, bought.row * self._num_categories + category, num_rows * self._num_categories
         )
         share = tf.reshape(share, tf.stack([num_rows, tf.constant(self._num_categories, tf.int64)]))
-        share = tf.math.divide_no_nan(share, tf.reduce_sum(share, axis=1, keepdims=True))
+        return tf.math.divide_no_nan(share, tf.reduce_sum(share, axis=1, keepdims=True))
+
+    def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
+        """Recommends the k articles with the largest product; see `Recommender`."""
+        num_articles, share = self._category.shape[0], self._share(histories, now)
         score = tf.gather(share, tf.gather(self._category, self._article_index), axis=1) * self._sales
         known = tf.where(exclude < num_articles, exclude, PADDING_INDEX)
         column, score = take_best(tf.where(score > 0, score, -np.inf), tf.gather(self._column, known), k)
@@ -145,7 +149,7 @@ def load_group_popularity(folder: Path) -> GroupPopularity | CategoryPopularity:
     return CategoryPopularity.load(folder) if "category" in arrays else GroupPopularity.load(folder)
 
 
-def _count_baskets(view: View, *, days: int, group: np.ndarray, num_groups: int) -> np.ndarray:
+def count_baskets(view: View, *, days: int, group: np.ndarray, num_groups: int) -> np.ndarray:
     """Counts the baskets of the last days with each article: `[num_groups, num_articles + 2]` float32."""
     num_articles = num_article_indices(view)
     recent = age_days(view) <= days
@@ -176,7 +180,7 @@ def fit_group_popularity(
     """
     timelines, candidates = view.timelines, view.articles.in_store
     nobody = np.zeros(len(timelines.time), np.int32)
-    everyone = _count_baskets(view, days=days, group=nobody, num_groups=1)[0]
+    everyone = count_baskets(view, days=days, group=nobody, num_groups=1)[0]
     if by in view.articles.categorical and by not in view.profile_vocabulary:
         sold = candidates[everyone[candidates] > 0]
         index = view.articles.categorical[by]
@@ -199,7 +203,7 @@ def fit_group_popularity(
             f"generators.{name}.by: `{by}` is no profile feature, no column of transactions that groups, and no categorical "
             f"feature of articles; known are {', '.join(known)}."
         )
-    counts = _count_baskets(view, days=days, group=np.where(group >= 0, group, 0), num_groups=num_groups)
+    counts = count_baskets(view, days=days, group=np.where(group >= 0, group, 0), num_groups=num_groups)
     # Who is in no group sees what everyone sees.
     counts[:num_unknown] = 0
     score = counts[:, candidates] + everyone[candidates] / (everyone.max(initial=0) + 1.0)

@@ -1,0 +1,176 @@
+"""The next category as a recommender: what sells in the categories from which a customer is to buy next."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+
+from tfrs_fashion.features.inputs import Histories
+from tfrs_fashion.features.sequences import read_steps
+from tfrs_fashion.features.view import View
+from tfrs_fashion.models.fit import fit_model
+from tfrs_fashion.models.next_category import NextCategoryModel
+from tfrs_fashion.models.sequential import SequentialTower
+from tfrs_fashion.recommenders.group_popularity import CategoryPopularity, count_baskets
+from tfrs_fashion.recommenders.recommender import Recommender, load_state, save_state
+from tfrs_fashion.recommenders.sequence_parts import compile_sequence_model, make_sequence_parts
+from tfrs_fashion.recommenders.sequential import make_sequential_tower
+from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX, InputError
+from tfrs_fashion.sequence_sections import NextCategoryConfig
+
+
+class NextCategory(CategoryPopularity):
+    """What sells in a customer's likeliest categories: sales times the probability that the tower gives the category.
+
+    Args:
+        tower: Built, with its weights.
+        article_embedding: `[num_articles + 2, embedding_dim]` float32.
+        kernel: `[hidden_dim, num_categories]` float32, of the softmax.
+        bias: `[num_categories]` float32.
+        taken: The likeliest categories that are kept.
+        tower_settings: What the tower was made from.
+        article_index: `[num_candidates]` int32.
+        sales: `[num_candidates]` float32, above 0.
+        category: `[num_articles + 2]` int32, 0 where unknown.
+        name: As used in reports.
+    """
+
+    needs_history = True
+
+    def __init__(
+        self,
+        tower: SequentialTower,
+        article_embedding: np.ndarray,
+        kernel: np.ndarray,
+        bias: np.ndarray,
+        *,
+        taken: int,
+        tower_settings: dict[str, Any],
+        article_index: np.ndarray,
+        sales: np.ndarray,
+        category: np.ndarray,
+        name: str,
+    ) -> None:
+        super().__init__(article_index, sales, category, name=name)
+        self.history_length = tower_settings["length"]
+        self._tower, self._tower_settings, self._taken = tower, tower_settings, taken
+        self._article_embedding = tf.Variable(article_embedding, trainable=False, dtype=tf.float32)
+        self._kernel = tf.Variable(kernel, trainable=False, dtype=tf.float32)
+        self._bias = tf.Variable(bias, trainable=False, dtype=tf.float32)
+
+    def probabilities(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
+        """Returns `[batch, num_categories]` float32, of the category of the next purchase; column 0 is none."""
+        steps = read_steps(histories, now, length=self._tower_settings["length"])
+        known = tf.where(steps.article_index < tf.shape(self._article_embedding)[0], steps.article_index, 1)
+        steps = steps._replace(article_index=known)
+        encoded = self._tower.encode(tf.gather(self._article_embedding, known), steps)
+        last = tf.gather(encoded, steps.num_steps - 1, batch_dims=1)
+        logits = tf.matmul(last, self._kernel) + self._bias
+        return tf.nn.softmax(tf.concat([tf.fill([tf.shape(now)[0], 1], -np.inf), logits[:, 1:]], axis=1))
+
+    def _share(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
+        """Keeps the likeliest categories, of customers who have a history."""
+        found = self.probabilities(histories, now)
+        taken = min(self._taken, found.shape[1])
+        least = tf.math.top_k(found, k=taken).values[:, -1:]
+        has_history = (histories.article_index.row_lengths() > 0)[:, tf.newaxis]
+        return tf.where((found >= least) & has_history, found, 0.0)
+
+    def save(self, folder: Path) -> None:
+        """Writes the tower, the softmax, sales and categories."""
+        arrays = {f"weight_{number:04d}": weight for number, weight in enumerate(self._tower.get_weights())}
+        for name in ("article_embedding", "kernel", "bias", "article_index", "sales", "category"):
+            arrays[name] = getattr(self, f"_{name}").numpy()
+        save_state(folder, arrays, taken=self._taken, tower_settings=self._tower_settings, name=self.name)
+
+    @classmethod
+    def load(cls, folder: Path) -> "NextCategory":
+        """Reads what `save` wrote."""
+        arrays, stored = load_state(folder)
+        tower = make_sequential_tower(stored["tower_settings"])
+        tower.set_weights([arrays.pop(name) for name in sorted(arrays) if name.startswith("weight_")])
+        return cls(tower, **arrays, **stored)
+
+
+def fit_next_category(
+    view: View,
+    settings: NextCategoryConfig,
+    *,
+    category: str,
+    max_epochs: int,
+    num_text_buckets: int,
+    seed: int,
+    name: str,
+    validate: Callable[[Recommender], dict[str, float]] | None = None,
+    console: Console | None = None,
+) -> NextCategory:
+    """Fits a tower that tells the category of what each customer bought next, and counts what sells in each.
+
+    Args:
+        view: What may be seen.
+        settings: Of tower and training.
+        category: A categorical feature of articles.
+        max_epochs: Epochs over which the learning rate falls.
+        num_text_buckets: Hash buckets of the words of descriptions; 0 leaves text out.
+        seed: Of weights and batches.
+        name: As used in reports.
+        validate: Judges the lists after each epoch; without it all epochs are run.
+        console: Where each epoch's figures are shown.
+
+    Raises:
+        InputError: There is no such feature, or no basket to learn from.
+        RunError: The loss is not finite.
+    """
+    tf.keras.utils.set_random_seed(seed)
+    articles = view.articles
+    if category not in articles.categorical:
+        known = ", ".join(articles.categorical) or "none"
+        raise InputError(
+            f"generators.{name}.category: `{category}` is no categorical feature of articles; known are {known}. Name one there, "
+            f"or in `features.roles.category`."
+        )
+    index = articles.categorical[category]
+    group = np.where(index >= FIRST_INDEX, index, PADDING_INDEX).astype(np.int32)
+    nobody = np.zeros(len(view.timelines.time), np.int32)
+    sales = count_baskets(view, days=settings.days, group=nobody, num_groups=1)[0]
+    sold = articles.in_store[sales[articles.in_store] > 0].astype(np.int32)
+    parts = make_sequence_parts(view, settings, num_text_buckets=num_text_buckets, seed=seed, name=name)
+    model = NextCategoryModel(
+        parts.encoder,
+        parts.tower,
+        category=group,
+        num_categories=len(articles.vocabulary[category]) + FIRST_INDEX,
+        article_dropout=settings.article_dropout,
+        seed=seed,
+        name=name,
+    )
+    compile_sequence_model(model, settings, num_batches=int(parts.dataset.cardinality()), max_epochs=max_epochs)
+
+    def recommender() -> NextCategory:
+        kernel, bias = model.head.get_weights()
+        return NextCategory(
+            parts.tower,
+            parts.article_embedding(articles.num_articles + FIRST_INDEX),
+            kernel,
+            bias,
+            taken=settings.num_categories,
+            tower_settings=parts.tower_settings,
+            article_index=sold,
+            sales=sales[sold],
+            category=group,
+            name=name,
+        )
+
+    fit_model(
+        model,
+        parts.dataset,
+        epochs=settings.epochs,
+        validate=None if validate is None else lambda: validate(recommender()),
+        patience=settings.patience,
+        console=console,
+        section=f"generators.{name}",
+    )
+    return recommender()
