@@ -358,6 +358,16 @@ def test_the_page_on_recommenders_shows_generators_that_can_be_made(root: Path, 
     assert [kind for kind in GENERATOR_KINDS if f"`{kind}`" not in page] == []
 
 
+def test_the_page_on_sequential_towers_shows_pipelines_that_can_be_read(root: Path, pipeline: Path) -> None:
+    page = (root / "docs" / "sequential.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    fitted = []
+    for block in blocks:
+        pipeline.write_text(f"{block}\n[data]\nsource = 'simulator'\n[recommend]\nrecommender = 'popularity_7d'\n")
+        fitted.append(load_config(pipeline).fitted)
+    assert fitted == [("popularity_7d", "repurchase", "gru"), ("popularity_7d", "fashion_dna", "lstm_dna")]
+
+
 def test_vectors_come_from_fashion_dna_alone(pipeline: Path) -> None:
     settings = ['recommenders=["popularity_7d", "lstm"]', "recommend.recommender=lstm"]
     config = load_config(pipeline, [*settings, "generators.lstm.vectors_of=fashion_dna"])
