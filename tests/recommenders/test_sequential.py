@@ -125,6 +125,18 @@ def test_customers_of_unknown_articles_alone_teach_without_harm(view: View) -> N
     assert np.isfinite(fitted.in_store.embedding).all()
 
 
+@pytest.mark.parametrize("loss", ["full_softmax", "in_batch", "sampled_softmax"])
+def test_a_batch_without_a_target_teaches_nothing(view: View, loss: LossKind) -> None:
+    timelines = view.timelines
+    # One customer a batch; of the first nothing is known that could be predicted.
+    article = timelines.article_index.copy()
+    article[:3] = OUT_OF_VOCABULARY_INDEX
+    fitted = fit(
+        replace(view, timelines=replace(timelines, article_index=article)), loss=loss, epochs=1, batch_events=3
+    )
+    assert np.isfinite(fitted.in_store.embedding).all()
+
+
 def test_nothing_to_learn_from_is_told(view: View) -> None:
     with pytest.raises(InputError, match=r"gru: no basket to learn from.*`generators\.gru\.target_days`"):
         fit(view, target_days=1)

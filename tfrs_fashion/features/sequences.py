@@ -88,8 +88,9 @@ class Windows(NamedTuple):
 
 
 def make_windows(timelines: Timelines, *, since: int, length: int, section: str) -> Windows:
-    """Cuts histories into windows of at most `length` events, which overlap by half: every target is predicted once, and
-    with at least half a window of history before it where there is so much.
+    """Cuts histories into windows of at most `length` events.
+
+    They overlap by half: every target is predicted once, with at least half a window of the past where there is so much.
 
     Args:
         timelines: What is visible.
@@ -122,7 +123,9 @@ def make_windows(timelines: Timelines, *, since: int, length: int, section: str)
 
 
 def count_targets(timelines: Timelines, windows: Windows, *, size: int) -> np.ndarray:
-    """Counts how often each article is a target in an epoch, on average: each of a basket is its first as often as any other.
+    """Counts how often each article is a target in an epoch, on average.
+
+    Each article of a basket comes first as often as any other.
 
     Args:
         timelines: Of the windows.
@@ -182,9 +185,9 @@ def make_sequence_dataset(
         seed: Of all orders, which differ from epoch to epoch.
 
     Returns:
-        Dataset of `{"steps": Steps, "next_article": [batch, length] int32, "is_target": [batch, length] bool, "customer_index": [batch] int32, "profile": [batch, any]
-        int32, "profile_numbers": [batch, any] float32, "known_from": [batch] int64}`; a step predicts the next article, and learns
-        from it where it is a target.
+        Dataset of `{"steps": Steps, "next_article": [batch, length] int32, "is_target": [batch, length] bool,
+        "customer_index": [batch] int32, "profile": [batch, any] int32, "profile_numbers": [batch, any] float32,
+        "known_from": [batch] int64}`. A step predicts the next article, and learns from it where it is a target.
     """
     timelines = view.timelines
     random = np.random.default_rng(seed)

@@ -295,4 +295,5 @@ class SequentialModel(tfrs.Model):
             drawn=column[:num_drawn],
             now=now,
         )
-        return tf.reduce_mean(losses)
+        # A batch may hold no target: of unknown articles, or none that is hidden.
+        return tf.math.divide_no_nan(tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32))
