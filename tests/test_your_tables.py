@@ -27,7 +27,7 @@ def test_the_example_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     Path("data/my_shop").mkdir(parents=True)
     for name, text in files:
         Path(name).write_text(text, encoding="utf-8")
-    mapping, _more = MAPPINGS
+    mapping, _more, _sequences = MAPPINGS
     Path("my_shop.toml").write_text(mapping, encoding="utf-8")
 
     config = load_config("my_shop.toml")
@@ -60,6 +60,18 @@ def test_the_example_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("transactions", "of anonymous customers: they count for articles and belong to no history"): 1,
         ("customers", "added: bought, but without a row; empty profile"): 1,
     }
+
+
+def test_sequences_of_ids_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data/amazon").mkdir(parents=True)
+    Path("data/amazon/beauty.txt").write_text("1 8230 5\n2 5 8230 7\n", encoding="utf-8")
+    Path("data/amazon/beauty_item_attributes.json").write_text('{"8230": [1, 2, 3]}', encoding="utf-8")
+    Path("amazon.toml").write_text(MAPPINGS[2], encoding="utf-8")
+    tables = load_source(ibis.duckdb.connect(), load_config("amazon.toml").data, seed=1)
+    check_tables(tables)
+    assert int(tables.transactions.count().execute()) == 5
+    assert "1|2|3" in tables.articles.attributes.execute().tolist()
 
 
 def test_what_more_the_files_may_hold_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,7 +191,7 @@ class BprConfig(Section):
     kind: Literal["bpr"] = "bpr"
     factors: int = Field(default=64, ge=1)
     iterations: int = Field(default=100, ge=1)
-    learning_rate: float = Field(default=0.05, gt=0)
+    learning_rate: float = Field(default=0.01, gt=0)
     regularization: float = Field(default=0.01, ge=0)
 
 

@@ -1,0 +1,166 @@
+"""Sequences a second in training: this package's GRU against the plain Keras layer over histories padded to 50.
+
+Both learn next purchases of Amazon Beauty by the softmax over all articles, with a GRU of the same width, dropout and Adam,
+from what comes before the validation purchase; each is judged after every epoch, off the clock, by the rank of that
+purchase among all articles. The peer is what a tutorial writes: Embedding with `mask_zero`, GRU, Dense, `fit`. A second peer
+takes the logits at the steps that count alone, which is the least that one would do about it.
+
+Usage: python benchmarks/train_sequential.py [--data data/amazon] [--epochs 6] [--batch-events 512]
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+import tfrs_fashion  # noqa: F401  (chooses Keras 2 before TensorFlow loads)
+
+import tensorflow as tf  # isort: skip
+from rich.console import Console
+
+from tfrs_fashion.config import load_config
+from tfrs_fashion.features.view import View
+from tfrs_fashion.fitting import make_validator
+from tfrs_fashion.recommenders.fit_sequential import fit_sequential
+from tfrs_fashion.recommenders.recommender import Recommender
+from tfrs_fashion.run import Run
+from tfrs_fashion.schema import FIRST_INDEX
+from tfrs_fashion.sequence_sections import SequentialConfig
+
+LENGTH, DIM, DROPOUT, K = 50, 128, 0.4, 10
+
+
+def pad_histories(view: View) -> np.ndarray:
+    """`[num_customers, LENGTH + 1]` int32, each customer's last articles behind zeros."""
+    padded = np.zeros((view.timelines.num_customers, LENGTH + 1), np.int32)
+    splits = view.timelines.row_splits
+    for row in range(len(padded)):
+        last = view.timelines.article_index[splits[row] : splits[row + 1]][-LENGTH - 1 :]
+        padded[row, len(padded[row]) - len(last) :] = last
+    return padded
+
+
+class Plain(tf.keras.Model):
+    """Embedding, GRU, Dense."""
+
+    def __init__(self, size: int, *, takes_steps: bool) -> None:
+        super().__init__()
+        self.embedding = tf.keras.layers.Embedding(size, DIM, mask_zero=True)
+        self.gru = tf.keras.layers.GRU(DIM, return_sequences=True)
+        self.dropout = tf.keras.layers.Dropout(DROPOUT)
+        self.dense = tf.keras.layers.Dense(size)
+        self._takes_steps = takes_steps
+
+    def call(self, article_index: tf.Tensor, training: bool = False) -> tf.Tensor:
+        embedded = self.dropout(self.embedding(article_index), training=training)
+        mask = self.embedding.compute_mask(article_index)
+        return self.dropout(self.gru(embedded, mask=mask), training=training)
+
+    def train_step(self, data: tf.Tensor) -> dict[str, tf.Tensor]:
+        read, wanted = data[:, :-1], data[:, 1:]
+        counts = read > 0
+        with tf.GradientTape() as tape:
+            hidden = self(read, training=True)
+            if self._takes_steps:
+                hidden, wanted = hidden[counts], wanted[counts]
+                weight = tf.ones_like(wanted, tf.float32)
+            else:
+                weight = tf.cast(counts, tf.float32)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, self.dense(hidden))
+            loss = tf.reduce_sum(losses * weight) / tf.reduce_sum(weight)
+        self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
+        return {"loss": loss}
+
+
+def judge_plain(model: Plain, histories: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    ranks = []
+    for start in range(0, len(histories), 256):
+        logits = model.dense(model(tf.constant(histories[start : start + 256]))[:, -1]).numpy()
+        logits[:, :FIRST_INDEX] = -np.inf
+        wanted = target[start : start + 256]
+        ranks.append((logits > logits[np.arange(len(wanted)), wanted][:, np.newaxis]).sum(axis=1))
+    rank = np.concatenate(ranks)
+    return {"hit_rate": float((rank < K).mean()), "map": float(np.where(rank < K, 1 / (rank + 1), 0).mean())}
+
+
+def run_plain(console: Console, run: Run, *, epochs: int, batch_size: int, takes_steps: bool) -> float:
+    tf.keras.utils.set_random_seed(1)
+    view, judged = run.view("validation"), run._targets("validation")
+    padded = pad_histories(view)
+    learned = padded[(padded > 0).sum(axis=1) > 1]
+    histories = padded[judged["customer_index"].to_numpy() - FIRST_INDEX][:, 1:]
+    model = Plain(view.articles.num_articles + FIRST_INDEX, takes_steps=takes_steps)
+    model.compile(optimizer=tf.keras.optimizers.Adam(1e-3))
+    rows = tf.data.Dataset.from_tensor_slices(learned).shuffle(len(learned), seed=1).batch(batch_size)
+    seconds = 0.0
+    for epoch in range(epochs):
+        start = time.monotonic()
+        model.fit(rows, epochs=1, verbose=0)
+        seconds += time.monotonic() - start
+        figures = judge_plain(model, histories, judged["article_index"].to_numpy())
+        show(console, "plain, logits of steps" if takes_steps else "plain", epoch, seconds, len(learned), figures)
+    return epochs * len(learned) / seconds
+
+
+def run_ours(console: Console, run: Run, *, epochs: int, batch_events: int) -> float:
+    view, judged = run.view("validation"), run._targets("validation")
+    num_sequences = int((np.diff(view.timelines.row_splits) > 1).sum())
+    validate = make_validator(view, judged, k=K)
+    clock = {"seconds": 0.0, "start": time.monotonic(), "epoch": 0.0}
+
+    def judge(recommender: Recommender) -> dict[str, float]:
+        clock["seconds"] += time.monotonic() - clock["start"]
+        found = validate(recommender)
+        figures = {"hit_rate": found[f"val_recall@{K}"], "map": found[f"val_map@{K}"]}
+        show(console, "ours", int(clock["epoch"]), clock["seconds"], num_sequences, figures)
+        clock["epoch"] += 1
+        clock["start"] = time.monotonic()
+        return found
+
+    settings = SequentialConfig(
+        loss="full_softmax",
+        embedding_dim=DIM,
+        hidden_dim=DIM,
+        history_length=LENGTH,
+        dropout=DROPOUT,
+        event_features=(),
+        batch_events=batch_events,
+        epochs=epochs,
+        patience=epochs,
+    )
+    told = {"num_text_buckets": 0, "in_store_days": run.config.split.in_store_days, "seed": 1, "name": "gru"}
+    # Preparing batches and tracing are part of what it takes, so the clock starts before the fit.
+    clock["start"] = time.monotonic()
+    fit_sequential(view, settings, max_epochs=epochs, validate=judge, **told)
+    return epochs * num_sequences / clock["seconds"]
+
+
+def show(console: Console, name: str, epoch: int, seconds: float, sequences: int, figures: dict[str, float]) -> None:
+    told = "  ".join(f"{key}@{K} {value:.4f}" for key, value in figures.items())
+    console.print(
+        f"{name:<23} epoch {epoch + 1:>2}  {seconds:7.1f} s  {(epoch + 1) * sequences / seconds:7.0f} sequences/s  {told}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("data/amazon"))
+    parser.add_argument("--run-dir", type=Path, default=Path("runs/amazon_beauty"))
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--batch-events", type=int, default=512, help="of ours")
+    parser.add_argument("--batch-size", type=int, default=64, help="sequences, of the peers")
+    options = parser.parse_args()
+    console = Console(highlight=False, soft_wrap=True)
+    settings = [f"data.path={options.data}", "features.sets=[]"]
+    run = Run(config=load_config("pipelines/amazon_beauty.toml", settings), folder=options.run_dir, console=console)
+    run.prepare()
+    ours = run_ours(console, run, epochs=options.epochs, batch_events=options.batch_events)
+    for takes_steps in (True, False):
+        peer = run_plain(console, run, epochs=options.epochs, batch_size=options.batch_size, takes_steps=takes_steps)
+        name = "plain, logits of steps" if takes_steps else "plain"
+        console.print(f"ours {ours:.0f} sequences/s, {name} {peer:.0f}: {ours / peer:.1f} times")
+
+
+if __name__ == "__main__":
+    main()
