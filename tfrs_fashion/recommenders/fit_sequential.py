@@ -1,6 +1,7 @@
 """The fit of a sequential tower: what it learns from, and what becomes of it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +12,6 @@ from tfrs_fashion.features.inputs import SECONDS_A_DAY
 from tfrs_fashion.features.purchases import store_by_week
 from tfrs_fashion.features.sequences import count_targets
 from tfrs_fashion.features.view import View
-from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.losses import sampling_probability
 from tfrs_fashion.models.objectives import FullSoftmax, InBatch, Objective, Sampled
 from tfrs_fashion.models.sequential import SequentialModel
@@ -19,7 +19,7 @@ from tfrs_fashion.models.towers import CandidateTower
 from tfrs_fashion.recommenders.fit_towers import encode_in_batches
 from tfrs_fashion.recommenders.indexed_tower import CandidateSet
 from tfrs_fashion.recommenders.recommender import Recommender
-from tfrs_fashion.recommenders.sequence_parts import SequenceParts, compile_sequence_model, make_sequence_parts
+from tfrs_fashion.recommenders.sequence_parts import SequenceParts, make_sequence_parts, train_sequence_model
 from tfrs_fashion.recommenders.sequential import Sequential
 from tfrs_fashion.schema import FIRST_INDEX
 from tfrs_fashion.sequence_sections import SequentialConfig
@@ -95,7 +95,6 @@ def fit_sequential(
         masked_share=settings.masked_share,
         name=name,
     )
-    compile_sequence_model(model, settings, num_batches=int(parts.dataset.cardinality()), max_epochs=max_epochs)
 
     def candidates(article_index: np.ndarray) -> CandidateSet:
         embedding = encode_in_batches(
@@ -114,15 +113,8 @@ def fit_sequential(
             name=name,
         )
 
-    fit_model(
-        model,
-        parts.dataset,
-        epochs=settings.epochs,
-        validate=None if validate is None else lambda: validate(recommender()),
-        patience=settings.patience,
-        console=console,
-        section=f"generators.{name}",
-    )
+    told: dict[str, Any] = {"max_epochs": max_epochs, "validate": validate, "console": console, "name": name}
+    train_sequence_model(model, parts, settings, recommender, **told)
     return recommender()
 
 

@@ -11,12 +11,11 @@ from rich.console import Console
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.sequences import read_steps
 from tfrs_fashion.features.view import View
-from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.next_category import NextCategoryModel
 from tfrs_fashion.models.sequential import SequentialTower
 from tfrs_fashion.recommenders.group_popularity import CategoryPopularity, count_baskets
 from tfrs_fashion.recommenders.recommender import Recommender, load_state, save_state
-from tfrs_fashion.recommenders.sequence_parts import compile_sequence_model, make_sequence_parts
+from tfrs_fashion.recommenders.sequence_parts import make_sequence_parts, train_sequence_model
 from tfrs_fashion.recommenders.sequential import make_sequential_tower
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX, InputError
 from tfrs_fashion.sequence_sections import NextCategoryConfig
@@ -147,7 +146,6 @@ def fit_next_category(
         seed=seed,
         name=name,
     )
-    compile_sequence_model(model, settings, num_batches=int(parts.dataset.cardinality()), max_epochs=max_epochs)
 
     def recommender() -> NextCategory:
         kernel, bias = model.head.get_weights()
@@ -164,13 +162,6 @@ def fit_next_category(
             name=name,
         )
 
-    fit_model(
-        model,
-        parts.dataset,
-        epochs=settings.epochs,
-        validate=None if validate is None else lambda: validate(recommender()),
-        patience=settings.patience,
-        console=console,
-        section=f"generators.{name}",
-    )
+    told: dict[str, Any] = {"max_epochs": max_epochs, "validate": validate, "console": console, "name": name}
+    train_sequence_model(model, parts, settings, recommender, **told)
     return recommender()

@@ -1,19 +1,23 @@
 """What every fit of a tower over sequences begins with: windows, batches, an encoder of articles and the tower."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
+from rich.console import Console
 
 from tfrs_fashion.data.split import seconds_since_1970
 from tfrs_fashion.features.inputs import SECONDS_A_DAY
 from tfrs_fashion.features.sequences import Windows, make_sequence_dataset, make_windows
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.encoders import ArticleEncoder, GivenArticles
+from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.sequential import SequentialTower
 from tfrs_fashion.recommenders.fit_towers import encode_in_batches, number_rows
+from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.sequential import make_sequential_tower
 from tfrs_fashion.schema import FIRST_INDEX
 from tfrs_fashion.sequence_sections import SequenceConfig
@@ -118,16 +122,33 @@ def make_sequence_parts(
     )
 
 
-def compile_sequence_model(model: tfrs.Model, settings: SequenceConfig, *, num_batches: int, max_epochs: int) -> None:
-    """Compiles a model whose variables all exist: Adam, whose rate rises for a while and falls along a cosine.
+def train_sequence_model(
+    model: tfrs.Model,
+    parts: SequenceParts,
+    settings: SequenceConfig,
+    recommender: Callable[[], Recommender],
+    *,
+    max_epochs: int,
+    validate: Callable[[Recommender], dict[str, float]] | None,
+    console: Console | None,
+    name: str,
+) -> None:
+    """Trains a model whose variables all exist, by Adam, whose rate rises for a while and falls along a cosine.
 
     Args:
         model: To be trained.
+        parts: Of its fit.
         settings: Of its tower.
-        num_batches: Of an epoch.
+        recommender: Makes a recommender of what is learned so far.
         max_epochs: Epochs over which the rate falls, however many of them there will be.
+        validate: Judges it after each epoch; without it all epochs are run.
+        console: Where each epoch's figures are shown.
+        name: Of the generator.
+
+    Raises:
+        RunError: The loss is not finite.
     """
-    steps = max_epochs * num_batches
+    steps = max_epochs * int(parts.dataset.cardinality())
     schedule = tf.keras.optimizers.schedules.CosineDecay(
         0.0,
         steps,
@@ -138,3 +159,12 @@ def compile_sequence_model(model: tfrs.Model, settings: SequenceConfig, *, num_b
     model.compile(optimizer=tf.keras.optimizers.Adam(schedule))
     # A training step that makes variables is traced twice; here they are all made before.
     model.optimizer.build(model.trainable_variables)
+    fit_model(
+        model,
+        parts.dataset,
+        epochs=settings.epochs,
+        validate=None if validate is None else lambda: validate(recommender()),
+        patience=settings.patience,
+        console=console,
+        section=f"generators.{name}",
+    )
