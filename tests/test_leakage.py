@@ -275,9 +275,9 @@ def answers_of(view: View, config: PipelineConfig, names: Sequence[str]) -> Foun
         asked = [fitted]
         if isinstance(fitted, TwoTower):
             asked.append(fitted.with_index("new_arrivals", name="two_tower_new_arrivals"))
-            found["edges: profile and history"] = fitted._query_tower._numbers._edges.numpy()
-            found["medians: profile and history"] = fitted._query_tower._numbers._median.numpy()
-            for number, weight in enumerate(fitted._query_tower.get_weights()):
+            found["edges: profile and history"] = fitted.query.tower._numbers._edges.numpy()
+            found["medians: profile and history"] = fitted.query.tower._numbers._median.numpy()
+            for number, weight in enumerate(fitted.query.tower.get_weights()):
                 found[f"weights: query tower {number}"] = weight
         for recommender in asked:
             answer = recommender(histories, now=now, k=tf.constant(12), exclude=exclude)

@@ -155,7 +155,7 @@ def evaluate(
 def backtest(
     pipeline: Pipeline,
     windows: Annotated[
-        int, typer.Option(min=1, help="Windows of split.test_days days: the test window and those before it.")
+        int, typer.Option(min=1, help="The test window and those before it; of 1, any split.")
     ] = 4,
     set_: Set = None,
     run_dir: RunDir = None,

@@ -134,26 +134,7 @@ class PipelineConfig(Section):
                     f"`generators.{name}.of` is `{made.of}`, which does not score any article it is asked for; set it to "
                     f"one of {', '.join(scoring)}"
                 )
-        for name, made in self.generators.items():
-            if isinstance(made, SequentialConfig) and made.vectors_of:
-                source = self.generators.get(made.vectors_of)
-                if not isinstance(source, FashionDnaConfig):
-                    kinds = [
-                        other for other, settings in self.generators.items() if isinstance(settings, FashionDnaConfig)
-                    ]
-                    raise ValueError(
-                        f"`generators.{name}.vectors_of` is `{made.vectors_of}`, which is no generator of kind fashion_dna; "
-                        f"set it to one of {', '.join(kinds)}"
-                    )
-        for name in self.fitted:
-            told = self.generators.get(name)
-            if isinstance(told, NextCategoryConfig):
-                category, columns = told.category or self.features.roles.category, self.features.categorical
-                if category not in columns:
-                    raise ValueError(
-                        f"`generators.{name}.category` (or else `features.roles.category`) is `{category}`, which is none of "
-                        f"`features.categorical`; set it to one of {', '.join(columns) or 'those, once there are any'}"
-                    )
+        self._check_sequences()
         groups = (*self.features.profile, *EVENT_GROUPS, *self.features.categorical)
         for name in self.fitted:
             grouped = self.generators.get(name)
@@ -174,6 +155,25 @@ class PipelineConfig(Section):
                 f"not make; set it to one of {', '.join(self.servable)}"
             )
         return self
+
+    def _check_sequences(self) -> None:
+        styles = [name for name, made in self.generators.items() if isinstance(made, FashionDnaConfig)]
+        for name, made in self.generators.items():
+            if isinstance(made, SequentialConfig) and made.vectors_of and made.vectors_of not in styles:
+                raise ValueError(
+                    f"`generators.{name}.vectors_of` is `{made.vectors_of}`, which is no generator of kind fashion_dna; "
+                    f"set it to one of {', '.join(styles)}"
+                )
+        known = self.features.categorical
+        for name in self.fitted:
+            told = self.generators.get(name)
+            if not isinstance(told, NextCategoryConfig):
+                continue
+            if (category := told.category or self.features.roles.category) not in known:
+                raise ValueError(
+                    f"`generators.{name}.category` (or else `features.roles.category`) is `{category}`, which is none of "
+                    f"`features.categorical`; set it to one of {', '.join(known) or 'those, once there are any'}"
+                )
 
     def _check_fallback(self) -> None:
         name = self.export.fallback

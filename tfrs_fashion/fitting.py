@@ -54,7 +54,7 @@ from tfrs_fashion.recommenders.recommender import Recommendations, Recommender
 from tfrs_fashion.recommenders.repurchase import Repurchase
 from tfrs_fashion.recommenders.restricted import Restricted
 from tfrs_fashion.recommenders.same_product import fit_same_product
-from tfrs_fashion.recommenders.sequential import Sequential
+from tfrs_fashion.recommenders.sequential import load_sequential
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX, TARGET_RANK_COLUMNS
 
@@ -285,8 +285,7 @@ def fit_recommender(
             max_epochs=config.two_tower.epochs,
             **{**config.two_tower.model_dump(), **choice},
         )
-    strangers = {key: value for key, value in choice.items() if key == "answers_strangers"}
-    generator = config.generators[name].model_copy(update={key: choice[key] for key in choice if key not in strangers})
+    generator = config.generators[name].model_copy(update=choice)
     settings = generator.model_dump(exclude={"kind"})
     progress: dict[str, Any] = {"validate": validate, "console": console}
     # The learning rate falls as it did when the number of epochs was chosen.
@@ -339,7 +338,7 @@ def fit_recommender(
                 assert isinstance(styles, StaticStyles)
                 vectors = styles.vectors
             days = config.split.in_store_days
-            return fit_sequential(view, generator, vectors=vectors, in_store_days=days, **strangers, **trained, **told)
+            return fit_sequential(view, generator, vectors=vectors, in_store_days=days, **trained, **told)
         case NextCategoryConfig():
             category = generator.category or config.features.roles.category
             return fit_next_category(view, generator, category=category, **trained, **told)
@@ -380,7 +379,7 @@ def load_recommender(name: str, folder: Path, config: PipelineConfig) -> Recomme
         case NextCategoryConfig():
             return NextCategory.load(folder)
         case SequentialConfig():
-            return Sequential.load(folder)
+            return load_sequential(folder)
         case RestrictedConfig():
             load_inner = TwoTower.load if generator.of == "two_tower" else Factorization.load
             return Restricted.load(folder, load_inner=load_inner)

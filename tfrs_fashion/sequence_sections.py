@@ -117,6 +117,8 @@ class SequentialConfig(SequenceConfig):
         num_sampled_negatives: Expected number of further candidates in a batch, with `in_batch`.
         calibration: Of `calibrated_sigmoid`, from 0 (plain cross-entropy) to 1.
         shuffle: Learns from histories in an order by chance, to find out what their order is worth.
+        answers_strangers: Whether customers without a history are answered, by what begins a history like theirs, and not left
+            to the fallback. Where the validation window has enough of them, what served them better there is taken instead.
     """
 
     kind: Literal["sequential"] = "sequential"
@@ -131,6 +133,7 @@ class SequentialConfig(SequenceConfig):
     num_sampled_negatives: int = Field(default=4000, ge=0)
     calibration: float = Field(default=0.75, ge=0, le=1)
     shuffle: bool = False
+    answers_strangers: bool = True
 
     @model_validator(mode="after")
     def _check_hidden(self) -> Self:

@@ -38,11 +38,14 @@ class Training(Pooling):
     def _settings(self, name: str) -> dict[str, Any]:
         """Returns what a fit depends on beside tables, split and seed."""
         config = self.config
-        features = config.features.model_dump()
+        features, k = config.features.model_dump(), config.evaluation.k
+
+        def against_fallback() -> dict[str, Any]:
+            # Whether towers answer strangers is chosen against the fallback.
+            return {"k": k, "fallback": self._settings(config.export.fallback)}
+
         if name == "two_tower":
-            # Whether the towers answer strangers is chosen against the fallback.
-            chosen_by = {"k": config.evaluation.k, "fallback": self._settings(config.export.fallback)}
-            return {**config.two_tower.model_dump(), **features, **chosen_by}
+            return {**config.two_tower.model_dump(), **features, **against_fallback()}
         if name == "blend":
             return {
                 **config.blend.model_dump(),
@@ -52,20 +55,15 @@ class Training(Pooling):
         generator = config.generators[name]
         own = generator.model_dump()
         match generator:
-            case BaseTwoTowerConfig():
-                return {**own, **features, "k": config.evaluation.k}
+            case BaseTwoTowerConfig() | FashionDnaConfig() | NextCategoryConfig():
+                return {**own, **features, "k": k}
             case SequentialConfig():
-                # Whether the tower answers strangers is chosen against the fallback.
-                chosen_by = {"k": config.evaluation.k, "fallback": self._settings(config.export.fallback)}
-                days = config.split.in_store_days
                 dna = self._settings(generator.vectors_of) if generator.vectors_of else {}
-                return {**own, **features, **chosen_by, "in_store_days": days, "vectors": dna}
+                return {**own, **features, **against_fallback(), "vectors": dna}
             case BasketMlpConfig():
-                return {**own, "k": config.evaluation.k}
+                return {**own, "k": k}
             case PopularityConfig() if generator.by:
                 return {**own, **features}
-            case FashionDnaConfig() | NextCategoryConfig():
-                return {**own, **features, "k": config.evaluation.k}
             case RestrictedConfig():
                 return {**own, "inner": self._settings(generator.of)}
         return own
@@ -141,9 +139,9 @@ class Training(Pooling):
             self._fit(name, "test", chosen.get("choice", {}), self._load).save(folder)
             (folder / "chosen.json").write_text(json.dumps(chosen, indent=2), encoding="utf-8")
 
-        wants_scann = "scann" in self.config.index.kinds and "two_tower" in self.config.recommenders
+        towers = {name for name, kind in self.config.servable.values() if kind == "scann"}
         # Told before anything is fitted; of towers that are fitted it was told then.
-        if wants_scann and (force or stored_fingerprint(self._model("two_tower")) != self._trained("two_tower")):
+        if any(force or stored_fingerprint(self._model(name)) != self._trained(name) for name in towers):
             check_size(len(self.view("test").articles.in_store))
         for name in self.config.fitted:
             self._stage(self._model(name), self._trained(name), partial(write, name), force=force)

@@ -1,5 +1,10 @@
 """Purchases as matrices, against counting with pandas, and by hand."""
 
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import ibis
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +15,10 @@ from tfrs_fashion.features.purchases import (
     customer_matrix,
     number_baskets,
     previous_baskets,
+    store_by_week,
 )
 from tfrs_fashion.features.view import View
+from tfrs_fashion.schema import OUT_OF_VOCABULARY_INDEX
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +85,32 @@ def test_what_was_bought_before_a_basket_is_not_what_is_in_it(view: View, lines:
         assert found == pytest.approx(expected, rel=1e-4)
         compared += bool(expected)
     assert compared > 5
+
+
+def test_the_catalogue_says_what_was_in_store_and_sales_where_it_does_not(
+    make_view: Callable[[Sequence[tuple[int, int, int]]], View],
+) -> None:
+    # The cutoff is 11 January, so the last week begins on the 4th and the one before it on 28 December.
+    view = make_view([(2, 2, 2), (2, 3, 5), (3, 4, 10), (3, OUT_OF_VOCABULARY_INDEX, 10)])
+    told = {
+        "article_index": [2, 3, 4, 5, 6],
+        # 5 came on the 6th, 6 went on the 2nd; of the others nothing is said.
+        "available_from": [None, None, None, "2024-01-06", None],
+        "available_to": [None, None, None, None, "2024-01-02"],
+    }
+    frame = pd.DataFrame(told)
+    frame["article_index"] = frame["article_index"].astype("int32")
+    for name in ("available_from", "available_to"):
+        frame[name] = pd.to_datetime(frame[name])
+    with_dates = replace(view, tables=replace(view.tables, articles=ibis.memtable(frame)))
+
+    def weeks(seen: View, *, num_weeks: int, in_store_days: int) -> list[list[int]]:
+        splits, articles = store_by_week(seen, num_weeks=num_weeks, in_store_days=in_store_days)
+        return [articles[start:end].tolist() for start, end in itertools.pairwise(splits)]
+
+    # Bought on the 2nd, the 5th and the 10th.
+    assert weeks(view, num_weeks=2, in_store_days=1) == [[3, 4], [2]]
+    assert weeks(view, num_weeks=2, in_store_days=7) == [[2, 3, 4], [2]]
+    assert weeks(with_dates, num_weeks=2, in_store_days=1) == [[3, 4, 5], [2, 6]]
+    # Nothing had been sold: everything that ever was.
+    assert weeks(view, num_weeks=3, in_store_days=1)[2] == [2, 3, 4]

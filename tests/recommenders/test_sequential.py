@@ -15,7 +15,8 @@ from tfrs_fashion.fitting import rank_customers
 from tfrs_fashion.models.objectives import LossKind
 from tfrs_fashion.models.sequence_encoders import SequenceKind
 from tfrs_fashion.recommenders.fit_sequential import fit_sequential
-from tfrs_fashion.recommenders.sequential import Sequential
+from tfrs_fashion.recommenders.indexed_tower import IndexedTower
+from tfrs_fashion.recommenders.sequential import SequenceQuery, load_sequential
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, InputError
 from tfrs_fashion.sequence_sections import SequentialConfig
 
@@ -34,7 +35,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def fit(view: View, *, vectors: np.ndarray | None = None, **changed: Any) -> Sequential:
+def fit(view: View, *, vectors: np.ndarray | None = None, **changed: Any) -> IndexedTower:
     return fit_sequential(
         view,
         SequentialConfig(**{**SETTINGS, **changed}),
@@ -65,7 +66,7 @@ def test_order_tells_what_comes_next(view: View, kind: SequenceKind, tmp_path: P
     found = rank_customers(fitted, view, customers, k=3)
     assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]
     fitted.save(tmp_path)
-    again = rank_customers(Sequential.load(tmp_path), view, customers, k=3)
+    again = rank_customers(load_sequential(tmp_path), view, customers, k=3)
     assert again.to_numpy().tolist() == found.to_numpy().tolist()
 
 
@@ -147,7 +148,8 @@ def test_given_vectors_stay_unless_they_are_tuned(view: View, fine_tune: bool) -
     vectors = np.random.default_rng(3).normal(size=(8, 6)).astype(np.float32)
     fitted = fit(view, vectors=vectors, fine_tune=fine_tune)
     given = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    moved = np.abs(fitted._article_embedding.numpy() - given).max()
+    assert isinstance(fitted.query, SequenceQuery)
+    moved = np.abs(fitted.query.article_embedding.numpy() - given).max()
     assert moved > 0.01 if fine_tune else moved < 1e-6
     found = rank_customers(fitted, view, np.array([26, 27], np.int32), k=3)
     assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]
@@ -159,5 +161,5 @@ def test_hidden_purchases_are_guessed_from_both_sides(view: View, tmp_path: Path
     found = rank_customers(fitted, view, np.array([26, 27], np.int32), k=3)
     assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]
     fitted.save(tmp_path)
-    again = rank_customers(Sequential.load(tmp_path), view, np.array([26, 27], np.int32), k=3)
+    again = rank_customers(load_sequential(tmp_path), view, np.array([26, 27], np.int32), k=3)
     assert again.to_numpy().tolist() == found.to_numpy().tolist()

@@ -37,7 +37,7 @@ def _read_lines(file: Path) -> tuple[pd.DataFrame, tuple[RowCount, ...]]:
     """Reads `customer_id, article_id, position` of all lines; blank ones are left out."""
     customers: list[str] = []
     articles: list[list[str]] = []
-    alone = []
+    alone, number = [], 0
     try:
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
@@ -50,7 +50,7 @@ def _read_lines(file: Path) -> tuple[pd.DataFrame, tuple[RowCount, ...]]:
                 customers.append(customer)
                 articles.append(bought)
     except UnicodeDecodeError as error:
-        raise InputError(f"{file}: line {len(customers) + len(alone) + 1:,} or later is not UTF-8: {error}.") from error
+        raise InputError(f"{file}: line {number + 1:,} or one soon after it is not UTF-8: {error}.") from error
     twice = [customer for customer, count in Counter(customers).items() if count > 1]
     if twice:
         raise InputError(
@@ -87,9 +87,9 @@ def _read_attributes(file: Path) -> dict[str, list[str]]:
     bad = [
         key
         for key, values in found.items()
-        if not isinstance(values, list) or not all(isinstance(value, str | int) for value in values)
+        if not isinstance(values, list)
+        or not all(isinstance(value, str | int) and SEPARATOR not in str(value) for value in values)
     ]
-    bad += [key for key, values in found.items() if key not in bad and any(SEPARATOR in str(value) for value in values)]
     if bad:
         raise InputError(
             f"{file}: {len(bad):,} article(s) have attributes that are not a list of texts or whole numbers without "

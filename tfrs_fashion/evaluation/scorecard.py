@@ -203,8 +203,8 @@ def evaluate_recommender(
     Returns:
         Its figures are `{"value", "low", "high"}` by metric. For each k, means over the customers of `targets`: `map@k`,
         `recall@k`, `precision@k`, `ndcg@k`, `hit_rate@k`, `mrr@k`, and the same with `_GROUP` for each of
-        `articles.groups`, where a hit is an article of the same group; `recall@{recall_at}`; `map@k_new` and
-        `recall@k_new`, over customers who bought something they had never bought; `map@k_cold_start_articles` and
+        `articles.groups`, where a hit is an article of the same group; `recall@{recall_at}`; `map@k_new`,
+        `recall@k_new` and `ndcg@k_new`, over customers who bought something they had never bought; `map@k_cold_start_articles` and
         `recall@k_cold_start_articles` with k = num_new_arrivals, over customers who bought an article that nobody had;
         `map@k_SLICE`, `recall@k_SLICE`. Over all lists given: see `describe_lists`.
         Counts: `customers@k_new`, `customers@k_SLICE`, and `fewer_candidates@k`, the customers of `targets` with
@@ -216,10 +216,10 @@ def evaluate_recommender(
     options: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "window": window}
     figures: Figures = {}
 
-    def add_slice(slice_name: str, values: pd.DataFrame, k: int) -> None:
+    def add_slice(slice_name: str, values: pd.DataFrame, k: int, metrics: Sequence[str] = ("map", "recall")) -> None:
         figures[f"customers@{k}_{slice_name}"] = _exact(len(values))
         if len(values):
-            found = _intervals(values[["map", "recall"]], **options)
+            found = _intervals(values[[*metrics]], **options)
             figures.update({f"{name}@{k}_{slice_name}": figure for name, figure in found.items()})
 
     hits = find_hits(candidates, targets, depth=max(*ks, recall_at))
@@ -236,7 +236,7 @@ def evaluate_recommender(
             add_slice(slice_name, by_customer[k].loc[by_customer[k].index.isin(customers)], k)
         if candidates_new is not None:
             new_targets = _new_targets(targets, history_pairs, candidates_new, k=k)
-            add_slice("new", customer_metrics(candidates_new, new_targets, k=k), k)
+            add_slice("new", customer_metrics(candidates_new, new_targets, k=k), k, ("map", "recall", "ndcg"))
         figures.update(describe_lists(candidates, articles, k=k, **options))
     if cold_start_articles is not None:
         cold = targets.loc[targets["article_index"].isin(cold_start_articles)]

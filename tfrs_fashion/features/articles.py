@@ -121,6 +121,32 @@ def check_article_columns(
     check_names(articles, sets, setting="features.sets", where="articles")
 
 
+def availability(articles: ibis.Table) -> dict[str, ibis.Value]:
+    """Returns `available_from` and `available_to` as timestamps, null where the catalogue has none."""
+    return {
+        name: (articles[name] if name in articles.columns else ibis.null("timestamp")).cast("timestamp")
+        for name in ("available_from", "available_to")
+    }
+
+
+def told_availability(
+    catalogue: pd.DataFrame, *, start: datetime.datetime, end: datetime.datetime
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tells of which articles the catalogue says when they are in store, and which it does not say are not.
+
+    Args:
+        catalogue: With the columns of `availability`.
+        start: Of the time that is asked about.
+        end: Behind it; the same for an instant.
+
+    Returns:
+        Two `[num_rows]` bool; the second holds at some time between start and end.
+    """
+    begins, ends = catalogue["available_from"], catalogue["available_to"]
+    is_told = (begins.notna() | ends.notna()).to_numpy()
+    return is_told, ~((begins >= end) | (ends < start)).to_numpy()
+
+
 def make_article_table(
     articles: ibis.Table,
     transactions: ibis.Table,
@@ -155,10 +181,6 @@ def make_article_table(
     """
     check_article_columns(articles, categorical=categorical, numbers=numbers, sets=sets)
     sales = sales_by_article(transactions)
-    dates = {
-        name: (articles[name] if name in articles.columns else ibis.null("timestamp")).cast("timestamp")
-        for name in ("available_from", "available_to")
-    }
     catalogue = (
         articles.filter(_.known_from.isnull() | (_.known_from < ibis.literal(as_of)))
         .select(
@@ -167,7 +189,7 @@ def make_article_table(
             **{name: _[name].cast("string") for name in categorical},
             **{f"number {name}": _[name].cast("float64") for name in numbers},
             **{f"set {name}": _[name].cast("string") for name in sets},
-            **dates,
+            **availability(articles),
         )
         .order_by("article_index")
         .execute()
@@ -183,9 +205,7 @@ def make_article_table(
         encoded[name] = _with_padding(look_up(catalogue[name], vocabulary[name]), 0)
     recent = np.zeros(size, dtype=bool)
     recent[sold] = (sales["last_sold"] >= days_before(as_of, in_store_days)).to_numpy()
-    begins, ends = catalogue["available_from"], catalogue["available_to"]
-    is_told = (begins.notna() | ends.notna()).to_numpy()
-    is_available = ~((begins >= as_of) | (ends < as_of)).to_numpy()
+    is_told, is_available = told_availability(catalogue, start=as_of, end=as_of)
     in_store = np.where(is_told, is_available, recent[FIRST_INDEX:])
     return ArticleTable(
         article_id=catalogue["article_id"].to_numpy(dtype=object),

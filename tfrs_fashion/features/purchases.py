@@ -7,7 +7,8 @@ lines have no timeline and no part in it.
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from tfrs_fashion.data.split import seconds_since_1970
+from tfrs_fashion.data.split import days_before, seconds_since_1970
+from tfrs_fashion.features.articles import availability, told_availability
 from tfrs_fashion.features.inputs import SECONDS_A_DAY
 from tfrs_fashion.features.view import View
 from tfrs_fashion.schema import FIRST_INDEX
@@ -104,10 +105,12 @@ def previous_baskets(view: View, *, num_baskets: int, half_life_days: float) -> 
 
 
 def store_by_week(view: View, *, num_weeks: int, in_store_days: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tells which articles were in store in each of the last weeks: those sold in it or in the days before it.
+    """Tells which articles were in store in each of the last weeks.
+
+    As at the cutoff, the catalogue's dates say so; where it gives none, what was sold in the week or in the days before it.
 
     Args:
-        view: What may be seen; of its customers with timelines.
+        view: What may be seen; sales are those of its customers with timelines.
         num_weeks: Weeks before the cutoff.
         in_store_days: Days before a week's first instant in which a sale keeps an article in store.
 
@@ -115,13 +118,25 @@ def store_by_week(view: View, *, num_weeks: int, in_store_days: int) -> tuple[np
         `[num_weeks + 1]` int64, where each week's articles begin, the last week first; and `[any]` int32 articles. A week in
         which nothing was in store has everything that was ever sold.
     """
-    age = age_days(view)
-    article = view.timelines.article_index
+    size = num_article_indices(view)
+    articles = view.tables.articles
+    catalogue = articles.select("article_index", **availability(articles)).execute()
+    catalogue = catalogue[catalogue["article_index"] < size]
+    listed = catalogue["article_index"].to_numpy()
+    # An article sold often in a day is in store once.
+    pair = np.unique(np.ceil(age_days(view)).astype(np.int64) * size + view.timelines.article_index)
+    age, article = pair // size, (pair % size).astype(np.int32)
     known = article >= FIRST_INDEX
     found = []
     for week in range(num_weeks):
-        inside = (age > week * view.week_days) & (age <= (week + 1) * view.week_days + in_store_days) & known
-        sold = np.unique(article[inside])
-        found.append(sold if len(sold) else np.unique(article[known]))
+        last, first = week * view.week_days, (week + 1) * view.week_days
+        in_store = np.zeros(size, bool)
+        in_store[article[(age > last) & (age <= first + in_store_days) & known]] = True
+        start, end = (days_before(view.split.as_of, days) for days in (first, last))
+        is_told, is_available = told_availability(catalogue, start=start, end=end)
+        in_store[listed[is_told]] = is_available[is_told]
+        if not in_store.any():
+            in_store[article[known]] = True
+        found.append(np.flatnonzero(in_store).astype(np.int32))
     splits = np.concatenate([[0], np.cumsum([len(sold) for sold in found])]).astype(np.int64)
-    return splits, np.concatenate(found).astype(np.int32)
+    return splits, np.concatenate(found)

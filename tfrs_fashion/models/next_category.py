@@ -7,7 +7,12 @@ import tensorflow_recommenders as tfrs
 
 from tfrs_fashion.features.sequences import Steps
 from tfrs_fashion.models.encoders import ArticleEncoder, GivenArticles
-from tfrs_fashion.models.sequential import SequentialTower
+from tfrs_fashion.models.sequential import SequentialTower, embed_targets, mean_loss
+
+
+def stretch(query: tf.Tensor) -> tf.Tensor:
+    """Makes each part of `[batch, width]` queries of length 1 about 1, as a layer behind them is used to."""
+    return query * tf.sqrt(tf.cast(tf.shape(query)[1], tf.float32))
 
 
 class NextCategoryModel(tfrs.Model):
@@ -15,7 +20,7 @@ class NextCategoryModel(tfrs.Model):
 
     Args:
         encoder: Of articles.
-        tower: See `SequentialTower`, of which the encoded steps alone are used.
+        tower: See `SequentialTower`.
         category: `[num_articles + 2]` int32, 0 where unknown, which is not learned from.
         num_categories: Categories, 0 among them.
         article_dropout: Share of the articles of a batch that are their content alone.
@@ -40,7 +45,7 @@ class NextCategoryModel(tfrs.Model):
         self.head = tf.keras.layers.Dense(
             num_categories, kernel_initializer=tf.keras.initializers.GlorotUniform(seed=seed)
         )
-        self.head(tf.zeros([1, tower.hidden_dim]))
+        self.head(tf.zeros([1, tower.embedding_dim + 1]))
         self._category = tf.constant(category, tf.int32)
         self._article_dropout = article_dropout
 
@@ -53,6 +58,6 @@ class NextCategoryModel(tfrs.Model):
         keep = tf.cast(tf.random.uniform(tf.shape(articles)) >= self._article_dropout, tf.float32)
         encoded = self.encoder(articles, tf.constant(0), keep)
         vectors = tf.gather(encoded.embedding, tf.reshape(column, tf.shape(steps.time)))
-        hidden = tf.gather_nd(self.tower.encode(vectors, steps, training=training), place)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.gather_nd(category, place), self.head(hidden))
-        return tf.math.divide_no_nan(tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32))
+        query = embed_targets(self.tower, vectors, steps, inputs, place, training=training)
+        logits = self.head(stretch(query))
+        return mean_loss(tf.nn.sparse_softmax_cross_entropy_with_logits(tf.gather_nd(category, place), logits))

@@ -129,7 +129,6 @@ class SequentialTower(tf.keras.Model):
     ) -> None:
         super().__init__(name="sequential_tower")
         self.embedding_dim = embedding_dim
-        self.hidden_dim = hidden_dim
         self._event_features = tuple(event_features)
         self._encoder = make_sequence_encoder(
             kind,
@@ -215,6 +214,43 @@ class SequentialTower(tf.keras.Model):
         return tf.math.l2_normalize(tf.concat([query, bias], axis=1), axis=1)
 
 
+def embed_targets(
+    tower: SequentialTower,
+    vectors: tf.Tensor,
+    steps: Steps,
+    inputs: dict[str, Any],
+    place: tf.Tensor,
+    *,
+    training: bool,
+) -> tf.Tensor:
+    """Embeds the steps of a batch from which something is learned.
+
+    Args:
+        tower: Embeds queries.
+        vectors: `[batch, length, embedding_dim]` float32, of the articles of the steps.
+        steps: Of the batch, with what is hidden hidden.
+        inputs: A batch of `features.sequences.make_sequence_dataset`.
+        place: `[num_targets, 2]` int64, row and step of each.
+        training: Whether something is left out.
+
+    Returns:
+        `[num_targets, embedding_dim + 1]` float32, of length 1.
+    """
+    encoded = tf.gather_nd(tower.encode(vectors, steps, training=training), place)
+    told = tower.describe_customers(
+        inputs["customer_index"], inputs["profile"], inputs["profile_numbers"], training=training
+    )
+    # A profile that was made from a purchase is not known before it, and so not to the prediction of that purchase.
+    is_known = tf.gather(inputs["known_from"], place[:, 0]) < tf.gather_nd(steps.next_time, place)
+    customer = tf.gather(told, place[:, 0]) * tf.cast(is_known, tf.float32)[:, tf.newaxis]
+    return tower.embed(encoded, customer)
+
+
+def mean_loss(losses: tf.Tensor) -> tf.Tensor:
+    """Returns the mean of `[num_targets]` losses; 0 of none, for a batch that holds no target."""
+    return tf.math.divide_no_nan(tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32))
+
+
 class SequentialModel(tfrs.Model):
     """A sequential tower and a candidate tower whose scaled cosine predicts each next purchase.
 
@@ -271,14 +307,7 @@ class SequentialModel(tfrs.Model):
         no_week = tf.constant(0)
         encoded = self.encoder(articles, no_week, keep)
         vectors = tf.gather(encoded.embedding, tf.reshape(column[num_drawn + num_targets :], tf.shape(steps.time)))
-        hidden = tf.gather_nd(self.tower.encode(vectors, steps, training=training), place)
-        told = self.tower.describe_customers(
-            inputs["customer_index"], inputs["profile"], inputs["profile_numbers"], training=training
-        )
-        # A profile that was made from a purchase is not known before it, and so not to the prediction of that purchase.
-        is_known = tf.gather(inputs["known_from"], place[:, 0]) < now
-        customer = tf.gather(told, place[:, 0]) * tf.cast(is_known, tf.float32)[:, tf.newaxis]
-        query = self.tower.embed(hidden, customer) * tf.exp(self._log_scale)
+        query = embed_targets(self.tower, vectors, steps, inputs, place, training=training) * tf.exp(self._log_scale)
         # What is read alone needs no candidate.
         num_candidates = tf.reduce_max(tf.concat([column[: num_drawn + num_targets], [-1]], axis=0)) + 1
         candidate = self.candidate_tower(
@@ -295,5 +324,4 @@ class SequentialModel(tfrs.Model):
             drawn=column[:num_drawn],
             now=now,
         )
-        # A batch may hold no target: of unknown articles, or none that is hidden.
-        return tf.math.divide_no_nan(tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32))
+        return mean_loss(losses)

@@ -20,7 +20,15 @@ from tfrs_fashion.features.view import View
 from tfrs_fashion.index.exact import Exact
 from tfrs_fashion.models.basket import BasketEncoder, BasketModel
 from tfrs_fashion.models.fit import fit_model
-from tfrs_fashion.recommenders.recommender import Recommendations, Recommender, load_state, save_state, with_source
+from tfrs_fashion.recommenders.recommender import (
+    Recommendations,
+    Recommender,
+    load_state,
+    save_state,
+    set_weight_arrays,
+    weight_arrays,
+    with_source,
+)
 from tfrs_fashion.schema import FIRST_INDEX
 
 
@@ -63,15 +71,14 @@ class BasketMlp(tf.Module):
 
     def save(self, folder: Path) -> None:
         """Writes the encoder's weights and those of the candidates."""
-        weights = {f"weight_{number:02d}": weight for number, weight in enumerate(self._encoder.get_weights())}
-        save_state(folder, {**weights, **self._arrays}, settings=self._settings, name=self.name)
+        save_state(folder, {**weight_arrays(self._encoder), **self._arrays}, settings=self._settings, name=self.name)
 
     @classmethod
     def load(cls, folder: Path) -> "BasketMlp":
         """Reads what `save` wrote."""
         arrays, stored = load_state(folder)
         encoder = BasketEncoder(**stored["settings"])
-        encoder.set_weights([arrays.pop(name) for name in sorted(arrays) if name.startswith("weight_")])
+        set_weight_arrays(encoder, arrays)
         return cls(encoder, **arrays, **stored)
 
 

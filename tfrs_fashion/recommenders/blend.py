@@ -15,6 +15,8 @@ from tfrs_fashion.recommenders.recommender import (
     load_state,
     longest_history,
     save_state,
+    set_weight_arrays,
+    weight_arrays,
 )
 from tfrs_fashion.schema import PADDING_INDEX
 
@@ -179,8 +181,7 @@ class Blend(tf.Module):
         for name, generator in self._generators.items():
             (folder / name).mkdir()
             generator.save(folder / name)
-        weights = [] if self._selector is None else self._selector.get_weights()
-        arrays = {f"weight_{number:02d}": weight for number, weight in enumerate(weights)}
+        arrays = {} if self._selector is None else weight_arrays(self._selector)
         save_state(
             folder,
             {"quotas": self._quotas.numpy(), "article_features": self._article_features.numpy(), **arrays},
@@ -201,7 +202,7 @@ class Blend(tf.Module):
         arrays, settings = load_state(folder)
         names = settings.pop("generators")
         selector = None
-        if weights := [arrays[name] for name in sorted(arrays) if name.startswith("weight_")]:
+        if any(name.startswith("weight_") for name in arrays):
             selector = Selector(
                 num_generators=len(names),
                 num_candidates=settings["num_candidates"],
@@ -209,7 +210,7 @@ class Blend(tf.Module):
                 hidden_dims=settings["hidden_dims"],
                 seed=1,
             )
-            selector.set_weights(weights)
+            set_weight_arrays(selector, arrays)
         generators = {name: load_generator(name, folder / name) for name in names}
         told = {name: arrays[name] for name in ("quotas", "article_features")}
         return cls(generators, **told, selector=selector, **settings)

@@ -17,10 +17,9 @@ from tfrs_fashion.models.objectives import FullSoftmax, InBatch, Objective, Samp
 from tfrs_fashion.models.sequential import SequentialModel
 from tfrs_fashion.models.towers import CandidateTower
 from tfrs_fashion.recommenders.fit_towers import encode_in_batches
-from tfrs_fashion.recommenders.indexed_tower import CandidateSet
+from tfrs_fashion.recommenders.indexed_tower import CandidateSet, IndexedTower
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.sequence_parts import SequenceParts, make_sequence_parts, train_sequence_model
-from tfrs_fashion.recommenders.sequential import Sequential
 from tfrs_fashion.schema import FIRST_INDEX
 from tfrs_fashion.sequence_sections import SequentialConfig
 
@@ -31,14 +30,13 @@ def fit_sequential(
     *,
     vectors: np.ndarray | None = None,
     max_epochs: int,
-    answers_strangers: bool = True,
     num_text_buckets: int,
     in_store_days: int,
     seed: int,
     name: str,
     validate: Callable[[Recommender], dict[str, float]] | None = None,
     console: Console | None = None,
-) -> Sequential:
+) -> IndexedTower:
     """Fits a sequential tower on what customers bought next.
 
     Args:
@@ -46,7 +44,6 @@ def fit_sequential(
         settings: Of tower, loss and training.
         vectors: `[num_articles + 2, embedding_dim]` float32 of all articles, made elsewhere; None to learn them.
         max_epochs: Epochs over which the learning rate falls.
-        answers_strangers: Whether customers without a history are answered; otherwise they are left to popularity.
         num_text_buckets: Hash buckets of the words of descriptions; 0 leaves text out.
         in_store_days: An article is in store if it was sold in so many days before.
         seed: Of weights, batches and samples.
@@ -102,14 +99,12 @@ def fit_sequential(
         )
         return CandidateSet(embedding, article_index)
 
-    def recommender() -> Sequential:
-        return Sequential(
-            parts.tower,
-            parts.article_embedding(size),
+    def recommender() -> IndexedTower:
+        return IndexedTower(
+            parts.query(size),
             in_store=candidates(articles.in_store),
             never_sold=candidates(articles.never_sold),
-            settings=parts.tower_settings,
-            answers_strangers=answers_strangers,
+            needs_history=not settings.answers_strangers,
             name=name,
         )
 

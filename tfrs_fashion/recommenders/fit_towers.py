@@ -23,7 +23,7 @@ from tfrs_fashion.models.retrieval import TwoTowerModel
 from tfrs_fashion.models.towers import CandidateTower
 from tfrs_fashion.recommenders.indexed_tower import CandidateSet
 from tfrs_fashion.recommenders.recommender import Recommender
-from tfrs_fashion.recommenders.towers import TwoTower, make_history_layer, make_query_tower
+from tfrs_fashion.recommenders.towers import TwoTower, TwoTowerQuery, make_history_layer, make_query_tower
 from tfrs_fashion.schema import FIRST_INDEX
 from tfrs_fashion.sections import CategoryEncoding, NumberEncoding
 
@@ -151,7 +151,6 @@ def fit_two_tower(
         "hidden_dims": list(hidden_dims),
         "seed": seed,
         "history_length": history_length,
-        "answers_strangers": answers_strangers,
         "side_dim": int(encoder(tf.zeros([0], tf.int32), tf.constant(0)).side.shape[1]),
     }
     query_tower = make_query_tower(settings, view.lookups)
@@ -205,13 +204,16 @@ def fit_two_tower(
 
         embedding_and_weight = encode_in_batches(read, everything, width=embedding_dim + 2)
         return TwoTower(
-            query_tower,
-            history_features,
-            embedding_and_weight[:, :embedding_dim],
-            embedding_and_weight[:, embedding_dim:],
+            TwoTowerQuery(
+                query_tower,
+                history_features,
+                embedding_and_weight[:, :embedding_dim],
+                embedding_and_weight[:, embedding_dim:],
+                settings=settings,
+            ),
             in_store=candidates(articles.in_store),
             never_sold=candidates(articles.never_sold),
-            settings=settings,
+            needs_history=not answers_strangers,
             epochs=epochs,
             curves=curves,
         )

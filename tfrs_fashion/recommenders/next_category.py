@@ -9,89 +9,72 @@ import tensorflow as tf
 from rich.console import Console
 
 from tfrs_fashion.features.inputs import Histories
-from tfrs_fashion.features.sequences import read_steps
 from tfrs_fashion.features.view import View
-from tfrs_fashion.models.next_category import NextCategoryModel
-from tfrs_fashion.models.sequential import SequentialTower
+from tfrs_fashion.models.next_category import NextCategoryModel, stretch
 from tfrs_fashion.recommenders.group_popularity import CategoryPopularity, count_baskets
 from tfrs_fashion.recommenders.recommender import Recommender, load_state, save_state
 from tfrs_fashion.recommenders.sequence_parts import make_sequence_parts, train_sequence_model
-from tfrs_fashion.recommenders.sequential import make_sequential_tower
+from tfrs_fashion.recommenders.sequential import SequenceQuery
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX, InputError
 from tfrs_fashion.sequence_sections import NextCategoryConfig
 
 
 class NextCategory(CategoryPopularity):
-    """What sells in a customer's likeliest categories: sales times the probability that the tower gives the category.
+    """What sells in a customer's likeliest categories: sales times the probability that a tower gives the category.
 
     Args:
-        tower: Built, with its weights.
-        article_embedding: `[num_articles + 2, embedding_dim]` float32.
-        kernel: `[hidden_dim, num_categories]` float32, of the softmax.
+        query: Embeds histories.
+        kernel: `[embedding_dim + 1, num_categories]` float32, of the softmax.
         bias: `[num_categories]` float32.
         taken: The likeliest categories that are kept.
-        tower_settings: What the tower was made from.
         article_index: `[num_candidates]` int32.
         sales: `[num_candidates]` float32, above 0.
         category: `[num_articles + 2]` int32, 0 where unknown.
         name: As used in reports.
     """
 
-    needs_history = True
-
     def __init__(
         self,
-        tower: SequentialTower,
-        article_embedding: np.ndarray,
+        query: SequenceQuery,
         kernel: np.ndarray,
         bias: np.ndarray,
         *,
         taken: int,
-        tower_settings: dict[str, Any],
         article_index: np.ndarray,
         sales: np.ndarray,
         category: np.ndarray,
         name: str,
     ) -> None:
         super().__init__(article_index, sales, category, name=name)
-        self.history_length = tower_settings["length"]
-        self._tower, self._tower_settings, self._taken = tower, tower_settings, taken
-        self._article_embedding = tf.Variable(article_embedding, trainable=False, dtype=tf.float32)
+        self.history_length = query.history_length
+        self._query, self._taken = query, taken
         self._kernel = tf.Variable(kernel, trainable=False, dtype=tf.float32)
         self._bias = tf.Variable(bias, trainable=False, dtype=tf.float32)
 
     def probabilities(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
         """Returns `[batch, num_categories]` float32, of the category of the next purchase; column 0 is none."""
-        steps = read_steps(histories, now, length=self._tower_settings["length"])
-        known = tf.where(steps.article_index < tf.shape(self._article_embedding)[0], steps.article_index, 1)
-        steps = steps._replace(article_index=known)
-        encoded = self._tower.encode(tf.gather(self._article_embedding, known), steps)
-        last = tf.gather(encoded, steps.num_steps - 1, batch_dims=1)
-        logits = tf.matmul(last, self._kernel) + self._bias
+        logits = tf.matmul(stretch(self._query(histories, now)), self._kernel) + self._bias
         return tf.nn.softmax(tf.concat([tf.fill([tf.shape(now)[0], 1], -np.inf), logits[:, 1:]], axis=1))
 
     def _share(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
         """Keeps the likeliest categories, of customers who have a history."""
         found = self.probabilities(histories, now)
-        taken = min(self._taken, found.shape[1])
-        least = tf.math.top_k(found, k=taken).values[:, -1:]
+        least = tf.math.top_k(found, k=min(self._taken, found.shape[1])).values[:, -1:]
         has_history = (histories.article_index.row_lengths() > 0)[:, tf.newaxis]
         return tf.where((found >= least) & has_history, found, 0.0)
 
     def save(self, folder: Path) -> None:
         """Writes the tower, the softmax, sales and categories."""
-        arrays = {f"weight_{number:04d}": weight for number, weight in enumerate(self._tower.get_weights())}
-        for name in ("article_embedding", "kernel", "bias", "article_index", "sales", "category"):
+        arrays, settings = self._query.state()
+        for name in ("kernel", "bias", "article_index", "sales", "category"):
             arrays[name] = getattr(self, f"_{name}").numpy()
-        save_state(folder, arrays, taken=self._taken, tower_settings=self._tower_settings, name=self.name)
+        save_state(folder, arrays, query=settings, taken=self._taken, name=self.name)
 
     @classmethod
     def load(cls, folder: Path) -> "NextCategory":
         """Reads what `save` wrote."""
         arrays, stored = load_state(folder)
-        tower = make_sequential_tower(stored["tower_settings"])
-        tower.set_weights([arrays.pop(name) for name in sorted(arrays) if name.startswith("weight_")])
-        return cls(tower, **arrays, **stored)
+        return cls(SequenceQuery.load(arrays, stored.pop("query")), **arrays, **stored)
 
 
 def fit_next_category(
@@ -150,12 +133,10 @@ def fit_next_category(
     def recommender() -> NextCategory:
         kernel, bias = model.head.get_weights()
         return NextCategory(
-            parts.tower,
-            parts.article_embedding(articles.num_articles + FIRST_INDEX),
+            parts.query(articles.num_articles + FIRST_INDEX),
             kernel,
             bias,
             taken=settings.num_categories,
-            tower_settings=parts.tower_settings,
             article_index=sold,
             sales=sales[sold],
             category=group,

@@ -87,3 +87,13 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return arrays, json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{folder}: the fitted recommender cannot be read ({error}). Run `train --force`.") from error
+
+
+def weight_arrays(model: tf.keras.Model) -> dict[str, np.ndarray]:
+    """Returns the weights of a model by names whose order is theirs, for `save_state`."""
+    return {f"weight_{number:04d}": weight for number, weight in enumerate(model.get_weights())}
+
+
+def set_weight_arrays(model: tf.keras.Model, arrays: dict[str, np.ndarray]) -> None:
+    """Sets the weights of a model, all of which exist, to what `weight_arrays` named, and takes them out of the arrays."""
+    model.set_weights([arrays.pop(name) for name in sorted(arrays) if name.startswith("weight_")])

@@ -18,7 +18,7 @@ from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.sequential import SequentialTower
 from tfrs_fashion.recommenders.fit_towers import encode_in_batches, number_rows
 from tfrs_fashion.recommenders.recommender import Recommender
-from tfrs_fashion.recommenders.sequential import make_sequential_tower
+from tfrs_fashion.recommenders.sequential import SequenceQuery, make_sequential_tower
 from tfrs_fashion.schema import FIRST_INDEX
 from tfrs_fashion.sequence_sections import SequenceConfig
 
@@ -43,10 +43,13 @@ class SequenceParts:
     tower: SequentialTower
     tower_settings: dict[str, Any]
 
-    def article_embedding(self, size: int) -> np.ndarray:
-        """Encodes all articles as they are now: `[size, embedding_dim]` float32."""
-        everything, width = np.arange(size, dtype=np.int32), self.tower_settings["embedding_dim"]
-        return encode_in_batches(lambda rows: self.encoder(rows, tf.constant(0)).embedding, everything, width=width)
+    def query(self, size: int) -> SequenceQuery:
+        """Makes the query side of what is learned so far, with the embeddings of `size` article indices."""
+        everything, width = np.arange(size, dtype=np.int32), self.tower.embedding_dim
+        embedding = encode_in_batches(
+            lambda rows: self.encoder(rows, tf.constant(0)).embedding, everything, width=width
+        )
+        return SequenceQuery(self.tower, embedding, settings=self.tower_settings)
 
 
 def make_sequence_parts(

@@ -1,7 +1,7 @@
-"""A sequential tower as a recommender: the order of purchases in, an index over candidates behind it."""
+"""The query side of a sequential tower: the order of purchases in, an embedding out; with an index it is a recommender."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -9,83 +9,57 @@ import tensorflow as tf
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.sequences import read_steps
 from tfrs_fashion.models.sequential import SequentialTower
-from tfrs_fashion.recommenders.indexed_tower import CandidateSet, IndexedTower, load_candidates
-from tfrs_fashion.recommenders.recommender import load_state, save_state
+from tfrs_fashion.recommenders.indexed_tower import IndexedTower, load_candidates
+from tfrs_fashion.recommenders.recommender import load_state, set_weight_arrays, weight_arrays
+from tfrs_fashion.schema import OUT_OF_VOCABULARY_INDEX
 
 
-class Sequential(IndexedTower):
-    """Reads a history in its order and looks up the candidates nearest to where it leads.
+class SequenceQuery(tf.Module):
+    """Reads a history in its order.
 
     Args:
         tower: Built, with its weights.
         article_embedding: `[num_articles + 2, embedding_dim]` float32, what steps are made of.
-        in_store: The articles to recommend.
-        never_sold: The articles that the catalogue lists and that were never sold.
         settings: What the tower was made from; see `make_sequential_tower`.
-        answers_strangers: Whether customers without a history are answered, by what begins a history like theirs.
-        name: As used in reports.
     """
 
-    def __init__(
-        self,
-        tower: SequentialTower,
-        article_embedding: np.ndarray,
-        *,
-        in_store: CandidateSet,
-        never_sold: CandidateSet,
-        settings: dict[str, Any],
-        answers_strangers: bool,
-        name: str,
-    ) -> None:
-        super().__init__(
-            in_store=in_store,
-            never_sold=never_sold,
-            history_length=settings["length"],
-            needs_history=not answers_strangers,
-            name=name,
-        )
+    def __init__(self, tower: SequentialTower, article_embedding: np.ndarray, *, settings: dict[str, Any]) -> None:
+        super().__init__(name="sequence_query")
+        self.history_length: int | None = settings["length"]
         self._settings = settings
         self._tower = tower
-        self._article_embedding = tf.Variable(article_embedding, trainable=False, dtype=tf.float32)
+        self.article_embedding = tf.Variable(article_embedding, trainable=False, dtype=tf.float32)
 
-    def _renamed(self, name: str) -> Self:
-        return type(self)(
-            self._tower,
-            self._article_embedding.numpy(),
-            in_store=self.in_store,
-            never_sold=self.never_sold,
-            settings=self._settings,
-            answers_strangers=not self.needs_history,
-            name=name,
-        )
-
-    def embed(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
+    def __call__(self, histories: Histories, now: tf.Tensor) -> tf.Tensor:
         """Embeds `[batch]` histories at `now` as `[batch, embedding_dim + 1]` float32."""
         steps = read_steps(histories, now, length=self._settings["length"])
         # An article that came into the catalogue after the fit is an unknown one.
-        known = tf.where(steps.article_index < tf.shape(self._article_embedding)[0], steps.article_index, 1)
+        is_known = steps.article_index < tf.shape(self.article_embedding)[0]
+        known = tf.where(is_known, steps.article_index, OUT_OF_VOCABULARY_INDEX)
         steps = self._tower.arrange(steps._replace(article_index=known))
-        encoded = self._tower.encode(tf.gather(self._article_embedding, steps.article_index), steps)
+        encoded = self._tower.encode(tf.gather(self.article_embedding, steps.article_index), steps)
         last = tf.gather(encoded, steps.num_steps - 1, batch_dims=1)
         customer = self._tower.describe_customers(
             histories.customer_index, histories.profile, histories.profile_numbers
         )
         return self._tower.embed(last, customer)
 
-    def save(self, folder: Path) -> None:
-        """Writes the tower's weights, and the embeddings of articles and candidates."""
-        arrays = {f"weight_{number:04d}": weight for number, weight in enumerate(self._tower.get_weights())}
-        arrays["article_embedding"] = self._article_embedding.numpy()
-        told = {"answers_strangers": not self.needs_history, "name": self.name}
-        save_state(folder, arrays | self.candidate_arrays(), settings=self._settings, **told)
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Returns the tower's weights and the embeddings of articles; see `load`."""
+        return {**weight_arrays(self._tower), "article_embedding": self.article_embedding.numpy()}, self._settings
 
     @classmethod
-    def load(cls, folder: Path) -> "Sequential":
-        """Reads what `save` wrote."""
-        arrays, stored = load_state(folder)
-        tower = make_sequential_tower(stored["settings"])
-        tower.set_weights([arrays[name] for name in sorted(arrays) if name.startswith("weight_")])
-        return cls(tower, arrays["article_embedding"], **load_candidates(arrays), **stored)
+    def load(cls, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> "SequenceQuery":
+        """Makes again what `state` told, which it takes out of the arrays."""
+        tower = make_sequential_tower(settings)
+        set_weight_arrays(tower, arrays)
+        return cls(tower, arrays.pop("article_embedding"), settings=settings)
+
+
+def load_sequential(folder: Path) -> IndexedTower:
+    """Reads what the `save` of an `IndexedTower` over a `SequenceQuery` wrote."""
+    arrays, stored = load_state(folder)
+    return IndexedTower(SequenceQuery.load(arrays, stored.pop("query")), **load_candidates(arrays), **stored)
 
 
 def make_sequential_tower(settings: dict[str, Any]) -> SequentialTower:
