@@ -154,9 +154,7 @@ def evaluate(
 @app.command()
 def backtest(
     pipeline: Pipeline,
-    windows: Annotated[
-        int, typer.Option(min=1, help="The test window and those before it; of 1, any split.")
-    ] = 4,
+    windows: Annotated[int, typer.Option(min=1, help="The test window and those before it; of 1, any split.")] = 4,
     set_: Set = None,
     run_dir: RunDir = None,
     force: Force = False,
