@@ -203,6 +203,13 @@ def test_full_rankings_are_made_for_others_if_their_number_changes_and_not_unles
     }
     assert changed == {"target_ranks/popularity_7d", "target_ranks/repurchase", "target_ranks/als", "report"}
     assert {read_ranks(small_run, name)["customer_index"].nunique() for name in ("als", "repurchase")} == {7}
+    # At the first purchase of each, days later, what was bought lately weighs less.
+    asked = read_ranks(small_run, "als")
+    later = again(small_run, *SMALL, "evaluation.full_ranking_customers=7", "evaluation.full_ranking_at=first_purchase")
+    later.evaluate()
+    pair = ["customer_index", "article_index"]
+    assert read_ranks(small_run, "als")[pair].equals(asked[pair])
+    assert "at the time of the first purchase of each" in (small_run.folder / "report" / "report.html").read_text()
     again(small_run, *SMALL, "evaluation.full_ranking_customers=0").evaluate()
     told = load_metrics(small_run.folder / "report")
     assert "roc" not in told

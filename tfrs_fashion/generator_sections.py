@@ -332,6 +332,13 @@ GENERATORS: dict[str, Any] = {
     "fashion_dna": FashionDnaConfig(),
     "gru": SequentialConfig(tower="gru"),
     "lstm": SequentialConfig(tower="lstm"),
+    "lstm_dna": SequentialConfig(
+        tower="lstm",
+        hidden_dim=256,
+        loss="sampled_sigmoid",
+        vectors_of="fashion_dna",
+        event_features=("gap", "season"),
+    ),
     "attention": SequentialConfig(tower="attention", num_layers=2),
     "next_category": NextCategoryConfig(),
     "two_tower_7d": RestrictedConfig(days=7),

@@ -1,5 +1,6 @@
 """Judging: artifacts asked for every customer of a window, and the report over their answers."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import ibis
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from rich.console import Console
 
 from tfrs_fashion.config import PipelineConfig
@@ -107,7 +109,9 @@ def write_candidates(
 def write_target_ranks(
     folder: Path, *, recommender: Recommender, view: View, judged: pd.DataFrame, num_customers: int, seed: int
 ) -> None:
-    """Writes `target_ranks.parquet`: where a recommender that ranks every article in store puts what was bought.
+    """Writes where a recommender that ranks every article in store puts what was bought, and how many numbers it holds.
+
+    These are `target_ranks.parquet` and `size.json`.
 
     Args:
         folder: Where to write.
@@ -122,6 +126,9 @@ def write_target_ranks(
     ranks = rank_targets(recommender, view, rankable[rankable["customer_index"].isin(drawn)], seed=seed)
     check_target_ranks(ranks, num_articles=view.articles.num_articles, where=f"{recommender.name} target ranks")
     ranks.to_parquet(folder / "target_ranks.parquet", index=False)
+    assert isinstance(recommender, tf.Module)
+    size = sum(int(np.prod(variable.shape)) for variable in recommender.variables)
+    (folder / "size.json").write_text(json.dumps({"num_parameters": size}), encoding="utf-8")
 
 
 def article_groups(articles: ibis.Table, *, category: str) -> dict[str, np.ndarray]:
@@ -269,6 +276,7 @@ def write_judgement(
     counts: Sequence[RowCount],
     curves: dict[str, Any],
     towers: TwoTower | None = None,
+    embeddings: Mapping[str, np.ndarray] | None = None,
     blend: dict[str, Any] | None = None,
     rankers: Sequence[RankerTraining] = (),
     ranked: Mapping[str, Path] | None = None,
@@ -288,6 +296,7 @@ def write_judgement(
         counts: What was dropped, changed or missing, by rule.
         curves: Training curves of each model.
         towers: Whose embeddings are clustered; None leaves clusters out.
+        embeddings: `[num_in_store, dim]` float32 of what is in store, of each recommender that has such.
         blend: What the blend was chosen by; see `evaluation.contributions.BlendEvidence`.
         rankers: What each ranker has learned from, for the doctor.
         ranked: Folder of each recommender's target ranks, if there are any.
@@ -320,7 +329,6 @@ def write_judgement(
         )
         if name not in config.new_arrivals:
             by_customer[name] = scorecards[name].by_customer
-        embedding = towers.in_store.embedding[:, :-1] if towers is not None and name == "two_tower" else None
         answer = make_answers(
             name,
             found,
@@ -331,13 +339,22 @@ def write_judgement(
             fallback=config.export.fallback,
             is_arrivals=name in config.new_arrivals,
             is_constant=name in config.same_for_all,
-            embedding=embedding,
+            embedding=(embeddings or {}).get(name),
         )
         answers.append(answer)
     ranks = {name: pd.read_parquet(place / "target_ranks.parquet") for name, place in (ranked or {}).items()}
     ranking, notes = None, _notes(config, judged, bought)
     if any(len(found) for found in ranks.values()):
-        ranking = describe_ranking(ranks, targets=judged, in_store=view.articles.in_store, **settings)
+        sizes = {name: (place / "size.json").read_text(encoding="utf-8") for name, place in (ranked or {}).items()}
+        ranking = describe_ranking(
+            ranks,
+            targets=judged,
+            in_store=view.articles.in_store,
+            cold_start_articles=never_sold,
+            num_parameters={name: json.loads(found)["num_parameters"] for name, found in sizes.items()},
+            at_first_purchase=evaluation.full_ranking_at == "first_purchase",
+            **settings,
+        )
     elif ranks:
         notes.append(
             "Not every article in store is ranked: nothing that was bought in the window was in store before it."

@@ -5,7 +5,7 @@ validation, refitted on everything before the test cutoff, evaluated once, and r
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ibis import _
 
 from tfrs_fashion.data.customers import read_customers
 from tfrs_fashion.data.sources import make_dialect
+from tfrs_fashion.data.split import first_purchase_seconds
 from tfrs_fashion.evaluation.exploration import write_exploration
 from tfrs_fashion.evaluation.finding import Finding
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
@@ -107,15 +108,20 @@ class Run(Training):
 
     def _rank_in_full(self, judged: pd.DataFrame, *, force: bool) -> dict[str, Path]:
         """Writes `target_ranks/<name>/` where wanted, and returns where."""
-        number, seed = self.config.evaluation.full_ranking_customers, self.config.seed
-        rank = partial(write_target_ranks, view=self.view("test"), judged=judged, num_customers=number, seed=seed)
+        places = {name: self.folder / "target_ranks" / name for name in self.config.ranked_in_full}
+        if not places:
+            return {}
+        number, at = self.config.evaluation.full_ranking_customers, self.config.evaluation.full_ranking_at
+        view = self.view("test")
+        if at == "first_purchase":
+            view = replace(view, now=first_purchase_seconds(view.split, self.tables.transactions, view.now))
+        rank = partial(write_target_ranks, view=view, judged=judged, num_customers=number, seed=self.config.seed)
 
         def write(name: str, folder: Path) -> None:
             rank(folder, recommender=self._load(name))
 
-        places = {name: self.folder / "target_ranks" / name for name in self.config.ranked_in_full}
         for name, place in places.items():
-            self._stage(place, fingerprint("ranks", self._trained(name), number), partial(write, name), force=force)
+            self._stage(place, fingerprint("ranks", self._trained(name), number, at), partial(write, name), force=force)
         return places
 
     def evaluate(self, *, force: bool = False) -> None:
@@ -143,7 +149,10 @@ class Run(Training):
                 self._stage(place, answered[name], partial(ask, self._artifact(name)), force=force)
             ranked = self._rank_in_full(judged, force=force)
             chosen = {name: self._chosen(name) for name in config.recommenders}
-            towers = TwoTower.load(self._model("two_tower")) if self._has_clusters else None
+            loaded = {name: self._load(name) for name, kind in config.servable.values() if kind is not None}
+            towers = {name: found for name, found in loaded.items() if isinstance(found, IndexedTower)}
+            clustered = towers["two_tower"] if self._has_clusters else None
+            assert clustered is None or isinstance(clustered, TwoTower)
             write = partial(
                 write_judgement,
                 config=config,
@@ -162,7 +171,9 @@ class Run(Training):
                 },
                 counts=(*self.counts, *self.view("test").counts),
                 curves={name: found["curves"] for name, found in chosen.items() if "curves" in found},
-                towers=towers,
+                towers=clustered,
+                # The last column is the bias.
+                embeddings={name: found.in_store.embedding[:, :-1] for name, found in towers.items()},
                 blend=chosen.get("blend", {}).get("blend"),
                 rankers=self.blend_training(self.splits["test"]) if "blend" in config.recommenders else (),
                 ranked=ranked,

@@ -110,6 +110,8 @@ class SplitConfig(Section):
         validation_days: Length of the window before it.
         share: Share of a customer's baskets that stays visible with `kind = "share"`.
         in_store_days: An article is in store if it was sold in this many days before the cutoff.
+        never_sold_in_store: Whether an article of the catalogue that was never sold is in store too, unless its dates say
+            otherwise. Where a catalogue lists what it will sell, new articles then stand beside the others.
     """
 
     kind: Literal["window", "last_basket", "share", "leave_one_out"] = "window"
@@ -117,6 +119,7 @@ class SplitConfig(Section):
     validation_days: int = Field(default=7, ge=1)
     share: float = Field(default=0.7, gt=0, lt=1)
     in_store_days: int = Field(default=28, ge=1)
+    never_sold_in_store: bool = False
 
 
 class TwoTowerConfig(Section):
@@ -209,6 +212,8 @@ class EvaluationConfig(Section):
         num_clusters: Clusters of articles and of customers that the report describes, at most; 0 leaves them out.
         full_ranking_customers: Customers of the window, drawn by the seed, for whom every article in store is ranked, at
             most; 0 for none.
+        full_ranking_at: When each of them is asked for it: at the `cutoff`, or at the `first_purchase` of the window, with
+            what was known at the cutoff.
     """
 
     k: int = Field(default=12, ge=1)
@@ -217,6 +222,7 @@ class EvaluationConfig(Section):
     bootstrap_samples: int = Field(default=1000, ge=10)
     num_clusters: int = Field(default=8, ge=0, le=100)
     full_ranking_customers: int = Field(default=0, ge=0)
+    full_ranking_at: Literal["cutoff", "first_purchase"] = "cutoff"
 
 
 class RecommendConfig(Section):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfrs_fashion.data.split import Kind, Split, cutoff_seconds, make_splits, targets, visible
+from tfrs_fashion.data.split import Kind, Split, cutoff_seconds, first_purchase_seconds, make_splits, targets, visible
 from tfrs_fashion.data.tables import index_tables
 from tfrs_fashion.features.timelines import read_timelines, write_timelines
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, InputError, Tables
@@ -195,6 +195,16 @@ def test_cutoff_seconds_by_customer() -> None:
     expected = [after, after]
     expected += [seconds("2024-01-09"), seconds("2024-01-10 23:59:59"), seconds("2024-01-06 06:00:00"), after]
     assert cutoff_seconds(split, 4).tolist() == expected
+
+
+def test_the_first_purchase_of_the_window_is_told_for_those_who_bought_in_it() -> None:
+    transactions = make_transactions([*ROWS, (10, 2, 2, "2024-01-10 01:00:00"), (11, 9, 2, "2024-01-10 01:00:00")])
+    split = make_splits(transactions, test_days=2, validation_days=2)["test"]
+    found = first_purchase_seconds(split, transactions, cutoff_seconds(split, 4))
+    # Customers 2 and 3 buy in the window, 4 and 5 do not, and 9 came after the cutoffs were counted.
+    cutoff = seconds("2024-01-09")
+    assert found.tolist() == [cutoff, cutoff, seconds("2024-01-09"), seconds("2024-01-10 23:59:59"), cutoff, cutoff]
+    assert found.dtype == np.int64
 
 
 def make_tables(purchases: list[tuple[str, str, str]], *, listed: list[str] | None = None) -> Tables:

@@ -40,7 +40,25 @@ def test_figures_and_notes() -> None:
     )
     assert second.startswith("2 of the 6 (customer, article) pairs bought in the window are not counted here")
     assert found.figure.name == "roc_of_rank"
-    assert {name for names in MEANINGS for name in names.split(", ")} == set(als)
+
+
+def test_what_was_never_sold_is_measured_apart_and_sizes_stand_beside() -> None:
+    told = {"targets": BOUGHT, "in_store": IN_STORE, "num_samples": 50, "seed": 1}
+    found = describe_ranking(
+        RANKS, cold_start_articles=np.array([3]), num_parameters={"als": 5, "gru": 7}, at_first_purchase=True, **told
+    )
+    # Of four other articles three stand above what customer 2 bought of it by als, and one by gru.
+    assert found.figures["als"]["auc_cold_start_articles"]["value"] == pytest.approx(1 / 4)
+    assert found.figures["gru"]["auc_cold_start_articles"]["value"] == pytest.approx(3 / 4)
+    assert found.figures["als"]["rank_q50_cold_start_articles"]["value"] == 4
+    assert {name: figures["num_parameters"]["value"] for name, figures in found.figures.items()} == {"als": 5, "gru": 7}
+    assert "at the time of the first purchase of each" in found.notes[0]
+    assert found.notes[0].endswith("1 of their 3 purchases here are of articles never sold before.")
+    assert {name for names in MEANINGS for name in names.split(", ")} == set(found.figures["als"])
+    # Nothing of the kind was in store.
+    without = describe_ranking(RANKS, cold_start_articles=np.array([8]), **told)
+    assert "auc_cold_start_articles" not in without.figures["als"]
+    assert "never sold" not in without.notes[0]
 
 
 def test_nothing_to_describe() -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 import numpy as np
@@ -49,8 +50,7 @@ def test_the_best_order_and_the_worst() -> None:
 
 
 def test_roc_curve() -> None:
-    shares, reached = roc_curve(RANKS, num_points=5)
-    assert shares.tolist() == [0, 1 / 4, 1 / 2, 3 / 4, 1]
+    reached = roc_curve(RANKS, np.array([0, 1 / 4, 1 / 2, 3 / 4, 1]))
     assert reached == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3, 1])
 
 
@@ -58,8 +58,7 @@ def test_the_area_under_the_curve_is_the_pooled_auc() -> None:
     generator = np.random.default_rng(0)
     ranks = make_ranks({c: (generator.permutation(50)[:3] + 1).tolist() for c in range(40)}, num_ranked=50)
     # 47 articles not bought: the curve is flat between their places, where it is read from the right.
-    shares, reached = roc_curve(ranks, num_points=48)
-    assert shares[1] == pytest.approx(1 / 47)
+    reached = roc_curve(ranks, np.linspace(0, 1, 48))
     assert reached[:-1].mean() == pytest.approx(pooled_auc(ranks))
 
 
@@ -101,7 +100,7 @@ def test_auc_agrees_with_counting_pairs(bought: dict[int, list[int]]) -> None:
         others = set(range(1, 13)) - set(targets)
         won = sum(target < other for target in targets for other in others)
         assert found[customer] == pytest.approx(won / (len(targets) * len(others)))
-    _shares, reached = roc_curve(ranks)
+    reached = roc_curve(ranks, np.linspace(0, 1, 201))
     assert (np.diff(reached) >= 0).all()
     assert reached[-1] == 1
 
@@ -129,7 +128,7 @@ def test_one_target_has_no_width() -> None:
 
 
 def test_nothing_to_measure_and_a_share_of_nothing() -> None:
-    for measure in (share_above, customer_auc, pooled_auc, roc_curve):
+    for measure in (share_above, customer_auc, pooled_auc, partial(roc_curve, shares=np.zeros(1))):
         with pytest.raises(InputError, match="target ranks: there is no row"):
             measure(make_ranks({}, num_ranked=5))
     with pytest.raises(InputError, match="target ranks: there is no row"):
@@ -190,7 +189,8 @@ def test_who_names_nothing_has_the_figures_of_chance() -> None:
     assert pooled_auc(found) == pytest.approx(0.5, abs=1e-12)
     assert [rank_quantile(found, share) for share in (0.1, 0.5, 0.9)] == [5, 25, 45]
     # Bought ones among 50, the curve is the diagonal, but for the steps of 49 others.
-    shares, reached = roc_curve(found)
+    shares = np.linspace(0, 1, 201)
+    reached = roc_curve(found, shares)
     assert np.abs(reached - shares).max() <= 1 / 49 + 1e-9
 
 

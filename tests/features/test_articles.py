@@ -256,6 +256,15 @@ def test_an_article_never_sold_is_new_unless_the_catalogue_denies_it() -> None:
     assert make_table(articles=gone).never_sold.tolist() == []
 
 
+def test_what_was_never_sold_is_in_store_where_that_is_said_and_the_catalogue_does_not_deny_it() -> None:
+    # Of those sold, 3 and 4 were sold in the last week; 7 never was.
+    sold, both = make_table(), make_table(never_sold_in_store=True)
+    assert both.in_store.tolist() == [*sold.in_store, 7]
+    assert both.never_sold.tolist() == [7]
+    gone = make_articles(available_to=dates(*[None] * 5, BEFORE, None))
+    assert make_table(articles=gone, never_sold_in_store=True).in_store.tolist() == sold.in_store.tolist()
+
+
 @pytest.mark.parametrize("setting", ["categorical", "numbers"])
 def test_a_missing_column_is_named_beside_those_found(setting: str) -> None:
     with pytest.raises(InputError) as caught:

@@ -98,6 +98,24 @@ def targets(split: Split, transactions: ibis.Table) -> ibis.Table:
     return after.group_by(pair).agg(lines=_.count()).select(*pair).order_by(pair)
 
 
+def first_purchase_seconds(split: Split, transactions: ibis.Table, cutoffs: np.ndarray) -> np.ndarray:
+    """Returns when each customer bought the first of the targets.
+
+    Args:
+        split: Any split.
+        transactions: Indexed transactions.
+        cutoffs: `[any]` int64 by `customer_index`, of `cutoff_seconds`.
+
+    Returns:
+        As `cutoffs`, in seconds since 1970; the cutoff of who has no target.
+    """
+    rows = target_rows(split, transactions)
+    frame = rows.group_by("customer_index").agg(seconds=epoch_seconds(_.t_dat.min())).execute()
+    frame, seconds = frame[frame["customer_index"] < len(cutoffs)], cutoffs.copy()
+    seconds[frame["customer_index"].to_numpy()] = frame["seconds"].to_numpy()
+    return seconds
+
+
 def cutoff_seconds(split: Split, num_customers: int) -> np.ndarray:
     """Returns each customer's cutoff.
 

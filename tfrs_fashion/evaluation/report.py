@@ -58,7 +58,7 @@ def _format(metric: str, figure: Mapping[str, float | None] | None) -> tuple[str
     """A figure and its interval in words; the interval is empty where it has no width."""
     if figure is None or figure["value"] is None:
         return "-", ""
-    if metric.split("@")[0] in COUNTS:
+    if metric.split("@")[0] in COUNTS or metric.startswith("num_"):
         return f"{figure['value']:,.0f}", ""
     style = ",.0f" if metric.startswith("rank_q") else ".4f"
     value, low, high = figure["value"], figure["low"], figure["high"]

@@ -142,15 +142,15 @@ def pooled_auc(ranks: pd.DataFrame) -> float:
     return float(1 - share_above(ranks).mean())
 
 
-def roc_curve(ranks: pd.DataFrame, *, num_points: int = 201) -> tuple[np.ndarray, np.ndarray]:
+def roc_curve(ranks: pd.DataFrame, shares: np.ndarray) -> np.ndarray:
     """Traces how much of what was bought is reached when a share of everything else has been shown.
 
     Args:
         ranks: See `share_above`.
-        num_points: Shares at which the curve is read, evenly from 0 to 1.
+        shares: `[num_points]` float64, the shares of what was not bought at which the curve is read.
 
     Returns:
-        The shares of what was not bought, and of the targets that stand no lower: float64 `[num_points]` each.
+        `[num_points]` float64, the shares of the targets that stand no lower.
 
     Raises:
         InputError: There is no row.
@@ -160,9 +160,8 @@ def roc_curve(ranks: pd.DataFrame, *, num_points: int = 201) -> tuple[np.ndarray
         recommendation" (2017).
     """
     places = np.sort(share_above(ranks).to_numpy())
-    shares = np.linspace(0, 1, num_points)
     # A share that is equal but for rounding is reached.
-    return shares, np.searchsorted(places, shares + 1e-9, side="right") / len(places)
+    return np.searchsorted(places, shares + 1e-9, side="right") / len(places)
 
 
 def rank_quantile(ranks: pd.DataFrame, share: float) -> int:

@@ -158,6 +158,7 @@ def make_article_table(
     set_separator: str = "|",
     min_articles: int = 2,
     in_store_days: int,
+    never_sold_in_store: bool = False,
 ) -> ArticleTable:
     """Makes the article table of a cutoff.
 
@@ -175,6 +176,7 @@ def make_article_table(
         min_articles: Values that fewer of the articles sold share are out of vocabulary, since nothing can be learned
             from one article's value that its id does not say.
         in_store_days: How many these last days are.
+        never_sold_in_store: Whether what was never sold is in store too where the catalogue gives no dates.
 
     Raises:
         InputError: `articles` lacks a column, or one of `numbers` is not numeric.
@@ -206,7 +208,7 @@ def make_article_table(
     recent = np.zeros(size, dtype=bool)
     recent[sold] = (sales["last_sold"] >= days_before(as_of, in_store_days)).to_numpy()
     is_told, is_available = told_availability(catalogue, start=as_of, end=as_of)
-    in_store = np.where(is_told, is_available, recent[FIRST_INDEX:])
+    in_store = np.where(is_told, is_available, recent[FIRST_INDEX:] | (never_sold_in_store & ~is_sold))
     return ArticleTable(
         article_id=catalogue["article_id"].to_numpy(dtype=object),
         categorical=encoded,

@@ -144,6 +144,7 @@ def make_view(
     vectors: np.ndarray | None = None,
     words: dict[int, HashedWords] | None = None,
     in_store_days: int,
+    never_sold_in_store: bool = False,
 ) -> View:
     """Cuts tables and timelines at a split's cutoffs.
 
@@ -164,7 +165,8 @@ def make_view(
         week_days: Days of a week.
         vectors: `[num_articles + 2, any]` float32 of all articles; see `features.vectors`.
         words: Of other views of the same tables; see `View`.
-        in_store_days: An article is in store if it was sold in so many days before the cutoff.
+        in_store_days: See `make_article_table`, as for the next.
+        never_sold_in_store: Whether what was never sold is in store.
 
     Raises:
         InputError: The articles lack a column, or a role names one that is not encoded.
@@ -186,6 +188,7 @@ def make_view(
         set_separator=set_separator,
         min_articles=min_articles,
         in_store_days=in_store_days,
+        never_sold_in_store=never_sold_in_store,
     )
     if vectors is not None:
         articles = replace(articles, vectors=vectors[: articles.num_articles + FIRST_INDEX])
