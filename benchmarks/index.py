@@ -38,7 +38,7 @@ def main() -> None:
     embed = tf.function(lambda index, now: model.embed(table(index), now))
     batches = [customers[start : start + 256] for start in range(0, len(customers), 256)]
     queries = np.concatenate([embed(batch, view.now[batch]).numpy() for batch in batches])
-    candidate_embedding, article_index = model.candidates
+    candidate_embedding, article_index = model.in_store
     start = time.monotonic()
     scann = Scann(candidate_embedding, article_index, **run.config.index.model_dump(exclude={"kinds"}))
     print(

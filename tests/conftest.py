@@ -108,7 +108,7 @@ def splits(config: PipelineConfig, tables: Tables) -> "dict[str, Split]":
     """`validation`, `test` and `release` of the tiny pipeline."""
     from tfrs_fashion.data.split import make_splits
 
-    return make_splits(tables.transactions, **config.split.model_dump(exclude={"in_store_days"}))
+    return make_splits(tables.transactions, **config.split.cuts)
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +122,7 @@ def view(config: PipelineConfig, tables: Tables, timelines: "Timelines", splits:
         splits["test"],
         **config.features.model_dump(include={"categorical", "numbers", "min_articles", "min_customers"}),
         roles=config.features.roles,
-        in_store_days=config.split.in_store_days,
+        **config.split.store,
     )
 
 

@@ -368,6 +368,12 @@ def test_the_page_on_sequential_towers_shows_pipelines_that_can_be_read(root: Pa
     assert fitted == [("popularity_7d", "repurchase", "gru"), ("popularity_7d", "fashion_dna", "lstm_dna")]
 
 
+def test_baselines_are_recommenders(pipeline: Path) -> None:
+    assert load_config(pipeline, ['evaluation.baselines=["gru"]']).evaluation.baselines == ("gru",)
+    with pytest.raises(InputError, match=r"`evaluation\.baselines` names `gruu`, .*did you mean `gru`\?"):
+        load_config(pipeline, ['evaluation.baselines=["als", "gruu"]'])
+
+
 def test_vectors_come_from_fashion_dna_alone(pipeline: Path) -> None:
     settings = ['recommenders=["popularity_7d", "lstm"]', "recommend.recommender=lstm"]
     config = load_config(pipeline, [*settings, "generators.lstm.vectors_of=fashion_dna"])

@@ -117,7 +117,7 @@ def make_case(config: PipelineConfig, tables: Tables, timelines: Timelines, spli
         split,
         **config.features.model_dump(include={"categorical", "numbers", "min_articles", "min_customers"}),
         roles=config.features.roles,
-        in_store_days=config.split.in_store_days,
+        **config.split.store,
     )
     judged = targets(split, tables.transactions).execute()
     customers = np.unique(judged["customer_index"])

@@ -14,7 +14,7 @@ from tfrs_fashion.evaluation.backtest import BacktestWindow, backtest_table, wri
 from tfrs_fashion.evaluation.hits import find_hits
 from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS, measure_customers
 from tfrs_fashion.fitting import rank_customers
-from tfrs_fashion.judging import BASELINES, bought_pairs
+from tfrs_fashion.judging import bought_pairs
 from tfrs_fashion.pooling import past_weeks
 from tfrs_fashion.recommenders.filled import Filled
 from tfrs_fashion.recommenders.popularity import nobody
@@ -155,7 +155,7 @@ class Backtest(Run):
             windows=told,
             chosen_on=f"{choose_on.as_of:%Y-%m-%d}",
             chosen={name: choices[name] for name in self.config.recommenders if choices[name]},
-            baselines=[name for name in BASELINES if name in self.config.recommenders],
+            baselines=[name for name in self.config.evaluation.baselines if name in self.config.recommenders],
             new_arrivals=self.config.new_arrivals,
             k=self.config.evaluation.k,
             num_samples=self.config.evaluation.bootstrap_samples,

@@ -154,6 +154,10 @@ class PipelineConfig(Section):
                 f"`recommend.recommender` is `{self.recommend.recommender}`, which `recommenders` and `index.kinds` do "
                 f"not make; set it to one of {', '.join(self.servable)}"
             )
+        named = list(dict.fromkeys([*known, *self.servable]))
+        for name in self.evaluation.baselines:
+            if name not in named:
+                raise ValueError(f"`evaluation.baselines` names {_unmade(name, named)}")
         return self
 
     def _check_sequences(self) -> None:

@@ -37,7 +37,6 @@ from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, RowCount, 
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, to_candidates
 from tfrs_fashion.serving.export import artifact_hash
 
-BASELINES = ("popularity_7d", "repurchase", "als")
 _KINDS = ("candidates", "candidates_new")
 
 
@@ -360,7 +359,7 @@ def write_judgement(
             "Not every article in store is ranked: nothing that was bought in the window was in store before it."
         )
     told: dict[str, Any] = {
-        "baselines": [name for name in BASELINES if name in by_customer],
+        "baselines": [name for name in evaluation.baselines if name in by_customer],
         "metric": f"map@{evaluation.k}",
         **settings,
     }

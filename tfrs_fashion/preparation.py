@@ -54,7 +54,7 @@ class Preparation:
 
     @property
     def _split_settings(self) -> dict[str, Any]:
-        return self.config.split.model_dump(exclude={"in_store_days", "never_sold_in_store"})
+        return self.config.split.cuts
 
     @cached_property
     def _connection(self) -> ibis.BaseBackend:
@@ -104,7 +104,7 @@ class Preparation:
             roles=features.roles,
             vectors=self._vectors[0],
             words=self._words,
-            **self.config.split.model_dump(include={"in_store_days", "never_sold_in_store"}),
+            **self.config.split.store,
         )
 
     def forget(self, split: str) -> None:

@@ -1,6 +1,6 @@
 """The sections of a pipeline file as pydantic models; each has defaults, so that a pipeline states only what it changes."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -121,6 +121,16 @@ class SplitConfig(Section):
     in_store_days: int = Field(default=28, ge=1)
     never_sold_in_store: bool = False
 
+    @property
+    def cuts(self) -> dict[str, Any]:
+        """What makes the splits; see `data.split.make_splits`."""
+        return self.model_dump(exclude={"in_store_days", "never_sold_in_store"})
+
+    @property
+    def store(self) -> dict[str, Any]:
+        """What tells what is in store; see `features.view.make_view`."""
+        return self.model_dump(include={"in_store_days", "never_sold_in_store"})
+
 
 class TwoTowerConfig(Section):
     """Settings of the two towers and of their training.
@@ -209,6 +219,8 @@ class EvaluationConfig(Section):
         num_candidates: Length of the candidate list that `recall@num_candidates` judges.
         num_new_arrivals: Length of the list on which articles never sold before are judged.
         bootstrap_samples: Resamples behind each 95% interval.
+        baselines: Recommenders that each other one is compared with, customer by customer; names that `recommenders` leaves out
+            are passed over.
         num_clusters: Clusters of articles and of customers that the report describes, at most; 0 leaves them out.
         full_ranking_customers: Customers of the window, drawn by the seed, for whom every article in store is ranked, at
             most; 0 for none.
@@ -220,6 +232,7 @@ class EvaluationConfig(Section):
     num_candidates: int = Field(default=200, ge=1)
     num_new_arrivals: int = Field(default=100, ge=1)
     bootstrap_samples: int = Field(default=1000, ge=10)
+    baselines: tuple[str, ...] = ("popularity_7d", "repurchase", "als")
     num_clusters: int = Field(default=8, ge=0, le=100)
     full_ranking_customers: int = Field(default=0, ge=0)
     full_ranking_at: Literal["cutoff", "first_purchase"] = "cutoff"

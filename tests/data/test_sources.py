@@ -25,7 +25,7 @@ def prepared(name: str, data_path: Path, tmp_path: Path) -> Tables:
     check_tables(tables)
     write_tables(index_tables(tables), tmp_path)
     tables = read_tables(ibis.duckdb.connect(), tmp_path)
-    make_splits(tables.transactions, **config.split.model_dump(exclude={"in_store_days"}))
+    make_splits(tables.transactions, **config.split.cuts)
     features = config.features
     assert set(features.categorical) <= set(tables.articles.columns)
     assert {*features.profile, *features.profile_numbers} <= set(tables.customers.columns)
@@ -106,7 +106,7 @@ def test_amazon(data_path: Path, tmp_path: Path, name: str) -> None:
     tables = index_tables(load_source(ibis.duckdb.connect(), config.data, seed=1))
     assert int(tables.transactions.count().execute()) == sum(len(line) - 1 for line in raw)
     assert int(tables.customers.count().execute()) == len(raw)
-    splits = make_splits(tables.transactions, **config.split.model_dump(exclude={"in_store_days"}))
+    splits = make_splits(tables.transactions, **config.split.cuts)
     # Of everyone the last purchase is asked for, and the one before it on validation.
     for split, place in (("test", -1), ("validation", -2)):
         wanted = targets(splits[split], tables.transactions).left_join(tables.customers, "customer_index")

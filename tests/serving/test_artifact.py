@@ -17,6 +17,7 @@ import tensorflow as tf
 from ibis import _
 
 from tfrs_fashion.data.split import epoch_seconds
+from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.run import Run
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RunError
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches
@@ -124,13 +125,30 @@ def by_history(run: Run, name: str, inputs: dict[str, np.ndarray], *, k: int = 1
 @pytest.mark.parametrize("name", [*SERVABLE, *NEW_ARRIVALS])
 def test_outputs_are_named_and_every_input_has_a_batch_dimension(tiny_run: Run, name: str) -> None:
     artifact = load_once(judged(tiny_run, name))
-    assert set(artifact.signatures) == {"serving_default", "by_customer", "by_history"}
-    for found in artifact.signatures.values():
-        assert set(found.structured_outputs) == {"article_ids", "scores", "sources"}
+    embeds = {"embed"} if name.startswith("two_tower") else set()
+    assert set(artifact.signatures) == {"serving_default", "by_customer", "by_history", *embeds}
+    for which, found in artifact.signatures.items():
+        told = {"embeddings"} if which == "embed" else {"article_ids", "scores", "sources"}
+        assert set(found.structured_outputs) == told
         for spec in found.structured_input_signature[1].values():
             assert spec.shape[0] is None
     default = artifact.signatures["serving_default"](customer_id=tf.constant(known_customers(tiny_run, 3)))
     assert default["article_ids"].shape == (3, tiny_run.config.export.k)
+
+
+def test_customers_are_embedded_as_they_are_ranked(tiny_run: Run) -> None:
+    customers = [*known_customers(tiny_run, 5), "nobody"]
+    found = signature(tiny_run, "two_tower", "embed")(customer_id=tf.constant(customers))["embeddings"].numpy()
+    towers = TwoTower.load(tiny_run.folder / "models" / "two_tower")
+    article_id = tiny_run.view("test").articles.article_id[towers.in_store.article_index - FIRST_INDEX]
+    answer = ask(signature(tiny_run, "two_tower", "by_customer"), customers, [[]] * 6, 12)
+    score = found @ towers.in_store.embedding.T
+    own = [row for row, source in enumerate(answer["sources"][:, 0]) if source == b"two_tower"]
+    assert len(own) >= 5
+    for row in own:
+        best = np.argsort(-score[row], kind="stable")[:12]
+        assert score[row][best] == pytest.approx(answer["scores"][row], abs=1e-5)
+        assert article_id[best[0]].encode() == answer["article_ids"][row, 0]
 
 
 ALONE = ("popularity_7d", "repurchase", "als", "two_tower")

@@ -40,7 +40,7 @@ def draw_roc(ranks: Mapping[str, pd.DataFrame]) -> Figure:
     (axes,) = make_panels(title, heights=(4.4,))
     axes.plot([0, 1], [0, 1], color="#8a8a8a", linewidth=1, linestyle="--")
     axes.annotate("chance", (0.3, 0.3), (4, -12), textcoords="offset points", fontsize=8.5, color=GREY)
-    inset = axes.inset_axes((0.56, 0.12, 0.41, 0.42), xscale="log", yscale="log")
+    inset = axes.inset_axes((0.6, 0.1, 0.38, 0.36), xscale="log", yscale="log")
     inset.plot(LOG_SHARES, LOG_SHARES, color="#8a8a8a", linewidth=1, linestyle="--")
     for number, name in enumerate(kept):
         style = style_line(number)

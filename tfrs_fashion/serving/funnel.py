@@ -1,6 +1,7 @@
 """The funnel inside an artifact: raw ids in, a recommender, a fallback for whoever it cannot answer, raw ids out."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from tfrs_fashion.features.inputs import Histories, HistoryTable, ProfileVocabulary
 from tfrs_fashion.recommenders.filled import Filled
+from tfrs_fashion.recommenders.indexed_tower import IndexedTower
 from tfrs_fashion.recommenders.recommender import Recommendations, Recommender
 from tfrs_fashion.schema import (
     FIRST_INDEX,
@@ -130,6 +132,7 @@ class Funnel(tf.Module):
     ) -> None:
         super().__init__(name="funnel")
         self._filled = Filled(recommender, fallback)
+        self._tower = recommender if isinstance(recommender, IndexedTower) else None
         self._customers = customers
         self._articles = articles
         self._histories = histories
@@ -176,6 +179,20 @@ class Funnel(tf.Module):
         customer_index = tf.maximum(self._customers.to_index(customer_id), OUT_OF_VOCABULARY_INDEX)
         now = tf.gather(self._now, customer_index)
         return self._outputs(self._histories(customer_index), now, k, exclude)
+
+    def embed(self, tower: IndexedTower, customer_id: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Embeds known customers from their stored histories, and unknown ones without one.
+
+        Args:
+            tower: The recommender.
+            customer_id: `[batch]` string.
+
+        Returns:
+            `embeddings`, `[batch, embedding_dim + 1]` float32, whose inner product with a candidate's is its score.
+        """
+        customer_index = tf.maximum(self._customers.to_index(customer_id), OUT_OF_VOCABULARY_INDEX)
+        now = tf.gather(self._now, customer_index)
+        return {"embeddings": tower.embed(self._histories(customer_index), now)}
 
     def by_history(
         self,
@@ -262,4 +279,7 @@ class Funnel(tf.Module):
             ),
         )
         functions = {"serving_default": default, "by_customer": by_customer, "by_history": by_history}
+        if self._tower is not None:
+            embed = partial(self.embed, self._tower)
+            functions["embed"] = tf.function(embed, input_signature=(customer_id,), autograph=False)
         return {name: function.get_concrete_function() for name, function in functions.items()}
