@@ -257,6 +257,23 @@ def test_the_graph_filter_keeps_the_smoothest_directions(view: View, history: np
         assert scores[rows["article_index"]] == pytest.approx(best, rel=1e-3, abs=1e-6)
 
 
+def test_customers_whom_nothing_joins_to_the_others_take_no_direction_of_the_graph(
+    make_view: Callable[[list[tuple[int, int, int]]], View],
+) -> None:
+    # A path through the articles 2 to 5, and after it two customers with an article each that nobody else bought.
+    joined = [(2 + place, article, 9) for place in range(3) for article in (2 + place, 3 + place)]
+    alone = [(5 + place, 6 + place, 9) for place in range(2)]
+    settings = {"dim": 2, "matrix_half_life_days": 0, "half_life_days": 5.0, "seed": 1, "name": "graph_filter"}
+    customers = np.arange(2, 5, dtype=np.int32)
+    expected, found = (
+        rank_customers(fit_graph_filter(view, **settings), view, customers, k=3)
+        for view in (make_view(joined), make_view([*joined, *alone]))
+    )
+    assert found.to_numpy().tolist() == expected.to_numpy().tolist()
+    everyone = make_view([*joined, *alone])
+    assert rank_customers(fit_graph_filter(everyone, **settings), everyone, np.arange(5, 7, dtype=np.int32), k=3).empty
+
+
 def test_a_graph_of_one_customer_is_refused(make_view: Callable[[list[tuple[int, int, int]]], View]) -> None:
     view = make_view([(2, 2, 9), (2, 3, 9)])
     with pytest.raises(InputError, match=r"graph_filter: 1 customer\(s\) bought 2 article\(s\) before the cutoff"):
