@@ -50,11 +50,7 @@ class Preparation:
     @cached_property
     def splits(self) -> dict[str, Split]:
         """`validation`, `test` and `release`."""
-        return make_splits(self.tables.transactions, **self._split_settings)
-
-    @property
-    def _split_settings(self) -> dict[str, Any]:
-        return self.config.split.cuts
+        return make_splits(self.tables.transactions, **self.config.split.cuts)
 
     @cached_property
     def _connection(self) -> ibis.BaseBackend:
@@ -139,7 +135,7 @@ class Preparation:
         seed = self.config.seed if data.source in ("simulator", "hm_scale") else None
         features = self.config.features
         kept = (features.profile, features.profile_numbers)
-        parts = (data.model_dump(), kept, self._split_settings, seed, files_fingerprint(source_files(data)))
+        parts = (data.model_dump(), kept, self.config.split.cuts, seed, files_fingerprint(source_files(data)))
         return fingerprint("prepare", code_fingerprint(), *parts)
 
     @property
@@ -187,7 +183,7 @@ class Preparation:
 
         def write_dataset(folder: Path) -> None:
             # A split that cannot be made is told now, not after an hour of training.
-            make_splits(self.tables.transactions, **self._split_settings)
+            make_splits(self.tables.transactions, **self.config.split.cuts)
             features = self.config.features
             write_timelines(self.tables, folder, profile=features.profile, profile_numbers=features.profile_numbers)
 

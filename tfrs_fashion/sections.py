@@ -124,7 +124,7 @@ class SplitConfig(Section):
     @property
     def cuts(self) -> dict[str, Any]:
         """What makes the splits; see `data.split.make_splits`."""
-        return self.model_dump(exclude={"in_store_days", "never_sold_in_store"})
+        return self.model_dump(exclude={*self.store})
 
     @property
     def store(self) -> dict[str, Any]:

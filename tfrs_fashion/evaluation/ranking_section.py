@@ -1,6 +1,6 @@
 """The section of the report on full rankings: every article in store ranked for some customers, by each recommender."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ def describe_ranking(
     *,
     targets: pd.DataFrame,
     in_store: np.ndarray,
-    cold_start_articles: np.ndarray | None = None,
+    cold_start_articles: Sequence[int] | np.ndarray = (),
     num_parameters: Mapping[str, int] | None = None,
     at_first_purchase: bool = False,
     num_samples: int,
@@ -77,7 +77,7 @@ def describe_ranking(
         measured["named"] = bootstrap_interval(
             (found["source"] != "").groupby(found["customer_index"]).mean(), **options
         )
-        cold = found[found["article_index"].isin([] if cold_start_articles is None else cold_start_articles)]
+        cold = found[found["article_index"].isin(cold_start_articles)]
         if len(cold):
             apart = measure_target_ranks(cold, **options)
             measured |= {f"{metric}_cold_start_articles": apart[metric] for metric in _COLD_START}
@@ -94,14 +94,14 @@ def _notes(
     ranks: pd.DataFrame,
     targets: pd.DataFrame,
     in_store: np.ndarray,
-    cold_start_articles: np.ndarray | None,
+    cold_start_articles: Sequence[int] | np.ndarray,
     *,
     at_first_purchase: bool,
 ) -> tuple[str, ...]:
     rankable = find_rankable(targets, in_store)
     left_out = len(targets) - len(rankable)
     when = "at the time of the first purchase of each" if at_first_purchase else "at the cutoff"
-    num_new = 0 if cold_start_articles is None else int(ranks["article_index"].isin(cold_start_articles).sum())
+    num_new = int(ranks["article_index"].isin(cold_start_articles).sum())
     cold = f" {num_new:,} of their {len(ranks):,} purchases here are of articles never sold before." if num_new else ""
     return (
         f"Each recommender ranked all {len(in_store):,} articles in store at the cutoff for {_count_customers(ranks):,} of the "

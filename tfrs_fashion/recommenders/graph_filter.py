@@ -86,7 +86,7 @@ def _largest_part(matrix: csr_matrix) -> csr_matrix:
 
     Each part of a graph that falls apart has a direction of its own among the smoothest, whose singular value is 1. In a few
     days of purchases hundreds of customers share no article with anybody: their directions would leave no room for
-    others, say nothing that was not known, and take Lanczos's method hours to tell apart.
+    others, say nothing that was not known, and keep Lanczos's method from ever telling them apart.
     """
     num_customers = matrix.shape[0]
     graph = bmat([[None, matrix], [matrix.T, None]], format="csr")

@@ -163,6 +163,11 @@ class Funnel(tf.Module):
             "sources": tf.where(wanted, found.source, ""),
         }
 
+    def _stored(self, customer_id: tf.Tensor) -> tuple[Histories, tf.Tensor]:
+        """Looks up the stored histories of customers, and the instants at which they are answered."""
+        customer_index = tf.maximum(self._customers.to_index(customer_id), OUT_OF_VOCABULARY_INDEX)
+        return self._histories(customer_index), tf.gather(self._now, customer_index)
+
     def by_customer(self, customer_id: tf.Tensor, exclude: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
         """Answers known customers from their stored histories, and unknown ones without one.
 
@@ -176,9 +181,7 @@ class Funnel(tf.Module):
             largest k, but at least 1 and at most the number of articles. A row that wanted or found fewer ends in
             empty ids and sources with a score of 0.
         """
-        customer_index = tf.maximum(self._customers.to_index(customer_id), OUT_OF_VOCABULARY_INDEX)
-        now = tf.gather(self._now, customer_index)
-        return self._outputs(self._histories(customer_index), now, k, exclude)
+        return self._outputs(*self._stored(customer_id), k, exclude)
 
     def embed(self, tower: IndexedTower, customer_id: tf.Tensor) -> dict[str, tf.Tensor]:
         """Embeds known customers from their stored histories, and unknown ones without one.
@@ -190,9 +193,7 @@ class Funnel(tf.Module):
         Returns:
             `embeddings`, `[batch, embedding_dim + 1]` float32, whose inner product with a candidate's is its score.
         """
-        customer_index = tf.maximum(self._customers.to_index(customer_id), OUT_OF_VOCABULARY_INDEX)
-        now = tf.gather(self._now, customer_index)
-        return {"embeddings": tower.embed(self._histories(customer_index), now)}
+        return {"embeddings": tower.embed(*self._stored(customer_id))}
 
     def by_history(
         self,
