@@ -32,7 +32,7 @@ def export(options: argparse.Namespace) -> Path:
     tower = options.tower
     settings = [
         f"data.path={options.data}",
-        f'recommenders=["popularity_90d", "{tower}"]',
+        f'recommenders=["popularity_all", "{tower}"]',
         f"generators.{tower}.epochs=1",
     ]
     settings += [f"recommend.recommender={tower}", 'index.kinds=["exact"]']
