@@ -313,7 +313,8 @@ class SequentialModel(tfrs.Model):
         candidate = self.candidate_tower(
             articles[:num_candidates],
             no_week,
-            EncodedArticles(*(part[:num_candidates] for part in encoded)),
+            # The gradient of a slice is a pad, that of `[:n]` a slower assignment.
+            EncodedArticles(*(tf.slice(part, [0, 0], [num_candidates, -1]) for part in encoded)),
             keep[:num_candidates],
         )
         losses = self._objective.measure(
