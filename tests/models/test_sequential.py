@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfrs_fashion.features.sequences import Steps
 from tfrs_fashion.models.objectives import FullSoftmax, InBatch, Sampled
-from tfrs_fashion.models.sequence_encoders import SequenceKind, make_sequence_encoder
+from tfrs_fashion.models.sequence_encoders import Lstm, SequenceKind, make_sequence_encoder
 from tfrs_fashion.models.sequential import describe_steps, hide_baskets
 from tfrs_fashion.recommenders.sequential import make_sequential_tower
 
@@ -58,14 +58,41 @@ def test_an_lstm_is_an_lstm() -> None:
     found = encoder(tf.constant(inputs), tf.constant([6, 6])).numpy()
     encoder.set_weights([np.random.default_rng(2).normal(size=weight.shape) * 0.5 for weight in encoder.get_weights()])
     found = encoder(tf.constant(inputs), tf.constant([6, 6])).numpy()
-    kernel, recurrent, bias = encoder.get_weights()
+    kernel, bias = encoder.get_weights()
     hidden = cell = np.zeros((2, 5))
     for place in range(6):
-        gates = inputs[:, place] @ kernel + hidden @ recurrent + bias
-        gate_in, gate_forget, candidate, gate_out = np.split(gates, 4, axis=1)
+        gates = np.concatenate([inputs[:, place], hidden], axis=1) @ kernel + bias
+        gate_in, candidate, gate_forget, gate_out = np.split(gates, 4, axis=1)
         cell = sigmoid(gate_forget) * cell + sigmoid(gate_in) * np.tanh(candidate)
         hidden = sigmoid(gate_out) * np.tanh(cell)
         assert found[:, place] == pytest.approx(hidden, abs=1e-5)
+
+
+def test_an_lstm_starts_and_learns_as_that_of_keras() -> None:
+    steps = tf.random.stateless_normal([3, 9, 7], [1, 2])
+    ours = Lstm(5, seed=3)
+    glorot, orthogonal = tf.keras.initializers.GlorotUniform(3), tf.keras.initializers.Orthogonal(seed=4)
+    theirs = tf.keras.layers.LSTM(5, return_sequences=True, kernel_initializer=glorot, recurrent_initializer=orthogonal)
+    # Keras has the state behind the gate of forgetting.
+    turn = np.r_[0:5, 10:15, 5:10, 15:20]
+    theirs(steps)
+    kernel, recurrent, bias = theirs.get_weights()
+    ours(steps)
+    assert ours.get_weights()[1].tolist() == bias[turn].tolist()
+    limit = (6 / (7 + 20)) ** 0.5
+    assert 0.9 * limit < np.abs(ours.get_weights()[0][:7]).max() <= limit
+    assert ours.get_weights()[0][7:] @ ours.get_weights()[0][7:].T == pytest.approx(np.eye(5), abs=1e-5)
+    ours.set_weights([np.concatenate([kernel, recurrent])[:, turn], bias[turn]])
+    gradients = []
+    for layer in (ours, theirs):
+        with tf.GradientTape() as tape:
+            tape.watch(steps)
+            loss = tf.reduce_sum(layer(steps)[:, 1:8] ** 2)
+        gradients.append(tape.gradient(loss, [steps, *layer.trainable_variables]))
+    (to_steps, to_kernel, to_bias), wanted = gradients
+    assert to_steps.numpy() == pytest.approx(wanted[0].numpy(), abs=1e-5)
+    assert to_kernel.numpy() == pytest.approx(np.concatenate(wanted[1:3])[:, turn], abs=1e-4)
+    assert to_bias.numpy() == pytest.approx(wanted[3].numpy()[turn], abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

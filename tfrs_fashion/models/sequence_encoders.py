@@ -7,6 +7,52 @@ import tensorflow as tf
 SequenceKind = Literal["gru", "lstm", "attention"]
 
 
+class Lstm(tf.keras.layers.Layer):
+    """An LSTM whose whole sequence is one operation: a loop of TensorFlow's costs a query more than its steps.
+
+    Args:
+        dim: Width of states and output.
+        seed: Of the initial weights, which are those of Keras.
+
+    Source: Hochreiter and Schmidhuber 1997, with forget gates.
+    """
+
+    def __init__(self, dim: int, *, seed: int) -> None:
+        super().__init__(name="lstm")
+        self._dim = dim
+        self._seed = seed
+
+    def build(self, shape: tf.TensorShape) -> None:
+        """Makes the weights; the gates are input, state, forget and output, side by side."""
+        width = 4 * self._dim
+        kernel = tf.keras.initializers.GlorotUniform(self._seed)([shape[-1], width])
+        recurrent = tf.keras.initializers.Orthogonal(seed=self._seed + 1)([self._dim, width])
+        self._kernel = self.add_weight("kernel", [shape[-1] + self._dim, width], initializer="zeros")
+        self._kernel.assign(tf.concat([kernel, recurrent], axis=0))
+        self._bias = self.add_weight("bias", [width], initializer="zeros")
+        self._bias.assign(tf.repeat([0.0, 0.0, 1.0, 0.0], self._dim))
+
+    def call(self, steps: tf.Tensor) -> tf.Tensor:
+        """Encodes `[batch, length, any]` float32 as `[batch, length, dim]`."""
+        nothing, peephole = tf.zeros([tf.shape(steps)[0], self._dim]), tf.zeros([self._dim])
+        # TensorFlow gives the operation's second version, whose gates have another order, the gradient of the first.
+        encoded = tf.raw_ops.BlockLSTM(
+            seq_len_max=tf.shape(steps, tf.int64)[1],
+            x=tf.transpose(steps, [1, 0, 2]),
+            cs_prev=nothing,
+            h_prev=nothing,
+            w=self._kernel,
+            wci=peephole,
+            wcf=peephole,
+            wco=peephole,
+            b=self._bias,
+            forget_bias=0.0,
+            cell_clip=0.0,
+            use_peephole=False,
+        )
+        return tf.transpose(encoded.h, [1, 0, 2])
+
+
 class Recurrent(tf.keras.layers.Layer):
     """Layers of a GRU or an LSTM; padding stands at the end, where no step that counts sees it.
 
@@ -20,17 +66,7 @@ class Recurrent(tf.keras.layers.Layer):
 
     def __init__(self, kind: Literal["gru", "lstm"], *, dim: int, num_layers: int, dropout: float, seed: int) -> None:
         super().__init__(name=kind)
-        cell = {"gru": tf.keras.layers.GRU, "lstm": tf.keras.layers.LSTM}[kind]
-        glorot, orthogonal = tf.keras.initializers.GlorotUniform, tf.keras.initializers.Orthogonal
-        self._layers = [
-            cell(
-                dim,
-                return_sequences=True,
-                kernel_initializer=glorot(seed=seed + 2 * number),
-                recurrent_initializer=orthogonal(seed=seed + 2 * number + 1),
-            )
-            for number in range(num_layers)
-        ]
+        self._layers = [_make_layer(kind, dim, seed=seed + 2 * number) for number in range(num_layers)]
         self._dropout = tf.keras.layers.Dropout(dropout, seed=seed)
 
     def call(self, steps: tf.Tensor, num_steps: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -38,6 +74,17 @@ class Recurrent(tf.keras.layers.Layer):
         for layer in self._layers:
             steps = self._dropout(layer(steps), training=training)
         return steps
+
+
+def _make_layer(kind: Literal["gru", "lstm"], dim: int, *, seed: int) -> tf.keras.layers.Layer:
+    if kind == "lstm":
+        return Lstm(dim, seed=seed)
+    return tf.keras.layers.GRU(
+        dim,
+        return_sequences=True,
+        kernel_initializer=tf.keras.initializers.GlorotUniform(seed=seed),
+        recurrent_initializer=tf.keras.initializers.Orthogonal(seed=seed + 1),
+    )
 
 
 class SelfAttention(tf.keras.layers.Layer):
