@@ -5,12 +5,18 @@ from what comes before the validation purchase; each is judged after every epoch
 purchase among all articles. The peer is what a tutorial writes: Embedding with `mask_zero`, GRU, Dense, `fit`. A second peer
 takes the logits at the steps that count alone, which is the least that one would do about it.
 
-Usage: python benchmarks/train_sequential.py [--data data/amazon] [--epochs 6] [--batch-events 512]
+Then, for fewer epochs: ours with windows put together by chance and not by length, with shorter histories, and the peers under
+XLA. Ours is not compiled by it: how many targets and articles a batch holds is known only when it is there.
+
+Usage: python benchmarks/train_sequential.py [--data data/amazon] [--epochs 6] [--side-epochs 2] [--batch-events 512]
 """
 
 import argparse
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -20,6 +26,7 @@ import tensorflow as tf  # isort: skip
 from rich.console import Console
 
 from tfrs_fashion.config import load_config
+from tfrs_fashion.features.sequences import Windows
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import make_validator
 from tfrs_fashion.recommenders.fit_sequential import fit_sequential
@@ -84,14 +91,16 @@ def judge_plain(model: Plain, histories: np.ndarray, target: np.ndarray) -> dict
     return {"hit_rate": float((rank < K).mean()), "map": float(np.where(rank < K, 1 / (rank + 1), 0).mean())}
 
 
-def run_plain(console: Console, run: Run, *, epochs: int, batch_size: int, takes_steps: bool) -> float:
+def run_plain(
+    console: Console, run: Run, *, epochs: int, batch_size: int, takes_steps: bool = False, xla: bool = False, name: str
+) -> float:
     tf.keras.utils.set_random_seed(1)
     view, judged = run.view("validation"), run._targets("validation")
     padded = pad_histories(view)
     learned = padded[(padded > 0).sum(axis=1) > 1]
     histories = padded[judged["customer_index"].to_numpy() - FIRST_INDEX][:, 1:]
     model = Plain(view.articles.num_articles + FIRST_INDEX, takes_steps=takes_steps)
-    model.compile(optimizer=tf.keras.optimizers.Adam(1e-3))
+    model.compile(optimizer=tf.keras.optimizers.Adam(1e-3), jit_compile=xla)
     rows = tf.data.Dataset.from_tensor_slices(learned).shuffle(len(learned), seed=1).batch(batch_size)
     seconds = 0.0
     for epoch in range(epochs):
@@ -99,11 +108,20 @@ def run_plain(console: Console, run: Run, *, epochs: int, batch_size: int, takes
         model.fit(rows, epochs=1, verbose=0)
         seconds += time.monotonic() - start
         figures = judge_plain(model, histories, judged["article_index"].to_numpy())
-        show(console, "plain, logits of steps" if takes_steps else "plain", epoch, seconds, len(learned), figures)
+        show(console, name, epoch, seconds, len(learned), figures)
     return epochs * len(learned) / seconds
 
 
-def run_ours(console: Console, run: Run, *, epochs: int, batch_events: int) -> float:
+def batch_by_chance(windows: Windows, *, batch_events: int, random: np.random.Generator) -> list[np.ndarray]:
+    """Puts windows together as they come, as many as if they had no padding: a batch is as wide as its longest."""
+    length = windows.end - windows.start
+    size = max(1, round(batch_events / (length.mean() + 1)))
+    return np.array_split(random.permutation(len(length)), -(-len(length) // size))
+
+
+def run_ours(
+    console: Console, run: Run, *, epochs: int, batch_events: int, length: int = LENGTH, name: str = "ours"
+) -> float:
     view, judged = run.view("validation"), run._targets("validation")
     num_sequences = int((np.diff(view.timelines.row_splits) > 1).sum())
     validate = make_validator(view, judged, k=K)
@@ -113,7 +131,7 @@ def run_ours(console: Console, run: Run, *, epochs: int, batch_events: int) -> f
         clock["seconds"] += time.monotonic() - clock["start"]
         found = validate(recommender)
         figures = {"hit_rate": found[f"val_recall@{K}"], "map": found[f"val_map@{K}"]}
-        show(console, "ours", int(clock["epoch"]), clock["seconds"], num_sequences, figures)
+        show(console, name, int(clock["epoch"]), clock["seconds"], num_sequences, figures)
         clock["epoch"] += 1
         clock["start"] = time.monotonic()
         return found
@@ -122,7 +140,7 @@ def run_ours(console: Console, run: Run, *, epochs: int, batch_events: int) -> f
         loss="full_softmax",
         embedding_dim=DIM,
         hidden_dim=DIM,
-        history_length=LENGTH,
+        history_length=length,
         dropout=DROPOUT,
         event_features=(),
         batch_events=batch_events,
@@ -139,7 +157,7 @@ def run_ours(console: Console, run: Run, *, epochs: int, batch_events: int) -> f
 def show(console: Console, name: str, epoch: int, seconds: float, sequences: int, figures: dict[str, float]) -> None:
     told = "  ".join(f"{key}@{K} {value:.4f}" for key, value in figures.items())
     console.print(
-        f"{name:<23} epoch {epoch + 1:>2}  {seconds:7.1f} s  {(epoch + 1) * sequences / seconds:7.0f} sequences/s  {told}"
+        f"{name:<26} epoch {epoch + 1:>2}  {seconds:7.1f} s  {(epoch + 1) * sequences / seconds:7.0f} sequences/s  {told}"
     )
 
 
@@ -148,6 +166,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/amazon"))
     parser.add_argument("--run-dir", type=Path, default=Path("runs/amazon_beauty"))
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--side-epochs", type=int, default=2, help="of what is told apart from the comparison")
     parser.add_argument("--batch-events", type=int, default=512, help="of ours")
     parser.add_argument("--batch-size", type=int, default=64, help="sequences, of the peers")
     options = parser.parse_args()
@@ -155,11 +174,23 @@ def main() -> None:
     settings = [f"data.path={options.data}", "features.sets=[]"]
     run = Run(config=load_config("pipelines/amazon_beauty.toml", settings), folder=options.run_dir, console=console)
     run.prepare()
-    ours = run_ours(console, run, epochs=options.epochs, batch_events=options.batch_events)
-    for takes_steps in (True, False):
-        peer = run_plain(console, run, epochs=options.epochs, batch_size=options.batch_size, takes_steps=takes_steps)
-        name = "plain, logits of steps" if takes_steps else "plain"
-        console.print(f"ours {ours:.0f} sequences/s, {name} {peer:.0f}: {ours / peer:.1f} times")
+    ours = partial(run_ours, console, run, batch_events=options.batch_events)
+    plain = partial(run_plain, console, run, batch_size=options.batch_size)
+    speed = ours(epochs=options.epochs)
+    peers: dict[str, Callable[..., float]] = {
+        "plain, logits of steps": partial(plain, takes_steps=True),
+        "plain": plain,
+    }
+    for name, peer in peers.items():
+        other = peer(epochs=options.epochs, name=name)
+        console.print(f"ours {speed:.0f} sequences/s, {name} {other:.0f}: {speed / other:.1f} times")
+    console.print("Further, not to be compared with the above, whose tracing is spread over more epochs:")
+    ours(epochs=options.side_epochs)
+    with mock.patch("tfrs_fashion.features.sequences.batch_windows", batch_by_chance):
+        ours(epochs=options.side_epochs, name="ours, batches by chance")
+    for length in (10, 20):
+        ours(epochs=options.side_epochs, length=length, name=f"ours, histories of {length}")
+    plain(epochs=options.side_epochs, xla=True, name="plain, XLA")
 
 
 if __name__ == "__main__":
