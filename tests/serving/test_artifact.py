@@ -152,30 +152,13 @@ def test_customers_are_embedded_as_they_are_ranked(tiny_run: Run) -> None:
 
 
 ALONE = ("popularity_7d", "repurchase", "als", "two_tower")
-ASK_ALONE = """
-import json, sys
-import tensorflow as tf
-customers, *folders = sys.argv[1:]
-for folder in folders:
-    artifact = tf.saved_model.load(folder)
-    answer = artifact.signatures["serving_default"](customer_id=tf.constant(json.loads(customers)))
-    foreign = {"tfrs_fashion", "tensorflow_recommenders", "scann"} & set(sys.modules)
-    ids = [[value.decode() for value in row] for row in answer["article_ids"].numpy()]
-    print("answer", json.dumps({"foreign": sorted(foreign), "ids": ids, "scores": answer["scores"].numpy().tolist()}))
-"""
 
 
 @pytest.fixture(scope="module")
-def answered_alone(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def answered_alone(tiny_run: Run, ask_alone: Callable[..., list[dict[str, Any]]]) -> dict[str, Any]:
     """What each artifact answers in a process that imports TensorFlow alone."""
     customers = [*known_customers(tiny_run, 5), "nobody"]
-    folder = tmp_path_factory.mktemp("alone")
-    (folder / "ask.py").write_text(ASK_ALONE)
-    command = [sys.executable, str(folder / "ask.py"), json.dumps(customers)]
-    command += [str(judged(tiny_run, name)) for name in ALONE]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
-    lines = [line.removeprefix("answer ") for line in done.stdout.splitlines() if line.startswith("answer ")]
-    return {name: json.loads(line) for name, line in zip(ALONE, lines, strict=True)}
+    return dict(zip(ALONE, ask_alone(customers, [judged(tiny_run, name) for name in ALONE]), strict=True))
 
 
 @pytest.mark.parametrize("name", ALONE)

@@ -1,12 +1,9 @@
 """Every generator, and a blend of them, gives the same candidates from Python, from batch and from its SavedModel."""
 
 import importlib.util
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -75,20 +72,9 @@ def test_one_answer_from_python_batch_and_saved_model(
     assert given == view.articles.article_id[first - FIRST_INDEX].tolist()
 
 
-ASK_ALONE = """
-import json, sys
-import tensorflow as tf
-customers, *folders = sys.argv[1:]
-for folder in folders:
-    answer = tf.saved_model.load(folder).signatures["serving_default"](customer_id=tf.constant(json.loads(customers)))
-    foreign = {"tfrs_fashion", "tensorflow_recommenders", "scann"} & set(sys.modules)
-    found = {"foreign": sorted(foreign), "scores": answer["scores"].numpy().tolist()}
-    found["ids"] = [[value.decode() for value in row] for row in answer["article_ids"].numpy()]
-    print("answer", json.dumps(found))
-"""
-
-
-def test_sequential_artifacts_answer_in_a_process_with_tensorflow_alone(view: View, root: Path, tmp_path: Path) -> None:
+def test_sequential_artifacts_answer_in_a_process_with_tensorflow_alone(
+    view: View, root: Path, tmp_path: Path, ask_alone: Callable[..., list[dict[str, Any]]]
+) -> None:
     names = ("gru", "lstm", "attention", "fashion_dna", "next_category")
     config = load_config(root / "pipelines" / "tiny.toml", [f"generators.{name}.epochs=1" for name in names])
     expected = []
@@ -97,10 +83,7 @@ def test_sequential_artifacts_answer_in_a_process_with_tensorflow_alone(view: Vi
         recommender = fit_recommender(name, view, config, choice={})
         export_artifact(recommender, nobody(), tmp_path / name, view=view, k=5, metadata={})
         expected.append(rank_customers(recommender, view, np.arange(2, 7, dtype=np.int32), k=5))
-    (tmp_path / "ask.py").write_text(ASK_ALONE)
-    command = [sys.executable, "ask.py", json.dumps(customers), *names]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    answers = [json.loads(line.removeprefix("answer ")) for line in done.stdout.splitlines() if line[:6] == "answer"]
+    answers = ask_alone(customers, [tmp_path / name for name in names])
     assert [answer["foreign"] for answer in answers] == [[]] * len(names)
     for answer, lists in zip(answers, expected, strict=True):
         ids = view.articles.article_id[lists["article_index"].to_numpy() - FIRST_INDEX].tolist()
