@@ -25,6 +25,7 @@ from tfrs_fashion.generator_sections import (
     RestrictedConfig,
     ScoringConfig,
     SiblingsConfig,
+    TwoStageConfig,
 )
 from tfrs_fashion.schema import InputError, find_nearest
 from tfrs_fashion.sections import (
@@ -127,6 +128,8 @@ class PipelineConfig(Section):
         for name in self.blend.generators:
             if name not in self.generators:
                 raise ValueError(f"`blend.generators` names {_unmade(name, self.generators)}")
+            if isinstance(self.generators[name], TwoStageConfig):
+                raise ValueError(f"`blend.generators` names `{name}`, which is made from the blend; leave it out")
         scoring = ["two_tower", *(name for name, made in self.generators.items() if isinstance(made, ScoringConfig))]
         for name, made in self.generators.items():
             if isinstance(made, RestrictedConfig) and made.of not in scoring:
@@ -135,6 +138,9 @@ class PipelineConfig(Section):
                     f"one of {', '.join(scoring)}"
                 )
         self._check_sequences()
+        self._check_similar(
+            [*scoring, *(name for name, made in self.generators.items() if isinstance(made, SequentialConfig))]
+        )
         groups = (*self.features.profile, *EVENT_GROUPS, *self.features.categorical)
         for name in self.fitted:
             grouped = self.generators.get(name)
@@ -179,6 +185,16 @@ class PipelineConfig(Section):
                     f"`features.categorical`; set it to one of {', '.join(known) or 'those, once there are any'}"
                 )
 
+    def _check_similar(self, scoring: Sequence[str]) -> None:
+        for name in self.fitted:
+            made = self.generators.get(name)
+            for similar in made.similar if isinstance(made, TwoStageConfig) else ():
+                if similar not in scoring:
+                    raise ValueError(
+                        f"`generators.{name}.similar` names `{similar}`, which does not score any article it is asked for; "
+                        f"name some of {', '.join(scoring)}"
+                    )
+
     def _check_fallback(self) -> None:
         name = self.export.fallback
         made = self.generators.get(name)
@@ -203,14 +219,17 @@ class PipelineConfig(Section):
         """Every recommender that is fitted on a split: those judged, each after those that it is made from."""
         names: list[str] = []
         for name in sorted(self.recommenders, key=lambda name: name == "blend"):
-            parts = self.blend.generators if name == "blend" else (name,)
-            for part in parts:
-                names += [*self.made_from(part), part]
-            names.append(name)
+            names += self._with_parts(name)
         return tuple(dict.fromkeys(names))
 
+    def _with_parts(self, name: str) -> list[str]:
+        """Returns a recommender behind those that it is made from, and these behind theirs."""
+        return [*(inner for part in self.made_from(name) for inner in self._with_parts(part)), name]
+
     def made_from(self, name: str) -> tuple[str, ...]:
-        """Returns the recommenders that a generator is made from, which are fitted before it."""
+        """Returns the recommenders that one is made from, which are fitted before it."""
+        if name == "blend" or isinstance(self.generators.get(name), TwoStageConfig):
+            return self.blend.generators
         match self.generators.get(name):
             case RestrictedConfig(of=inner):
                 return (inner,)

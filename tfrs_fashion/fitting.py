@@ -34,6 +34,7 @@ from tfrs_fashion.generator_sections import (
     SameProductConfig,
     SequentialConfig,
     SiblingsConfig,
+    TwoStageConfig,
 )
 from tfrs_fashion.recommenders.base_two_tower import fit_base_two_tower
 from tfrs_fashion.recommenders.basket_mlp import BasketMlp, fit_basket_mlp
@@ -56,6 +57,7 @@ from tfrs_fashion.recommenders.restricted import Restricted
 from tfrs_fashion.recommenders.same_product import fit_same_product
 from tfrs_fashion.recommenders.sequential import load_sequential
 from tfrs_fashion.recommenders.towers import TwoTower
+from tfrs_fashion.recommenders.two_stage import TwoStage
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX, TARGET_RANK_COLUMNS
 
 # Articles of a group's list: more than a blend takes from any generator.
@@ -348,6 +350,8 @@ def fit_recommender(
             inner = (fitted or fit)(generator.of)
             assert isinstance(inner, Factorization | TwoTower)
             return Restricted(inner, days=generator.days, name=name)
+        case TwoStageConfig():
+            raise ValueError(f"{name} learns from past weeks of a run; see `ranking.Ranking.fit_two_stage`")
 
 
 def load_recommender(name: str, folder: Path, config: PipelineConfig) -> Recommender:
@@ -383,3 +387,9 @@ def load_recommender(name: str, folder: Path, config: PipelineConfig) -> Recomme
         case RestrictedConfig():
             load_inner = TwoTower.load if generator.of == "two_tower" else Factorization.load
             return Restricted.load(folder, load_inner=load_inner)
+        case TwoStageConfig():
+
+            def load(part: str, place: Path) -> Any:
+                return load_recommender(part, place, config)
+
+            return TwoStage.load(folder, load_generator=load, load_similar=load)

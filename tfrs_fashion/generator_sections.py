@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from tfrs_fashion.ranking_sections import TwoStageConfig
 from tfrs_fashion.sections import CategoryEncoding, Section
 from tfrs_fashion.sequence_sections import FashionDnaConfig, NextCategoryConfig, SequentialConfig
 
@@ -292,7 +293,8 @@ GeneratorConfig = Annotated[
     | RestrictedConfig
     | SequentialConfig
     | NextCategoryConfig
-    | FashionDnaConfig,
+    | FashionDnaConfig
+    | TwoStageConfig,
     Field(discriminator="kind"),
 ]
 
@@ -343,6 +345,8 @@ GENERATORS: dict[str, Any] = {
     "next_category": NextCategoryConfig(),
     "two_tower_7d": RestrictedConfig(days=7),
     "two_tower_30d": RestrictedConfig(days=30),
+    "two_stage": TwoStageConfig(),
+    "two_stage_lightgbm": TwoStageConfig(rankers=("lightgbm",)),
 }
 
 

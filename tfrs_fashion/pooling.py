@@ -105,6 +105,7 @@ def label_pool(
     wanted = pd.MultiIndex.from_frame(targets[["customer_index", "article_index"]])
     return LabelledPool(
         customer=customer.astype(np.int32),
+        customer_index=customers,
         article_index=article_index,
         score=score,
         rank=rank.astype(np.int16),

@@ -16,11 +16,13 @@ from ibis import _
 from tfrs_fashion.data.customers import read_customers
 from tfrs_fashion.data.sources import make_dialect
 from tfrs_fashion.data.split import first_purchase_seconds
+from tfrs_fashion.evaluation.doctor import RankerTraining
 from tfrs_fashion.evaluation.exploration import write_exploration
 from tfrs_fashion.evaluation.finding import Finding
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
 from tfrs_fashion.features.view import View
 from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement, write_target_ranks
+from tfrs_fashion.ranking_sections import TwoStageConfig
 from tfrs_fashion.recommenders.indexed_tower import IndexedTower
 from tfrs_fashion.recommenders.popularity import nobody
 from tfrs_fashion.recommenders.recommender import Recommender
@@ -102,6 +104,15 @@ class Run(Training):
 
     # evaluate
 
+    def _ranker_training(self) -> list[RankerTraining]:
+        """What blends and rankers have learned from, for the doctor."""
+        config, test = self.config, self.splits["test"]
+        found = self.blend_training(test) if "blend" in config.recommenders else []
+        for name in config.recommenders:
+            if isinstance(config.generators.get(name), TwoStageConfig):
+                found += self.ranker_training(name, test)
+        return found
+
     @property
     def _has_clusters(self) -> bool:
         return self.config.evaluation.num_clusters > 0 and "two_tower" in self.config.recommenders
@@ -175,7 +186,7 @@ class Run(Training):
                 # The last column is the bias.
                 embeddings={name: found.in_store.embedding[:, :-1] for name, found in towers.items()},
                 blend=chosen.get("blend", {}).get("blend"),
-                rankers=self.blend_training(self.splits["test"]) if "blend" in config.recommenders else (),
+                rankers=self._ranker_training(),
                 ranked=ranked,
             )
             self._stage(report, wanted, write, force=True)

@@ -22,9 +22,10 @@ from tfrs_fashion.generator_sections import (
     SameProductConfig,
     SequentialConfig,
     SiblingsConfig,
+    TwoStageConfig,
 )
 from tfrs_fashion.index.scann import check_size
-from tfrs_fashion.pooling import Pooling
+from tfrs_fashion.ranking import Ranking
 from tfrs_fashion.recommenders.indexed_tower import IndexedTower
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
@@ -32,8 +33,8 @@ from tfrs_fashion.stage import fingerprint, stored_fingerprint
 
 
 @dataclass
-class Training(Pooling):
-    """Pools of past weeks, and everything that is fitted for the test split."""
+class Training(Ranking):
+    """Everything that is fitted for the test split."""
 
     def _settings(self, name: str) -> dict[str, Any]:
         """Returns what a fit depends on beside tables, split and seed."""
@@ -66,6 +67,9 @@ class Training(Pooling):
                 return {**own, **features}
             case RestrictedConfig():
                 return {**own, "inner": self._settings(generator.of)}
+            case TwoStageConfig():
+                parts = {part: self._settings(part) for part in (*config.blend.generators, *generator.similar)}
+                return {**own, **features, "k": k, "blend": config.blend.model_dump(), "parts": parts}
         return own
 
     def _trained(self, name: str) -> str:
@@ -84,7 +88,7 @@ class Training(Pooling):
 
     def _has_choice(self, name: str) -> bool:
         trained = BasketMlpConfig | BaseTwoTowerConfig | FashionDnaConfig | NextCategoryConfig | SequentialConfig
-        return name in MODELS or isinstance(self.config.generators[name], trained)
+        return name in MODELS or isinstance(self.config.generators[name], trained | TwoStageConfig)
 
     def _choose(self, name: str, *, on: str = "validation", before: str = "test") -> dict[str, Any]:
         """Chooses what the refits keep: a model's epochs, whether the towers answer strangers, how to blend.
@@ -99,6 +103,8 @@ class Training(Pooling):
         """
         if name == "blend":
             return self.choose_blend(self.splits[before])
+        if isinstance(self.config.generators.get(name), TwoStageConfig):
+            return self.choose_two_stage(name, self.splits[before])
         if not self._has_choice(name):
             return {}
         view, wanted, k = self.view(on), self._targets(on), self.config.evaluation.k
@@ -154,5 +160,8 @@ class Training(Pooling):
         if name == "blend":
             generators = {part: fitted(part) for part in self.config.blend.generators}
             return self.fit_blend(self.view(split), generators, **choice)
+        if isinstance(self.config.generators.get(name), TwoStageConfig):
+            generators = {part: fitted(part) for part in self.config.blend.generators}
+            return self.fit_two_stage(name, self.view(split), generators, **choice)
         view = self.view(split)
         return fit_recommender(name, view, self.config, choice=choice, fitted=fitted, console=self.console)

@@ -42,6 +42,7 @@ def make_labelled(
     ranks = np.array(rank, np.int16)
     return LabelledPool(
         customer=np.array(customer, np.int32),
+        customer_index=np.arange(2, 2 + len(num_bought), dtype=np.int32),
         article_index=np.arange(2, 2 + len(ranks), dtype=np.int32),
         score=np.where(ranks > 0, 1.0 / np.maximum(ranks, 1), 0.0).astype(np.float32),
         rank=ranks,

@@ -98,6 +98,13 @@ def targets(split: Split, transactions: ibis.Table) -> ibis.Table:
     return after.group_by(pair).agg(lines=_.count()).select(*pair).order_by(pair)
 
 
+def target_counts(split: Split, transactions: ibis.Table) -> ibis.Table:
+    """Counts `num_orders` and `quantity` of each pair of `targets`, in their order."""
+    pair = ["customer_index", "article_index"]
+    rows = target_rows(split, transactions).select(*pair, "basket_id", quantity=_.quantity.cast("float64"))
+    return rows.group_by(pair).agg(num_orders=_.basket_id.nunique(), quantity=_.quantity.sum()).order_by(pair)
+
+
 def first_purchase_seconds(split: Split, transactions: ibis.Table, cutoffs: np.ndarray) -> np.ndarray:
     """Returns when each customer bought the first of the targets.
 

@@ -55,7 +55,7 @@ def read_trees(model: dict[str, Any]) -> dict[str, np.ndarray]:
     roots = [add(tree["tree_structure"], 0) for tree in model["tree_info"]]
     types = (np.int32, np.float32, bool, np.int32, np.int32, np.float64)
     arrays = {name: np.array(nodes[name], dtype) for name, dtype in zip(_ARRAYS, types, strict=True)}
-    return {**arrays, "root": np.array(roots, np.int32), "depth": np.int32(deepest)}
+    return {**arrays, "root": np.array(roots, np.int32), "depth": np.array(deepest, np.int32)}
 
 
 class Trees(tf.Module):

@@ -97,6 +97,51 @@ def score_by_quotas(rank: tf.Tensor, quotas: tf.Tensor) -> tf.Tensor:
     return -tf.reduce_min(tf.where((rank > 0) & (quotas > 0), rank / quotas, np.inf), axis=1)
 
 
+def best_of_rows(score: tf.Tensor, row: tf.Tensor, batch: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+    """Finds the best pairs of each row.
+
+    Args:
+        score: `[num_pairs]` float32; a pair whose score is not finite is none.
+        row: `[num_pairs]` int64, ascending.
+        batch: Scalar int64, rows.
+        k: Scalar int32.
+
+    Returns:
+        `[batch, k]` int64 positions among the pairs, best first, ties in their order; -1 where there are fewer.
+    """
+
+    def dense(values: tf.Tensor, default: float | int) -> tf.Tensor:
+        ragged = tf.RaggedTensor.from_value_rowids(values, row, batch, validate=False)
+        return ragged.to_tensor(default)
+
+    by_row = dense(tf.where(tf.math.is_finite(score), score, -np.inf), -np.inf)
+    taken = tf.minimum(k, tf.shape(by_row)[1])
+    best = tf.math.top_k(by_row, k=taken)
+    place = tf.gather(dense(tf.range(tf.size(row, tf.int64)), -1), best.indices, batch_dims=1)
+    place = tf.where(tf.math.is_finite(best.values), place, -1)
+    return tf.pad(place, [[0, 0], [0, k - taken]], constant_values=-1)
+
+
+def answer_pairs(
+    place: tf.Tensor, score: tf.Tensor, article_index: tf.Tensor, rank: tf.Tensor, generators: Sequence[str]
+) -> Recommendations:
+    """Makes recommendations of pairs; the source of each is the generator that ranked it highest.
+
+    Args:
+        place: `[batch, k]` int64 positions of pairs, -1 where there are fewer.
+        score: `[num_pairs]` float32.
+        article_index: `[num_pairs]` int32.
+        rank: `[num_pairs, num_generators]` float32, 0 where a generator did not name the pair.
+        generators: Their names.
+    """
+    highest = tf.argmin(tf.where(rank > 0, rank, np.inf), axis=1)
+    source = tf.gather(tf.constant(list(generators)), highest)
+    # One pair more stands for none.
+    there = tf.where(place >= 0, place, tf.size(score, tf.int64))
+    columns = ((article_index, PADDING_INDEX), (score, 0.0), (source, ""))
+    return Recommendations(*(tf.gather(tf.concat([values, [nothing]], 0), there) for values, nothing in columns))
+
+
 class Blend(tf.Module):
     """Ranks the pool of its generators, by quotas or by a selector.
 
@@ -144,7 +189,13 @@ class Blend(tf.Module):
             exclude=exclude,
         )
 
-    def _score(self, pool: Pool) -> tf.Tensor:
+    @property
+    def generators(self) -> tuple[str, ...]:
+        """The names of the generators, in the order of a pool's columns."""
+        return tuple(self._generators)
+
+    def score(self, pool: Pool) -> tf.Tensor:
+        """Scores `[num_pairs]` pairs of a pool."""
         if self._selector is not None:
             article = tf.gather(self._article_features, pool.article_index)
             return self._selector(pool.score, pool.rank, pool.context, article)
@@ -153,28 +204,9 @@ class Blend(tf.Module):
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
         """Recommends the k best of the pool; see `Recommender`. The source is the generator that ranked each highest."""
         pool = self.pool(histories, now=now, exclude=exclude)
-        highest = tf.argmin(tf.where(pool.rank > 0, pool.rank, np.inf), axis=1)
-        source = tf.gather(tf.constant([generator.name for generator in self._generators.values()]), highest)
-        batch = tf.cast(tf.shape(now)[0], tf.int64)
-
-        def dense(values: tf.Tensor, default: float | int | str) -> tf.Tensor:
-            ragged = tf.RaggedTensor.from_value_rowids(values, pool.row, batch, validate=False)
-            return ragged.to_tensor(default)
-
-        score = dense(self._score(pool), -np.inf)
-        taken = tf.minimum(k, tf.shape(score)[1])
-        best = tf.math.top_k(score, k=taken)
-        is_found = tf.math.is_finite(best.values)
-        article_index, source = (
-            tf.gather(dense(values, default), best.indices, batch_dims=1)
-            for values, default in ((pool.article_index, PADDING_INDEX), (source, ""))
-        )
-        padding = [[0, 0], [0, k - taken]]
-        return Recommendations(
-            tf.pad(tf.where(is_found, article_index, PADDING_INDEX), padding),
-            tf.pad(tf.where(is_found, best.values, 0.0), padding),
-            tf.pad(tf.where(is_found, source, ""), padding, constant_values=""),
-        )
+        score = self.score(pool)
+        place = best_of_rows(score, pool.row, tf.shape(now, tf.int64)[0], k)
+        return answer_pairs(place, score, pool.article_index, pool.rank, self.generators)
 
     def save(self, folder: Path) -> None:
         """Writes quotas and selector, and each generator into a folder of its name."""

@@ -1,25 +1,26 @@
 """The fit of a blend: quotas and a selector, from the pools of past weeks and what was bought in them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
 from tfrs_fashion.models.selector import Selector
 from tfrs_fashion.recommenders.blend import score_by_quotas
+from tfrs_fashion.recommenders.stored import StoredArrays
 from tfrs_fashion.schema import InputError
 
 _ADAPT_SAMPLE = 200_000
 
 
 @dataclass(frozen=True)
-class LabelledPool:
+class LabelledPool(StoredArrays):
     """The candidates of one week, from generators that were fitted before it, and which of them were bought in it.
 
     Attributes:
         customer: `[num_pairs]` int32, position among the customers who bought in that week; ascending.
+        customer_index: `[num_customers]` int32, these customers, ascending.
         article_index: `[num_pairs]` int32.
         score: `[num_pairs, num_generators]` float32; see `recommenders.blend.Pool`.
         rank: `[num_pairs, num_generators]` int16; 0 where a generator did not name the pair.
@@ -30,6 +31,7 @@ class LabelledPool:
     """
 
     customer: np.ndarray
+    customer_index: np.ndarray
     article_index: np.ndarray
     score: np.ndarray
     rank: np.ndarray
@@ -42,16 +44,6 @@ class LabelledPool:
     def weight(self) -> np.ndarray:
         """`[num_pairs]`, what finding a pair adds to the recall of its customer."""
         return 1.0 / self.num_bought[self.customer]
-
-    def save(self, path: Path) -> None:
-        """Writes the pool as `.npz`."""
-        np.savez(path, allow_pickle=False, **{field.name: getattr(self, field.name) for field in fields(self)})
-
-    @classmethod
-    def load(cls, path: Path) -> "LabelledPool":
-        """Reads what `save` wrote."""
-        with np.load(path, allow_pickle=False) as stored:
-            return cls(**{name: stored[name] for name in stored.files})
 
     def recall(self, score: np.ndarray, *, k: int) -> float:
         """Returns the mean recall of each customer's k best.

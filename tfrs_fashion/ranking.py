@@ -1,0 +1,425 @@
+"""Rankers: what they learn from, week by week, and their fits in a pipeline's run folder.
+
+The rule of stacking: of each week that a ranker learns from, the candidates come from generators that were fitted before it, and
+what keeps them from a selector of weeks before all of these; similarities come from recommenders that were fitted once, before
+the first of these weeks, with histories rolled forward.
+"""
+
+import datetime
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from tfrs_fashion.data.split import Split, target_counts
+from tfrs_fashion.evaluation.doctor import RankerTraining
+from tfrs_fashion.evaluation.metrics import customer_metrics
+from tfrs_fashion.features.inputs import HistoryTable
+from tfrs_fashion.features.pair_lookups import make_pair_lookups
+from tfrs_fashion.features.pairs import PairFeatureLayer
+from tfrs_fashion.features.view import View
+from tfrs_fashion.fitting import fit_recommender, load_recommender
+from tfrs_fashion.pooling import MAX_SHOWN_PAIRS, Pooling, article_features, past_weeks, seen_until
+from tfrs_fashion.ranking_sections import TwoStageConfig
+from tfrs_fashion.recommenders.blend import Blend
+from tfrs_fashion.recommenders.fit_blend import LabelledPool, fit_quotas, quota_scores, selector_scores
+from tfrs_fashion.recommenders.fit_ranker import (
+    RankerWeek,
+    calibrate,
+    check_weeks,
+    fit_network,
+    fit_trees,
+    score_week,
+)
+from tfrs_fashion.recommenders.recommender import Recommender
+from tfrs_fashion.recommenders.two_stage import PairDescriber, Ranker, ScoringRecommender, TwoStage
+from tfrs_fashion.schema import InputError
+from tfrs_fashion.stage import fingerprint, stored_fingerprint
+
+
+def keep_best(pool: LabelledPool, score: np.ndarray, *, k: int) -> np.ndarray:
+    """Returns the positions of each customer's k best pairs, customers ascending, best first.
+
+    Args:
+        pool: Of a week.
+        score: `[num_pairs]`; ties keep the order of the pool.
+        k: Pairs a customer.
+    """
+    order = np.lexsort([-score, pool.customer])
+    customer = pool.customer[order]
+    position = np.arange(len(customer)) - np.searchsorted(customer, customer, side="left")
+    kept: np.ndarray = order[(position < k) & np.isfinite(score[order])]
+    return kept
+
+
+def describe_pairs(
+    describer: PairDescriber, view: View, pool: LabelledPool, kept: np.ndarray, *, batch_size: int
+) -> np.ndarray:
+    """Describes pairs of a pool as they are described in an answer.
+
+    Args:
+        describer: Of the pool's generators.
+        view: What is visible before the week.
+        pool: Of the week.
+        kept: Positions of its pairs, customers ascending.
+        batch_size: Customers a call.
+
+    Returns:
+        `[len(kept), num_features]` float32.
+    """
+    table, cutoff = HistoryTable(view.timelines, view.profiles), tf.constant(view.now)
+    num_generators = pool.rank.shape[1]
+
+    @tf.function(
+        input_signature=(
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None], tf.int64),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None, num_generators], tf.float32),
+            tf.TensorSpec([None, num_generators], tf.float32),
+        ),
+        autograph=False,
+    )
+    def describe(
+        customer_index: tf.Tensor, row: tf.Tensor, article: tf.Tensor, score: tf.Tensor, rank: tf.Tensor
+    ) -> tf.Tensor:
+        now = tf.gather(cutoff, customer_index)
+        return describer(table(customer_index), now, row, article, score, rank)
+
+    found = np.empty((len(kept), len(describer.names)), np.float32)
+    customer = pool.customer[kept]
+    starts = np.arange(0, len(pool.customer_index), batch_size)
+    for start in starts:
+        first, end = np.searchsorted(customer, (start, start + batch_size))
+        rows = kept[first:end]
+        found[first:end] = describe(
+            pool.customer_index[start : start + batch_size],
+            customer[first:end].astype(np.int64) - start,
+            pool.article_index[rows],
+            pool.score[rows],
+            pool.rank[rows].astype(np.float32),
+        )
+    return found
+
+
+def make_judge(week: RankerWeek, targets: pd.DataFrame, *, k: int) -> Callable[[np.ndarray], dict[str, float]]:
+    """Makes the function that judges scores of a week's candidates.
+
+    Args:
+        week: Not learned from.
+        targets: `customer_index, article_index` bought in it.
+        k: Places that count.
+
+    Returns:
+        A function of `[num_pairs]` scores that gives `val_map@k` and `val_recall@k`, over everyone who bought something.
+    """
+
+    def judge(score: np.ndarray) -> dict[str, float]:
+        order = np.lexsort([-score, week.customer])
+        customer = week.customer[order]
+        place = np.arange(len(customer)) - np.searchsorted(customer, customer, side="left")
+        taken, rank = order[place < k], place[place < k] + 1
+        shown = pd.DataFrame(
+            {
+                "customer_index": week.customer_index[week.customer[taken]],
+                "article_index": week.article_index[taken],
+                "rank": rank.astype(np.int32),
+            }
+        )
+        means = customer_metrics(shown, targets, k=k).mean()
+        return {f"val_map@{k}": float(means["map"]), f"val_recall@{k}": float(means["recall"])}
+
+    return judge
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """What keeps candidates, learned from weeks before those of a ranker.
+
+    Attributes:
+        quotas: Of the generators.
+        blend: Over generators that were fitted for an answer; see `make`.
+        score: Scores all pairs of a pool.
+        make: Makes the blend of generators and of the features of articles at a cutoff.
+    """
+
+    quotas: np.ndarray
+    score: Callable[[LabelledPool], np.ndarray]
+    make: Callable[[dict[str, Recommender], np.ndarray], Blend]
+
+
+class Ranking(Pooling):
+    """Preparation, pools, and the rankers that learn from them."""
+
+    def _two_stage(self, name: str) -> TwoStageConfig:
+        settings = self.config.generators[name]
+        assert isinstance(settings, TwoStageConfig)
+        return settings
+
+    def _groups(self, settings: TwoStageConfig) -> tuple[str, ...]:
+        """The columns by which histories are told of; by default those that play a role, and the product code."""
+        if settings.groups:
+            return settings.groups
+        roles = self.config.features.roles
+        columns = [roles.category, roles.garment_group, roles.section]
+        if "product_code" in self.tables.articles.columns:
+            columns.append("product_code")
+        return tuple(dict.fromkeys(column for column in columns if column))
+
+    def _stacked_weeks(self, name: str, split: Split) -> tuple[list[Split], list[Split]]:
+        """The weeks that rankers learn from, and those before them, which the first stage learns from; the latest first."""
+        settings = self._two_stage(name)
+        weeks = past_weeks(
+            split, num_weeks=settings.weeks + settings.blend_weeks, week_days=self.config.blend.week_days
+        )
+        return weeks[: settings.weeks], weeks[settings.weeks :]
+
+    def _first_stage(self, name: str, split: Split) -> FirstStage:
+        blend = self.config.blend
+        ranked, _before = self._stacked_weeks(name, split)
+        settings = self._two_stage(name)
+        pools = self.pools(split, num_weeks=settings.weeks + settings.blend_weeks)[len(ranked) :]
+        quotas = fit_quotas(pools, budget=settings.num_candidates)
+        selector = None if blend.method == "quotas" else self._selector(pools)
+
+        def score(pool: LabelledPool) -> np.ndarray:
+            return quota_scores(pool.rank, quotas) if selector is None else selector_scores(selector, pool)
+
+        def make(generators: dict[str, Recommender], features: np.ndarray) -> Blend:
+            return Blend(
+                generators,
+                num_candidates=blend.num_candidates,
+                quotas=quotas,
+                article_features=features,
+                selector=selector,
+                hidden_dims=blend.hidden_dims,
+            )
+
+        return FirstStage(quotas, score, make)
+
+    def _similar(self, name: str, split: Split) -> dict[str, ScoringRecommender]:
+        """The recommenders whose scores are features, fitted before the first week of a ranker; see `TwoStageConfig`."""
+        ranked, _before = self._stacked_weeks(name, split)
+        first, found = ranked[-1], {}
+
+        def write(similar: str, folder: Path) -> None:
+            view = self._make_view(first)
+            # What is not in store by then may be so later.
+            sold = np.flatnonzero(view.articles.num_baskets > 0).astype(np.int32)
+            view = replace(view, articles=replace(view.articles, in_store=sold))
+            fit_recommender(similar, view, self.config, choice={}, console=self.console).save(folder)
+            told = {"fitted_as_of": seen_until(view)}
+            (folder / "week.json").write_text(json.dumps(told, default=str), encoding="utf-8")
+
+        for similar in self._two_stage(name).similar:
+            folder = self.folder / "similar" / f"{first.as_of:%Y-%m-%d}" / similar
+            self._stage(folder, self._similar_key(similar, first), partial(write, similar), force=False)
+            found[similar] = cast(ScoringRecommender, load_recommender(similar, folder, self.config))
+        return found
+
+    def _similar_key(self, similar: str, first: Split) -> str:
+        config = self.config
+        own = config.two_tower if similar == "two_tower" else config.generators[similar]
+        made_from = [config.generators[inner].model_dump() for inner in config.made_from(similar)]
+        parts = (first.describe(), similar, own.model_dump(), made_from, config.features.model_dump())
+        return fingerprint("similar", self._prepared, parts, config.split.model_dump(), config.seed)
+
+    def _describer(self, name: str, view: View, similar: dict[str, ScoringRecommender]) -> PairDescriber:
+        lookups = make_pair_lookups(view, self._groups(self._two_stage(name)))
+        return PairDescriber(PairFeatureLayer(lookups), similar, self.config.blend.generators)
+
+    def _week_folder(self, name: str, split: Split, week: Split) -> Path:
+        # Several rankers that are told the same share it.
+        return self.folder / "ranked" / f"{week.as_of:%Y-%m-%d}_{self._week_key(name, split, week)[:8]}"
+
+    def _week_key(self, name: str, split: Split, week: Split) -> str:
+        settings, blend = self._two_stage(name), self.config.blend
+        ranked, before = self._stacked_weeks(name, split)
+        own = settings.model_dump(exclude={"rankers", "combination", "network", "lightgbm", "weeks", "blend_weeks"})
+        similar = [self._similar_key(other, ranked[-1]) for other in settings.similar]
+        learned = ([self._pooled(other) for other in before], blend.model_dump())
+        return fingerprint("ranked", self._pooled(week), own, similar, learned, week.describe())
+
+    def ranker_weeks(self, name: str, split: Split) -> list[RankerWeek]:
+        """Returns what a ranker before a split learns from, the latest week first, and writes what is not there yet.
+
+        Args:
+            name: Of the two stages.
+            split: Before whose cutoff the weeks lie.
+
+        Raises:
+            InputError: A week holds no purchase, or no row lies before it.
+        """
+        ranked, _before = self._stacked_weeks(name, split)
+        folders = [self._week_folder(name, split, week) for week in ranked]
+        keys = [self._week_key(name, split, week) for week in ranked]
+        if all(stored_fingerprint(folder) == key for folder, key in zip(folders, keys, strict=True)):
+            return [RankerWeek.load(folder / "week.npz") for folder in folders]
+        first_stage, similar = self._first_stage(name, split), self._similar(name, split)
+        settings = self._two_stage(name)
+
+        def write(week: Split, folder: Path) -> None:
+            pool_folder = self._pool_folder(week)
+            pool, view = LabelledPool.load(pool_folder / "pool.npz"), self._make_view(week)
+            kept = keep_best(pool, first_stage.score(pool), k=settings.num_candidates)
+            describer = self._describer(name, view, similar)
+            features = describe_pairs(describer, view, pool, kept, batch_size=self.config.recommend.batch_size)
+            counts = target_counts(week, self.tables.transactions).execute()
+            bought = counts.set_index(["customer_index", "article_index"])
+            pairs = pd.MultiIndex.from_arrays([pool.customer_index[pool.customer[kept]], pool.article_index[kept]])
+            told = bought.reindex(pairs).fillna(0)
+            RankerWeek(
+                customer=pool.customer[kept],
+                customer_index=pool.customer_index,
+                article_index=pool.article_index[kept],
+                features=features,
+                is_bought=pool.is_bought[kept],
+                num_orders=told["num_orders"].to_numpy(np.int32),
+                quantity=told["quantity"].to_numpy(np.float32),
+                num_bought=pool.num_bought,
+            ).save(folder / "week.npz")
+            record = json.loads((pool_folder / "week.json").read_text(encoding="utf-8"))
+            first = self._stacked_weeks(name, split)[0][-1]
+            for other in settings.similar:
+                path = self.folder / "similar" / f"{first.as_of:%Y-%m-%d}" / other / "week.json"
+                record["fitted_as_of"][other] = json.loads(path.read_text(encoding="utf-8"))["fitted_as_of"]
+            record["names"] = list(describer.names)
+            (folder / "week.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+
+        for week, folder, key in zip(ranked, folders, keys, strict=True):
+            self._stage(folder, key, partial(write, week), force=False)
+        return [RankerWeek.load(folder / "week.npz") for folder in folders]
+
+    def feature_names(self, name: str, split: Split) -> list[str]:
+        """Names the features of what a ranker learned from, as it was stored."""
+        ranked, _before = self._stacked_weeks(name, split)
+        record = json.loads((self._week_folder(name, split, ranked[0]) / "week.json").read_text(encoding="utf-8"))
+        return list(record["names"])
+
+    def ranker_training(self, name: str, split: Split) -> list[RankerTraining]:
+        """Returns what rankers before a split have learned from, as it was stored; nothing if some of it is gone."""
+        ranked, _before = self._stacked_weeks(name, split)
+        found = []
+        for week in ranked:
+            folder = self._week_folder(name, split, week)
+            if stored_fingerprint(folder) != self._week_key(name, split, week):
+                return []
+            record = json.loads((folder / "week.json").read_text(encoding="utf-8"))
+            pairs = RankerWeek.load(folder / "week.npz")
+            rows = np.random.default_rng(self.config.seed).permutation(len(pairs.customer))[:MAX_SHOWN_PAIRS]
+            found.append(
+                RankerTraining(
+                    recommender=name,
+                    fitted_as_of={
+                        made: datetime.datetime.fromisoformat(as_of) for made, as_of in record["fitted_as_of"].items()
+                    },
+                    first_week=datetime.datetime.fromisoformat(record["start"]),
+                    features=pd.DataFrame(pairs.features[rows], columns=record["names"]),
+                    labels=pairs.is_bought[rows],
+                )
+            )
+        return found
+
+    def _fit_ranker(
+        self,
+        name: str,
+        ranker: str,
+        weeks: Sequence[RankerWeek],
+        view: View,
+        *,
+        names: Sequence[str],
+        chosen: dict[str, Any] | None = None,
+        held_out: tuple[RankerWeek, Callable[[np.ndarray], dict[str, float]]] | None = None,
+    ) -> tuple[Ranker, int]:
+        """Fits one ranker, as long as was chosen, or as is best for a week that is held out."""
+        settings, k, seed = self._two_stage(name), self.config.evaluation.k, self.config.seed
+        told: dict[str, Any] = {"k": k, "seed": seed, "name": name}
+        if chosen is not None:
+            told["calibration"] = chosen["calibration"]
+        if ranker == "lightgbm":
+            rounds = None if chosen is None else chosen["length"]
+            later = held_out[0] if held_out is not None else None
+            return fit_trees(weeks, settings.lightgbm, held_out=later, num_rounds=rounds, names=names, **told)
+        validate = None
+        if held_out is not None:
+            week, judge = held_out
+
+            def validate(fitted: Ranker) -> dict[str, float]:
+                return judge(score_week(fitted, week))
+
+        return fit_network(
+            weeks,
+            settings.network,
+            categories=view.articles.category_matrix(),
+            category_sizes=view.articles.category_sizes,
+            num_customers=view.timelines.num_customers,
+            validate=validate,
+            epochs=None if chosen is None else chosen["length"],
+            console=self.console,
+            **told,
+        )
+
+    def choose_two_stage(self, name: str, split: Split) -> dict[str, Any]:
+        """Chooses how long each ranker learns, and calibrates it, on the last week before a split.
+
+        Returns:
+            `choice`, of each ranker `length` and `calibration`; and `figures` of each and of all of them on that week.
+        """
+        settings, k = self._two_stage(name), self.config.evaluation.k
+        ranked, _before = self._stacked_weeks(name, split)
+        last, *earlier = self.ranker_weeks(name, split)
+        check_weeks(earlier, name=name)
+        if not len(last.customer):
+            raise InputError(
+                f"{name}: the {ranked[0].name} has no candidate to choose by. Raise `blend.num_candidates`."
+            )
+        names = self.feature_names(name, split)
+        judge = make_judge(last, self._targets_of(ranked[0]), k=k)
+        view = self._make_view(split)
+        choice, figures = {}, {}
+        for ranker in settings.rankers:
+            fitted, length = self._fit_ranker(name, ranker, earlier, view, names=names, held_out=(last, judge))
+            # Fitted for as long as was best, which the last epoch need not be.
+            fitted, _length = self._fit_ranker(
+                name, ranker, earlier, view, names=names, chosen={"length": length, "calibration": (1.0, 0.0)}
+            )
+            score = score_week(fitted, last)
+            choice[ranker] = {"length": length, "calibration": calibrate(score, last.is_bought)}
+            figures[ranker] = judge(score)
+            shown = "  ".join(f"{figure} {value:.4f}" for figure, value in figures[ranker].items())
+            self.console.print(f"  {name}  {ranker}, {length} long: {shown}", highlight=False)
+        return {"choice": {"rankers": choice}, "figures": figures}
+
+    def fit_two_stage(
+        self, name: str, view: View, generators: dict[str, Recommender], *, rankers: dict[str, dict[str, Any]]
+    ) -> TwoStage:
+        """Fits two stages from the weeks before a split.
+
+        Args:
+            name: As in `recommenders`.
+            view: What the split leaves visible.
+            generators: Of the blend, fitted from the view.
+            rankers: What was chosen of each; see `choose_two_stage`.
+        """
+        settings, split = self._two_stage(name), view.split
+        weeks = self.ranker_weeks(name, split)
+        names = self.feature_names(name, split)
+        fitted: dict[str, Ranker] = {
+            ranker: self._fit_ranker(name, ranker, weeks, view, names=names, chosen=rankers[ranker])[0]
+            for ranker in settings.rankers
+        }
+        blend = self._first_stage(name, split).make(generators, article_features(view))
+        return TwoStage(
+            blend,
+            self._describer(name, view, self._similar(name, split)),
+            fitted,
+            combination=settings.combination,
+            budget=settings.num_candidates,
+            name=name,
+        )

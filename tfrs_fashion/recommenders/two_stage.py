@@ -1,0 +1,336 @@
+"""Two stages: the candidates of a blend, put in order by rankers that are told of customer, article and both."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_fashion.features.inputs import Histories
+from tfrs_fashion.features.pair_lookups import PairLookups
+from tfrs_fashion.features.pairs import PairFeatureLayer
+from tfrs_fashion.models.ranking import RankingNetwork
+from tfrs_fashion.models.trees import Trees
+from tfrs_fashion.recommenders.blend import Blend, answer_pairs, best_of_rows
+from tfrs_fashion.recommenders.recommender import (
+    Recommendations,
+    Recommender,
+    load_state,
+    save_state,
+    set_weight_arrays,
+    weight_arrays,
+)
+
+Combination = Literal["score", "reciprocal_rank"]
+# Places are worth 1 / (this + place), when rankers are combined by these.
+_RECIPROCAL_RANK = 60.0
+_NAN = float("nan")
+
+
+class ScoringRecommender(Recommender, Protocol):
+    """A recommender that scores any article it is asked for."""
+
+    def score(self, histories: Histories, now: tf.Tensor, article_index: tf.Tensor) -> tf.Tensor:
+        """Scores `[batch, width]` int32 articles, as float32; -inf where one is no candidate."""
+
+
+class Ranker(Protocol):
+    """A `tf.Module` that scores pairs: the logit of a purchase, as far as it was calibrated."""
+
+    def __call__(self, features: tf.Tensor, article_index: tf.Tensor, customer_index: tf.Tensor) -> tf.Tensor:
+        """Scores pairs.
+
+        Args:
+            features: `[num_pairs, num_features]` float32, NaN where unknown.
+            article_index: `[num_pairs]` int32.
+            customer_index: `[num_pairs]` int32.
+
+        Returns:
+            `[num_pairs]` float32.
+        """
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Returns the arrays and the settings that it can be made from again."""
+
+
+class NetworkRanker(tf.Module):
+    """A ranking network as a ranker.
+
+    Args:
+        network: With its weights.
+        settings: What it was made from, beside `categories`.
+        calibration: Slope and offset of the logit.
+    """
+
+    def __init__(self, network: RankingNetwork, *, settings: dict[str, Any], calibration: Sequence[float]) -> None:
+        super().__init__(name="network_ranker")
+        self.network = network
+        self._settings = settings
+        self._calibration = tuple(calibration)
+
+    def __call__(self, features: tf.Tensor, article_index: tf.Tensor, customer_index: tf.Tensor) -> tf.Tensor:
+        """See `Ranker`."""
+        slope, offset = self._calibration
+        return slope * self.network(features, article_index, customer_index).purchase + offset
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """See `Ranker`."""
+        return weight_arrays(self.network), {"network": self._settings, "calibration": self._calibration}
+
+
+class TreesRanker(tf.Module):
+    """Boosted trees as a ranker.
+
+    Args:
+        trees: Fitted.
+        calibration: Slope and offset of the logit.
+    """
+
+    def __init__(self, trees: Trees, *, calibration: Sequence[float]) -> None:
+        super().__init__(name="trees_ranker")
+        self.trees = trees
+        self._calibration = tuple(calibration)
+
+    def __call__(self, features: tf.Tensor, article_index: tf.Tensor, customer_index: tf.Tensor) -> tf.Tensor:
+        """See `Ranker`."""
+        slope, offset = self._calibration
+        return slope * self.trees(features) + offset
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """See `Ranker`."""
+        return dict(self.trees.arrays), {"calibration": self._calibration}
+
+
+def make_network(settings: dict[str, Any], categories: np.ndarray) -> RankingNetwork:
+    """Makes a network whose weights all exist.
+
+    Args:
+        settings: What `RankingNetwork` takes, beside the categories.
+        categories: See `RankingNetwork`.
+    """
+    return RankingNetwork(categories, **settings)
+
+
+def load_ranker(arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Ranker:
+    """Makes again what the `state` of a ranker told."""
+    calibration = settings["calibration"]
+    if "network" not in settings:
+        return TreesRanker(Trees(arrays), calibration=calibration)
+    # The categories are the network's first variable that holds whole numbers.
+    categories = next(values for values in arrays.values() if values.dtype == np.int32)
+    network = make_network(settings["network"], categories)
+    set_weight_arrays(network, dict(arrays))
+    return NetworkRanker(network, settings=settings["network"], calibration=calibration)
+
+
+class PairDescriber(tf.Module):
+    """All that rankers are told of pairs, computed for training and in an answer alike.
+
+    Args:
+        layer: Of the histories' features.
+        similar: Recommenders whose score is a feature, by name. Where they are networks, they were fitted before the
+            first week that a ranker learns from.
+        generators: Names of those that the candidates come from, in the order of a pool's columns.
+    """
+
+    def __init__(
+        self, layer: PairFeatureLayer, similar: dict[str, ScoringRecommender], generators: Sequence[str]
+    ) -> None:
+        super().__init__(name="pair_describer")
+        self.layer = layer
+        self.similar = dict(similar)
+        self.generators = tuple(generators)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names the columns of `__call__`."""
+        return (
+            *(f"rank {name}" for name in self.generators),
+            *(f"score {name}" for name in self.generators),
+            "best rank",
+            "num_generators",
+            *(f"similarity {name}" for name in self.similar),
+            *self.layer.lookups.names,
+        )
+
+    def __call__(
+        self,
+        histories: Histories,
+        now: tf.Tensor,
+        row: tf.Tensor,
+        article_index: tf.Tensor,
+        score: tf.Tensor,
+        rank: tf.Tensor,
+    ) -> tf.Tensor:
+        """Describes pairs.
+
+        Args:
+            histories: Of a batch.
+            now: `[batch]` int64.
+            row: `[num_pairs]` int64, the row of each pair's customer; ascending.
+            article_index: `[num_pairs]` int32.
+            score: `[num_pairs, num_generators]` float32; see `blend.Pool`.
+            rank: `[num_pairs, num_generators]` float32; see `blend.Pool`.
+
+        Returns:
+            `[num_pairs, num_features]` float32 in the order of `names`; NaN where something is not known.
+        """
+        is_named = rank > 0
+        parts = [
+            tf.where(is_named, rank, _NAN),
+            tf.where(is_named, score, _NAN),
+            tf.reduce_min(tf.where(is_named, rank, np.inf), axis=1, keepdims=True),
+            tf.reduce_sum(tf.cast(is_named, tf.float32), axis=1, keepdims=True),
+        ]
+        if self.similar:
+            listed = tf.RaggedTensor.from_value_rowids(article_index, row, tf.shape(now, tf.int64)[0], validate=False)
+            lengths = listed.row_lengths()
+            asked = listed.to_tensor(0)
+            for recommender in self.similar.values():
+                found = tf.RaggedTensor.from_tensor(recommender.score(histories, now, asked), lengths).flat_values
+                parts.append(tf.where(tf.math.is_finite(found), found, _NAN)[:, tf.newaxis])
+        parts.append(self.layer(histories, now, row, article_index))
+        return tf.concat(parts, axis=1)
+
+
+class TwoStage(tf.Module):
+    """Keeps the best of a blend's pool, and puts these in order by rankers.
+
+    Args:
+        blend: Gives the candidates; what it learned from lies before what the rankers learned from.
+        describer: Tells the rankers of pairs.
+        rankers: By name; several are combined.
+        combination: `score`, the mean of their probabilities; or `reciprocal_rank`, of their places.
+        budget: Candidates of the blend that are put in order.
+        name: As used in reports.
+    """
+
+    # Features of pairs are of the whole history.
+    history_length: int | None = None
+
+    def __init__(
+        self,
+        blend: Blend,
+        describer: PairDescriber,
+        rankers: dict[str, Ranker],
+        *,
+        combination: Combination,
+        budget: int,
+        name: str,
+    ) -> None:
+        super().__init__(name=name)
+        self.needs_history = blend.needs_history
+        self.blend = blend
+        self.describer = describer
+        self.rankers = dict(rankers)
+        self._combination = combination
+        self._budget = budget
+
+    def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
+        """Recommends the k best; see `Recommender`.
+
+        The score is the probability of a purchase, where rankers are not combined by their places; the source is the
+        generator that ranked an article highest.
+        """
+        batch = tf.shape(now, tf.int64)[0]
+        pool = self.blend.pool(histories, now=now, exclude=exclude)
+        first = best_of_rows(self.blend.score(pool), pool.row, batch, tf.constant(self._budget))
+        kept = tf.where(first >= 0)
+        place, row = tf.gather_nd(first, kept), kept[:, 0]
+        article, rank = tf.gather(pool.article_index, place), tf.gather(pool.rank, place)
+        features = self.describer(histories, now, row, article, tf.gather(pool.score, place), rank)
+        customer = tf.gather(histories.customer_index, row)
+        logits = {name: ranker(features, article, customer) for name, ranker in self.rankers.items()}
+        score = combine(logits, row, batch, combination=self._combination)
+        # Probabilities may be equal where logits are not.
+        order = next(iter(logits.values())) if len(logits) == 1 else score
+        return answer_pairs(best_of_rows(order, row, batch, k), score, article, rank, self.describer.generators)
+
+    def save(self, folder: Path) -> None:
+        """Writes blend, similar recommenders and rankers, each into a folder of its own."""
+        (folder / "blend").mkdir()
+        self.blend.save(folder / "blend")
+        for name, recommender in self.describer.similar.items():
+            (folder / "similar" / name).mkdir(parents=True)
+            recommender.save(folder / "similar" / name)
+        for name, ranker in self.rankers.items():
+            arrays, settings = ranker.state()
+            (folder / "rankers" / name).mkdir(parents=True)
+            save_state(folder / "rankers" / name, arrays, **settings)
+        lookups = self.describer.layer.lookups
+        arrays = {f"group_{name}": np.asarray(index) for name, index in lookups.groups.items()}
+        arrays |= {f"gap_{name}": np.asarray(days) for name, days in lookups.usual_gap_days.items()}
+        save_state(
+            folder,
+            {**arrays, "article": np.asarray(lookups.article)},
+            groups=list(lookups.groups),
+            article_names=lookups.article_names,
+            age_column=lookups.age_column,
+            mean_age=lookups.mean_age,
+            similar=list(self.describer.similar),
+            rankers=list(self.rankers),
+            combination=self._combination,
+            budget=self._budget,
+            name=self.name,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        load_generator: Callable[[str, Path], Recommender],
+        load_similar: Callable[[str, Path], ScoringRecommender],
+    ) -> "TwoStage":
+        """Reads what `save` wrote.
+
+        Args:
+            folder: Where that is.
+            load_generator: Reads the generator of a name from a folder.
+            load_similar: Reads a recommender that scores.
+        """
+        arrays, settings = load_state(folder)
+        groups = settings.pop("groups")
+        lookups = PairLookups(
+            groups={name: arrays[f"group_{name}"] for name in groups},
+            usual_gap_days={
+                name.removeprefix("gap_"): days for name, days in arrays.items() if name.startswith("gap_")
+            },
+            article=arrays["article"],
+            article_names=tuple(settings.pop("article_names")),
+            age_column=settings.pop("age_column"),
+            mean_age=settings.pop("mean_age"),
+        )
+        blend = Blend.load(folder / "blend", load_generator=load_generator)
+        similar = {name: load_similar(name, folder / "similar" / name) for name in settings.pop("similar")}
+        rankers = {name: load_ranker(*load_state(folder / "rankers" / name)) for name in settings.pop("rankers")}
+        describer = PairDescriber(PairFeatureLayer(lookups), similar, blend.generators)
+        return cls(blend, describer, rankers, **settings)
+
+
+def combine(logits: dict[str, tf.Tensor], row: tf.Tensor, batch: tf.Tensor, *, combination: Combination) -> tf.Tensor:
+    """Combines the rankers' scores of pairs.
+
+    Args:
+        logits: `[num_pairs]` float32 by ranker.
+        row: `[num_pairs]` int64, ascending.
+        batch: Scalar int64, rows.
+        combination: See `TwoStage`.
+
+    Returns:
+        `[num_pairs]` float32.
+
+    Source: Cormack, Clarke and Büttcher 2009, Reciprocal Rank Fusion, for the latter.
+    """
+    if combination == "score":
+        return tf.add_n([tf.sigmoid(logit) for logit in logits.values()]) / len(logits)
+    total = tf.zeros_like(row, tf.float32)
+    start = tf.searchsorted(row, row)
+    for logit in logits.values():
+        # Sorted by row, and within it by the logit: a stable sort by the row of what is sorted by the logit.
+        by_logit = tf.argsort(-logit, stable=True)
+        order = tf.gather(by_logit, tf.argsort(tf.gather(row, by_logit), stable=True))
+        place = tf.scatter_nd(order[:, tf.newaxis], tf.range(tf.size(row)), tf.shape(row)) - start
+        total += 1.0 / (_RECIPROCAL_RANK + 1.0 + tf.cast(place, tf.float32))
+    return total / len(logits)
