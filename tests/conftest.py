@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tfrs_fashion.data.split import Split
     from tfrs_fashion.features.timelines import Timelines
     from tfrs_fashion.features.view import View
+    from tfrs_fashion.recommenders.two_stage import TwoStage
     from tfrs_fashion.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -217,6 +218,72 @@ def make_view() -> "Callable[[Sequence[tuple[int, int, int]]], View]":
             now=np.full(num_customers + FIRST_INDEX, seconds_since_1970(as_of)),
             lookups=None,
             category=None,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_two_stage() -> "Callable[..., TwoStage]":
+    """Makes two stages over three generators of a view, with rankers that have not learned but tell candidates apart."""
+    import numpy as np
+
+    from tfrs_fashion.features.pair_lookups import make_pair_lookups
+    from tfrs_fashion.features.pairs import PairFeatureLayer
+    from tfrs_fashion.fitting import fit_recommender
+    from tfrs_fashion.models.trees import Trees, read_trees
+    from tfrs_fashion.recommenders.blend import Blend
+    from tfrs_fashion.recommenders.two_stage import (
+        NetworkRanker,
+        PairDescriber,
+        TreesRanker,
+        TwoStage,
+        make_network,
+    )
+
+    names = ("popularity_7d", "repurchase", "co_visitation")
+
+    def make(view: "View", config: PipelineConfig, *rankers: str, combination: str = "score") -> TwoStage:
+        generators = {name: fit_recommender(name, view, config, choice={}) for name in names}
+        quotas, size = np.array([1.0, 3.0, 2.0], np.float32), view.articles.num_articles + FIRST_INDEX
+        known = np.zeros((size, 0), np.float32)
+        blend = Blend(generators, num_candidates=40, quotas=quotas, article_features=known)
+        tower = fit_recommender("two_tower", view, config, choice={"epochs": 1})
+        layer = PairFeatureLayer(make_pair_lookups(view, ["section", "product_code"]))
+        describer = PairDescriber(layer, {"two_tower": tower}, blend.generators)
+        settings = {
+            "category_sizes": view.articles.category_sizes,
+            "num_customers": view.timelines.num_customers,
+            "num_features": len(describer.names),
+            **{"num_bins": 3, "embedding_dim": 4, "hidden_dims": (8, 4), "num_cross": 1, "uses_dot": True},
+            **{"num_experts": 2, "dropout": 0.5, "seed": 1},
+        }
+        network = make_network(settings, view.articles.category_matrix())
+        random = np.random.default_rng(1)
+        network.fit(np.abs(random.normal(size=(100, len(describer.names)))).astype(np.float32))
+        weights = [
+            values + random.normal(0, 0.3, values.shape) if values.dtype == np.float32 else values
+            for values in network.get_weights()
+        ]
+        network.set_weights(weights)
+        place = describer.names.index("days_since_sold")
+        leaves = [{"leaf_value": value} for value in (0.5, -0.25)]
+        split = {"split_feature": place, "decision_type": "<=", "missing_type": "NaN", "default_left": False}
+        trees = [
+            {"tree_structure": {**split, "threshold": days, "left_child": leaves[0], "right_child": leaves[1]}}
+            for days in (0.7, 2.2, 5.1)
+        ]
+        made = {
+            "network": NetworkRanker(network, settings=settings, calibration=(0.5, -1.0)),
+            "lightgbm": TreesRanker(Trees(read_trees({"tree_info": trees})), calibration=(2.0, -1.0)),
+        }
+        return TwoStage(
+            blend,
+            describer,
+            {name: made[name] for name in rankers},
+            combination=combination,
+            budget=60,
+            name="two_stage",
         )
 
     return make

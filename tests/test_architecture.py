@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "tfrs_fashion"
 # Imports go only up this list; modules of one floor may import each other, but never in a circle.
 FLOORS = (
     ("schema",),
-    ("sections", "data_sections", "generator_sections", "sequence_sections"),
-    ("config",),
+    ("sections", "data_sections", "generator_sections", "sequence_sections", "ranking_sections"),
+    ("config", "config_errors"),
     ("data",),
     ("features",),
     ("models",),
@@ -18,7 +18,19 @@ FLOORS = (
     ("recommenders",),
     ("evaluation",),
     ("serving",),
-    ("stage", "fitting", "judging", "evidence", "preparation", "pooling", "training", "run", "backtest"),
+    (
+        "stage",
+        "fitting",
+        "judging",
+        "evidence",
+        "preparation",
+        "pooling",
+        "stacking",
+        "ranking",
+        "training",
+        "run",
+        "backtest",
+    ),
     ("cli",),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -6,18 +6,16 @@ refused with the nearest valid one, never ignored.
 
 import re
 import tomllib
-import types
-import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from tfrs_fashion.config_errors import explain
 from tfrs_fashion.data_sections import DataConfig
 from tfrs_fashion.generator_sections import (
     EVENT_GROUPS,
-    GENERATOR_KINDS,
     GENERATORS,
     BlendConfig,
     GeneratorConfig,
@@ -289,82 +287,6 @@ class PipelineConfig(Section):
         return names
 
 
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if typing.get_origin(annotation) in {types.UnionType, typing.Union}:
-        for part in typing.get_args(annotation):
-            if (found := _section_of(part)) is not None:
-                return found
-    return None
-
-
-def _valid_keys(location: Sequence[int | str]) -> list[str]:
-    section: type[BaseModel] = PipelineConfig
-    if location[:1] == ("generators",) and len(location) == 3:
-        # Of a generator the second place is its name, and the third its kind.
-        return list(GENERATOR_KINDS[str(location[2])].model_fields)
-    for name in location:
-        field = section.model_fields.get(str(name))
-        inner = _section_of(field.annotation) if field else None
-        if inner is None:
-            break
-        section = inner
-    return list(section.model_fields)
-
-
-_EXPECTED = {
-    "tuple_type": "expected a list",
-    "dict_type": "expected a table of names",
-    "model_type": "expected a section of keys",
-    "string_type": "expected text in quotes",
-    "int_type": "expected a whole number",
-    "int_parsing": "expected a whole number",
-    "int_from_float": "expected a whole number",
-    "float_type": "expected a number",
-    "float_parsing": "expected a number",
-    "bool_type": "expected true or false",
-    "bool_parsing": "expected true or false",
-    "too_short": "expected a longer list",
-    "string_too_short": "expected some text",
-}
-
-
-def _plain_words(kind: str, message: str) -> str:
-    """Says what was expected without the words of Python."""
-    return _EXPECTED.get(kind, message.removeprefix("Value error, ").replace("Input should be", "expected"))
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for found in error.errors():
-        location = found["loc"]
-        # A generator's kind stands in its own section, and is no part of the key.
-        shown = location[:2] + location[3:] if location[:1] == ("generators",) else location
-        key = ".".join(str(part) for part in shown)
-        if found["type"] == "extra_forbidden":
-            valid = _valid_keys(location[:-1])
-            near = find_nearest(str(location[-1]), valid)
-            hint = f"did you mean `{near}`?" if near else f"valid keys: {', '.join(valid)}"
-            lines.append(f"unknown key `{key}`; {hint}")
-        elif found["type"] == "missing":
-            lines.append(f"missing key `{key}`")
-        elif found["type"] == "union_tag_not_found":
-            kinds = ", ".join(GENERATOR_KINDS)
-            lines.append(f"missing key `{key}.kind`: the kind of this generator, one of {kinds}")
-        elif key == "name":
-            lines.append(
-                f"`name` is {found['input']!r}, and may hold letters, digits, - and _ alone. It is the file's name "
-                'unless the file says otherwise: write name = "..." at its top'
-            )
-        else:
-            message = _plain_words(found["type"], found["msg"])
-            where = f"`{key}`: " if key else ""
-            whole = isinstance(found["input"], dict | BaseModel)  # of a section the message names the key itself
-            lines.append(f"{where}{message}" + (f" (found {found['input']!r})" if key and not whole else ""))
-    return "; ".join(lines)
-
-
 def _override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*", key.strip()):
@@ -409,5 +331,5 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> PipelineConf
     try:
         return PipelineConfig.model_validate(raw)
     except ValidationError as error:
-        explanation = _explain(error)
+        explanation = explain(error, PipelineConfig)
         raise InputError(f"{path}: {explanation}{'' if explanation.endswith('?') else '.'}") from error

@@ -31,6 +31,7 @@ from tfrs_fashion.recommenders.popularity import fit_popularity, fit_siblings
 from tfrs_fashion.recommenders.recommender import Recommendations, Recommender, load_state
 from tfrs_fashion.recommenders.repurchase import Repurchase
 from tfrs_fashion.recommenders.towers import TwoTower
+from tfrs_fashion.recommenders.two_stage import TwoStage
 from tfrs_fashion.schema import (
     FIRST_INDEX,
     OUT_OF_VOCABULARY_INDEX,
@@ -51,12 +52,14 @@ BY = {
 }
 BLENDS = ("blend_by_quotas", "blend_by_selector")
 BLENDED = ("popularity_7d", "repurchase", "co_visitation")
+# Rankers over these, by name.
+TWO_STAGES = {"two_stage": ("network",), "two_stage_lightgbm": ("lightgbm",), "two_stage_both": ("network", "lightgbm")}
 # Of generators that differ in a number alone one is enough.
 ALIKE = {
     *("popularity_1d", "popularity_3d", "popularity_30d", "popularity_90d", "repurchase_7d", "basket_mlp"),
     *("base_two_tower", "base_two_tower_deep", "base_two_tower_one_hot", "two_tower_30d"),
 }
-NAMES = (*(name for name in GENERATORS if name not in ALIKE), *BY, *BLENDS, "two_tower")
+NAMES = (*(name for name in GENERATORS if name not in {*ALIKE, *TWO_STAGES}), *BY, *BLENDS, *TWO_STAGES, "two_tower")
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +72,19 @@ def pipeline() -> PipelineConfig:
 
 @pytest.fixture(scope="module", params=NAMES)
 def recommender(
-    request: pytest.FixtureRequest, view: View, pipeline: PipelineConfig, skip_or_fail: Callable[[str], NoReturn]
+    request: pytest.FixtureRequest,
+    view: View,
+    pipeline: PipelineConfig,
+    make_two_stage: Callable[..., TwoStage],
+    skip_or_fail: Callable[[str], NoReturn],
 ) -> Recommender:
     if request.param in NEEDS_IMPLICIT and importlib.util.find_spec("implicit") is None:
         skip_or_fail("the package implicit is not installed")
     if request.param in BLENDS:
         return make_blend(view, pipeline, by_selector=request.param == "blend_by_selector")
+    if request.param in TWO_STAGES:
+        combination = "reciprocal_rank" if request.param == "two_stage_both" else "score"
+        return make_two_stage(view, pipeline, *TWO_STAGES[request.param], combination=combination)
     return fit_recommender(request.param, view, pipeline, choice={"epochs": 1})
 
 
@@ -144,7 +154,7 @@ def test_lists_have_the_length_asked_for_and_end_in_padding(
     assert (np.diff(given.astype(int), axis=1) <= 0).all()
     assert (found.score[~given] == 0).all()
     assert np.isfinite(found.score).all()
-    sources = BLENDED if isinstance(recommender, Blend) else (recommender.name,)
+    sources = BLENDED if isinstance(recommender, Blend | TwoStage) else (recommender.name,)
     assert set(found.source[given].tolist()) <= {name.encode() for name in sources}
     assert (found.source[~given] == b"").all()
     assert given[1:-1, 0].all() if answers_everyone(recommender) else given[1:-1, 0].any()
@@ -174,7 +184,7 @@ def test_excluded_articles_are_left_out_and_the_rest_moves_up(
     exclude = np.concatenate([odd, everything.article_index[:, :10:2]], axis=1)
     found = ask(recommender, view, customers, k=5, exclude=exclude)
     for row, out in enumerate(exclude):
-        if isinstance(recommender, Blend):
+        if isinstance(recommender, Blend | TwoStage):
             # Its generators move up, each at its own pace, so that the order of what is left may be another.
             assert not set(found.article_index[row].tolist()) & set(out.tolist()) - {PADDING_INDEX}
             continue
