@@ -1,0 +1,154 @@
+"""Rankers find what tells purchases apart, and are calibrated."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfrs_fashion.ranking_sections import NetworkRankerConfig, TreesRankerConfig
+from tfrs_fashion.recommenders.fit_ranker import (
+    RankerWeek,
+    calibrate,
+    fit_network,
+    fit_trees,
+    make_list_dataset,
+    score_week,
+)
+from tfrs_fashion.recommenders.two_stage import load_ranker
+from tfrs_fashion.schema import InputError
+
+NAMES = ("one", "two", "three")
+CATEGORIES = np.array([[0], [0], *[[2 + number % 2] for number in range(10)]], np.int32)
+TREES = TreesRankerConfig(rounds=40, patience=10, min_data_in_leaf=5, learning_rate=0.2)
+NETWORK = NetworkRankerConfig(
+    num_bins=8, hidden_dims=(16,), epochs=6, batch_lists=8, learning_rate=0.02, list_size=6, embedding_dim=2
+)
+
+
+def make_week(seed: int, *, num_customers: int = 60) -> RankerWeek:
+    """Lists of 3 to 9 candidates; a large first number, or an unknown one, is what is bought. One customer has no candidate."""
+    random = np.random.default_rng(seed)
+    length = random.integers(3, 10, num_customers)
+    length[5] = 0
+    customer = np.repeat(np.arange(num_customers, dtype=np.int32), length)
+    features = random.normal(size=(len(customer), 3)).astype(np.float32)
+    features[random.random(len(customer)) < 0.1, 0] = np.nan
+    features[:, 2] = 1.0
+    chance = 1 / (1 + np.exp(-(4 * np.nan_to_num(features[:, 0], nan=1.5) - 4)))
+    is_bought = random.random(len(customer)) < chance
+    bought = np.bincount(customer[is_bought], minlength=num_customers)
+    return RankerWeek(
+        customer=customer,
+        customer_index=np.arange(2, 2 + num_customers, dtype=np.int32),
+        article_index=random.integers(2, 12, len(customer)).astype(np.int32),
+        features=features,
+        is_bought=is_bought,
+        num_orders=is_bought.astype(np.int32),
+        quantity=is_bought.astype(np.float32) * 2,
+        num_bought=(bought + 1).astype(np.int32),
+    )
+
+
+WEEKS = [make_week(seed) for seed in (1, 2)]
+
+
+def auc(score: np.ndarray, is_bought: np.ndarray) -> float:
+    return float((score[is_bought][:, np.newaxis] > score[~is_bought][np.newaxis, :]).mean())
+
+
+@pytest.mark.parametrize("loss", ["pointwise", "listwise", "lambdarank"])
+def test_trees_find_it_and_stop_by_the_week_held_out(loss: str, skip_or_fail: Callable[[str], NoReturn]) -> None:
+    try:
+        import lightgbm  # noqa: F401
+    except ImportError:
+        skip_or_fail("the package lightgbm is not installed")
+    settings = TREES.model_copy(update={"loss": loss})
+    later = make_week(3)
+    told = {"names": NAMES, "k": 3, "seed": 1, "name": "two_stage"}
+    chosen, rounds = fit_trees(WEEKS, settings, held_out=later, **told)
+    assert 1 <= rounds <= 40
+    assert auc(score_week(chosen, later), later.is_bought) > 0.85
+    again, same_rounds = fit_trees(WEEKS, settings, num_rounds=rounds, **told)
+    assert same_rounds == rounds
+    np.testing.assert_allclose(score_week(again, later), score_week(chosen, later), rtol=1e-6)
+    loaded = load_ranker(*chosen.state())
+    np.testing.assert_array_equal(score_week(loaded, later), score_week(chosen, later))
+
+
+def test_a_network_finds_it_and_is_loaded() -> None:
+    later, judged = make_week(3), []
+
+    def validate(ranker: object) -> dict[str, float]:
+        judged.append(auc(score_week(ranker, later), later.is_bought))
+        return {"val_map@3": judged[-1]}
+
+    told = {
+        "categories": CATEGORIES,
+        "category_sizes": [4],
+        "num_customers": 60,
+        "k": 3,
+        "seed": 1,
+        "name": "two_stage",
+    }
+    ranker, best = fit_network(WEEKS, NETWORK, validate=validate, **told)
+    assert best == int(np.argmax(judged)) + 1
+    assert max(judged) > 0.85
+    loaded = load_ranker(*ranker.state())
+    np.testing.assert_array_equal(score_week(loaded, later), score_week(ranker, later))
+    again, _best = fit_network(WEEKS, NETWORK, epochs=len(judged), **told)
+    np.testing.assert_allclose(score_week(again, later), score_week(ranker, later), rtol=1e-4, atol=1e-5)
+
+
+def test_samples_stand_for_all_candidates_and_hold_all_that_was_bought() -> None:
+    week = make_week(4)
+    (batch, *others) = list(make_list_dataset([week], NETWORK, seed=1).as_numpy_iterator())
+    whole = [batch, *others]
+    has_bought = np.unique(week.customer[week.is_bought])
+    listed = np.concatenate([part["customer_index"] for part in whole])
+    assert sorted(listed.tolist()) == week.customer_index[has_bought].tolist()
+    for part in whole:
+        for row, customer_index in enumerate(part["customer_index"]):
+            rows = week.customer == customer_index - 2
+            label, weight = part["label"][row], part["weight"][row]
+            assert (label == 1).sum() == week.is_bought[rows].sum()
+            assert weight[label == 0].sum() == pytest.approx((~week.is_bought[rows]).sum(), rel=1e-6)
+            assert (weight[label == 1] == 1).all()
+            assert (label >= 0).sum() <= max(6, week.is_bought[rows].sum() + 1)
+            taken = part["features"][row][label >= 0, 1]
+            assert len(np.unique(taken)) == len(taken)
+            assert set(taken.tolist()) <= set(week.features[rows, 1].tolist())
+
+
+def test_calibration_turns_scores_into_probabilities() -> None:
+    random = np.random.default_rng(1)
+    logit = random.normal(-1, 2, 100_000)
+    is_bought = random.random(len(logit)) < 1 / (1 + np.exp(-logit))
+    slope, offset = calibrate(3 * logit - 5, is_bought)
+    assert slope == pytest.approx(1 / 3, rel=0.05)
+    assert offset == pytest.approx(5 / 3, rel=0.05)
+    # An order is never turned round, and nothing is made of nothing.
+    assert calibrate(-logit, is_bought) == (1.0, 0.0)
+    assert calibrate(logit, np.zeros(len(logit), bool)) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("bought", [False, True])
+def test_weeks_of_one_kind_alone_are_refused(bought: bool) -> None:
+    week = make_week(1)
+    alone = RankerWeek(**{**vars(week), "is_bought": np.full(len(week.customer), bought)})
+    with pytest.raises(InputError, match=r"two_stage: of 3\d\d candidates in 1 past week.*weeks"):
+        fit_network(
+            [alone], NETWORK, categories=CATEGORIES, category_sizes=[4], num_customers=60, k=3, seed=1, name="two_stage"
+        )
+
+
+def test_a_week_is_stored_whole(tmp_path: Path) -> None:
+    week = WEEKS[0]
+    week.save(tmp_path / "week.npz")
+    loaded = RankerWeek.load(tmp_path / "week.npz")
+    for name, values in vars(week).items():
+        np.testing.assert_array_equal(getattr(loaded, name), values)
+    assert week.row_splits[6] - week.row_splits[5] == 0
+    assert tf.reduce_sum(tf.constant(np.diff(week.row_splits))).numpy() == len(week.customer)
