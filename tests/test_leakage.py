@@ -31,7 +31,8 @@ from tfrs_fashion.features.view import View, make_view
 from tfrs_fashion.fitting import fit_recommender
 from tfrs_fashion.generator_sections import GENERATORS
 from tfrs_fashion.models.encoders import ArticleEncoder
-from tfrs_fashion.pooling import Pooling, past_weeks
+from tfrs_fashion.pooling import past_weeks
+from tfrs_fashion.ranking import Ranking
 from tfrs_fashion.recommenders.towers import TwoTower, make_history_layer
 from tfrs_fashion.schema import ANONYMOUS_CUSTOMER, FIRST_INDEX, Tables, check_tables
 
@@ -446,6 +447,9 @@ def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Found:
         f"blend.generators={list(BLENDED)}",
         "blend.num_candidates=30",
         "blend.weeks=2",
+        "two_tower.epochs=1",
+        *(f"generators.two_stage.{setting}" for setting in ("weeks=2", "blend_weeks=1", "num_candidates=30")),
+        "generators.two_stage.network.epochs=1",
     ]
     config = load_config(root / "pipelines" / "tiny.toml", settings)
     # Rows that are known late were sold before, which is for a single cutoff only: weeks need them from the start.
@@ -456,7 +460,7 @@ def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Found:
         for name, rows in frames.items()
     }
     view = view_of(frames, folder, config)
-    run = Pooling(config=config, folder=folder / "run")
+    run = Ranking(config=config, folder=folder / "run")
     # Of the run's own stages there is none: it is given tables and timelines, those of the future among them.
     run.__dict__["tables"] = read_tables(ibis.duckdb.connect(), folder)
     run.__dict__["_timelines"] = read_timelines(folder)
@@ -474,14 +478,28 @@ def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Found:
         answer = blend(histories, now=now, k=tf.constant(12), exclude=exclude)
         found[f"candidates by {method}"] = answer.article_index.numpy()
         found[f"scores by {method}"] = answer.score.numpy()
+    for number, week in enumerate(run.ranker_weeks("two_stage", SPLIT)):
+        names = run.feature_names("two_stage", SPLIT)
+        found |= {f"ranked {number}: {name}": week.features[:, place] for place, name in enumerate(names)}
+        told = ("customer_index", "article_index", "is_bought", "num_orders", "quantity")
+        found |= {f"ranked {number}: {name}": getattr(week, name) for name in told}
+    chosen = run.choose_two_stage("two_stage", SPLIT)["choice"]
+    two_stage = run.fit_two_stage("two_stage", view, generators, **chosen)
+    answer = two_stage(histories, now=now, k=tf.constant(12), exclude=exclude)
+    found["candidates of two stages"], found["scores of two stages"] = (
+        answer.article_index.numpy(),
+        answer.score.numpy(),
+    )
     return found
 
 
-def test_the_future_changes_no_blend(
+def test_the_future_changes_no_blend_and_no_ranker(
     frames: dict[str, pd.DataFrame], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unchanged = blended(frames, tmp_path / "a", root)
     assert unchanged["pool 0: is_bought"].sum() > 20
+    assert unchanged["ranked 0: is_bought"].sum() > 20
+    assert np.isfinite(unchanged["ranked 1: similarity two_tower"]).any()
     assert_same(unchanged, blended(perturbed(frames), tmp_path / "b", root))
     # Weeks that end after the cutoff ask for what the future holds.
     late = replace(SPLIT, as_of=CUTOFF + datetime.timedelta(days=7))
