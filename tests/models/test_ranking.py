@@ -61,10 +61,12 @@ def test_every_variant_learns_and_is_made_again_from_its_weights(variant: str) -
     network, batch = make_network(**VARIANTS[variant]), make_batch()
     model = RankingModel(network, loss="listwise", k=3, relevance_weight=0.1, quantity_weight=0.1, name="two_stage")
     model.compile(optimizer=tf.keras.optimizers.Adam(0.03))
+    model.optimizer.build(model.trainable_variables)
     before = float(model.compute_loss(batch))
     weights = [weight.copy() for weight in network.get_weights()]
+    step = tf.function(model.train_step)
     for _step in range(40):
-        model.train_step(batch)
+        step(batch)
     assert float(model.compute_loss(batch)) < 0.7 * before
     told = network(batch["features"][:, 0], batch["article_index"][:, 0], batch["customer_index"])
     assert [values.shape for values in told] == [(64,), (64, NUM_RELEVANCES), (64,)]
@@ -80,8 +82,10 @@ def test_every_loss_finds_what_was_bought(loss: Any) -> None:
     network, batch = make_network(embedding_dim=0), make_batch()
     model = RankingModel(network, loss=loss, k=3, relevance_weight=0.0, quantity_weight=0.0, name="two_stage")
     model.compile(optimizer=tf.keras.optimizers.Adam(0.03))
+    model.optimizer.build(model.trainable_variables)
+    step = tf.function(model.train_step)
     for _step in range(60):
-        model.train_step(batch)
+        step(batch)
     flat = tf.reshape(batch["features"], [-1, 2])
     nobody = tf.zeros([256], tf.int32)
     logit = tf.reshape(network(flat, nobody, nobody).purchase, [64, 4]).numpy()[:, :3]

@@ -82,12 +82,10 @@ class RankingNetwork(tf.keras.Model):
         small = tf.keras.initializers.RandomNormal(stddev=0.01, seed=seed)
         self._embeds = embedding_dim > 0
         if self._embeds:
-            self._article = self.add_weight("article", [len(categories), embedding_dim], initializer=small)
-            self._article_bias = self.add_weight("article_bias", [len(categories)], initializer="zeros")
-            self._customer = self.add_weight(
-                "customer", [num_customers + FIRST_INDEX, embedding_dim], initializer=small
+            rows = {"article": len(categories), "customer": num_customers + FIRST_INDEX}
+            self._article, self._customer = (
+                self.add_weight(name, [size, embedding_dim + 1], initializer=small) for name, size in rows.items()
             )
-            self._customer_bias = self.add_weight("customer_bias", [num_customers + FIRST_INDEX], initializer="zeros")
             self._category_encoder = CategoryEncoder(
                 category_sizes, output_dim=embedding_dim, encoding="embedding", scale=0.1, seed=seed + 2
             )
@@ -126,25 +124,37 @@ class RankingNetwork(tf.keras.Model):
             customer_index: `[num_pairs]` int32, as above.
             training: Whether something is left out.
         """
-        parts = [self._from_numbers(self._numbers(features))]
-        bias = tf.zeros([tf.shape(features)[0]])
+        return self.score(self.describe(features, article_index, customer_index), training=training)
+
+    def describe(
+        self, features: tf.Tensor, article_index: tf.Tensor, customer_index: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Returns what the layers read of pairs, `[num_pairs, any]` float32 each: numbers, and what is embedded; see `call`."""
+        parts = {"numbers": self._numbers(features)}
         if self._embeds:
             article, customer = (
                 tf.where(index < tf.shape(table)[0], index, OUT_OF_VOCABULARY_INDEX)
                 for index, table in ((article_index, self._article), (customer_index, self._customer))
             )
-            parts += [
-                tf.gather(self._article, article),
-                tf.gather(self._customer, customer),
-                self._category_encoder(tf.gather(self._categories, article)),
-            ]
-            bias = tf.gather(self._article_bias, article) + tf.gather(self._customer_bias, customer)
-        start = tf.concat(parts, axis=1)
+            # The last number of each is a bias.
+            parts["article"] = tf.gather(self._article, article)
+            parts["customer"] = tf.gather(self._customer, customer)
+            parts["categories"] = self._category_encoder(tf.gather(self._categories, article))
+        return parts
+
+    def score(self, parts: dict[str, tf.Tensor], *, training: bool = False) -> RankingLogits:
+        """Scores pairs by what `describe` returned."""
+        numbers = self._from_numbers(parts["numbers"])
+        bias, embedded = tf.zeros_like(numbers[:, 0]), []
+        if self._embeds:
+            bias = parts["article"][:, -1] + parts["customer"][:, -1]
+            embedded = [parts["article"][:, :-1], parts["customer"][:, :-1], parts["categories"]]
+        start = tf.concat([numbers, *embedded], axis=1)
         crossed = start
         for layer in self._cross:
             crossed = layer(start, crossed)
         if self._dot is not None:
-            crossed = tf.concat([crossed, self._dot(parts[1:])], axis=1)
+            crossed = tf.concat([crossed, self._dot(embedded)], axis=1)
         inputs = self._dropout(crossed, training=training)
         found = []
         for layers in self._experts:
