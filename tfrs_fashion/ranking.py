@@ -25,7 +25,13 @@ from tfrs_fashion.fitting import fit_recommender, load_recommender
 from tfrs_fashion.pooling import MAX_SHOWN_PAIRS, Pooling, article_features, past_weeks, seen_until
 from tfrs_fashion.ranking_sections import TwoStageConfig
 from tfrs_fashion.recommenders.blend import Blend
-from tfrs_fashion.recommenders.fit_blend import LabelledPool, fit_quotas, quota_scores, selector_scores
+from tfrs_fashion.recommenders.fit_blend import (
+    LabelledPool,
+    best_of_customers,
+    fit_quotas,
+    quota_scores,
+    selector_scores,
+)
 from tfrs_fashion.recommenders.fit_ranker import (
     RankerWeek,
     calibrate,
@@ -37,7 +43,7 @@ from tfrs_fashion.recommenders.fit_ranker import (
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.two_stage import PairDescriber, Ranker, ScoringRecommender, TwoStage
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.stacking import describe_pairs, keep_best, make_judge
+from tfrs_fashion.stacking import describe_pairs, make_judge
 from tfrs_fashion.stage import fingerprint, stored_fingerprint
 
 
@@ -170,7 +176,7 @@ class Ranking(Pooling):
         def write(week: Split, folder: Path) -> None:
             pool_folder = self._pool_folder(week)
             pool, view = LabelledPool.load(pool_folder / "pool.npz"), self._make_view(week)
-            kept = keep_best(pool, first_stage.score(pool), k=settings.num_candidates)
+            kept, _rank = best_of_customers(pool.customer, first_stage.score(pool), k=settings.num_candidates)
             describer = self._describer(name, view, similar)
             features = describe_pairs(describer, view, pool, kept, batch_size=self.config.recommend.batch_size)
             counts = target_counts(week, self.tables.transactions).execute()

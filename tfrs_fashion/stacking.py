@@ -9,24 +9,9 @@ import tensorflow as tf
 from tfrs_fashion.evaluation.metrics import customer_metrics
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
-from tfrs_fashion.recommenders.fit_blend import LabelledPool
+from tfrs_fashion.recommenders.fit_blend import LabelledPool, best_of_customers
 from tfrs_fashion.recommenders.fit_ranker import RankerWeek
 from tfrs_fashion.recommenders.two_stage import PairDescriber
-
-
-def keep_best(pool: LabelledPool, score: np.ndarray, *, k: int) -> np.ndarray:
-    """Returns the positions of each customer's k best pairs, customers ascending, best first.
-
-    Args:
-        pool: Of a week.
-        score: `[num_pairs]`; ties keep the order of the pool.
-        k: Pairs a customer.
-    """
-    order = np.lexsort([-score, pool.customer])
-    customer = pool.customer[order]
-    position = np.arange(len(customer)) - np.searchsorted(customer, customer, side="left")
-    kept: np.ndarray = order[(position < k) & np.isfinite(score[order])]
-    return kept
 
 
 def describe_pairs(
@@ -79,6 +64,24 @@ def describe_pairs(
     return found
 
 
+def best_articles(week: RankerWeek, score: np.ndarray, *, k: int) -> pd.DataFrame:
+    """Returns each customer's k best of a week's candidates, as Candidates without scores and sources.
+
+    Args:
+        week: With the candidates.
+        score: `[num_pairs]`; ties keep the order of the pairs.
+        k: Candidates a customer.
+    """
+    taken, rank = best_of_customers(week.customer, score, k=k)
+    return pd.DataFrame(
+        {
+            "customer_index": week.customer_index[week.customer[taken]],
+            "article_index": week.article_index[taken],
+            "rank": rank.astype(np.int32),
+        }
+    )
+
+
 def make_judge(week: RankerWeek, targets: pd.DataFrame, *, k: int) -> Callable[[np.ndarray], dict[str, float]]:
     """Makes the function that judges scores of a week's candidates.
 
@@ -92,18 +95,7 @@ def make_judge(week: RankerWeek, targets: pd.DataFrame, *, k: int) -> Callable[[
     """
 
     def judge(score: np.ndarray) -> dict[str, float]:
-        order = np.lexsort([-score, week.customer])
-        customer = week.customer[order]
-        place = np.arange(len(customer)) - np.searchsorted(customer, customer, side="left")
-        taken, rank = order[place < k], place[place < k] + 1
-        shown = pd.DataFrame(
-            {
-                "customer_index": week.customer_index[week.customer[taken]],
-                "article_index": week.article_index[taken],
-                "rank": rank.astype(np.int32),
-            }
-        )
-        means = customer_metrics(shown, targets, k=k).mean()
+        means = customer_metrics(best_articles(week, score, k=k), targets, k=k).mean()
         return {f"val_map@{k}": float(means["map"]), f"val_recall@{k}": float(means["recall"])}
 
     return judge

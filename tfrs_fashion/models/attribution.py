@@ -29,14 +29,18 @@ def integrated_gradients(
     """
     ends = network.describe(*told)
     starts = {name: tf.reduce_mean(values, axis=0) for name, values in network.describe(*baseline).items()}
-    total = {name: tf.zeros_like(values) for name, values in ends.items()}
-    for step in range(num_steps):
-        share = (step + 0.5) / num_steps
+
+    @tf.function(autograph=False)
+    def slope(share: tf.Tensor) -> dict[str, tf.Tensor]:
         on_the_way = {name: starts[name] + share * (values - starts[name]) for name, values in ends.items()}
         with tf.GradientTape() as tape:
             tape.watch(on_the_way)
             logit = network.score(on_the_way).purchase
-        for name, gradient in tape.gradient(logit, on_the_way).items():
+        return dict(tape.gradient(logit, on_the_way))
+
+    total = {name: tf.zeros_like(values) for name, values in ends.items()}
+    for step in range(num_steps):
+        for name, gradient in slope(tf.constant((step + 0.5) / num_steps, tf.float32)).items():
             total[name] += gradient / num_steps
     added = {name: total[name] * (values - starts[name]) for name, values in ends.items()}
     num_pairs, num_features = told[0].shape

@@ -14,6 +14,24 @@ from tfrs_fashion.schema import InputError
 _ADAPT_SAMPLE = 200_000
 
 
+def best_of_customers(customer: np.ndarray, score: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Finds each customer's best pairs.
+
+    Args:
+        customer: `[num_pairs]` int, in any order.
+        score: `[num_pairs]`; ties keep the order of the pairs, and what is not finite is no pair.
+        k: Pairs a customer.
+
+    Returns:
+        Their positions, customers ascending and best first; and the place of each, from 1.
+    """
+    order = np.lexsort([-score, customer])
+    order = order[np.isfinite(score[order])]
+    sorted_by = customer[order]
+    rank = np.arange(len(order)) - np.searchsorted(sorted_by, sorted_by, side="left") + 1
+    return order[rank <= k], rank[rank <= k]
+
+
 @dataclass(frozen=True)
 class LabelledPool(StoredArrays):
     """The candidates of one week, from generators that were fitted before it, and which of them were bought in it.
@@ -52,10 +70,7 @@ class LabelledPool(StoredArrays):
             score: `[num_pairs]`; ties keep the order of the pool.
             k: Candidates a customer.
         """
-        order = np.lexsort([-score, self.customer])
-        customer = self.customer[order]
-        position = np.arange(len(customer)) - np.searchsorted(customer, customer, side="left")
-        taken = order[position < k]
+        taken, _rank = best_of_customers(self.customer, score, k=k)
         taken = taken[self.is_bought[taken]]
         return float(self.weight[taken].sum() / max(len(self.num_bought), 1))
 
