@@ -275,7 +275,7 @@ def make_two_stage() -> "Callable[..., TwoStage]":
         ]
         made = {
             "network": NetworkRanker(network, settings=settings, calibration=(0.5, -1.0)),
-            "lightgbm": TreesRanker(Trees(read_trees({"tree_info": trees})), calibration=(2.0, -1.0)),
+            "lightgbm": TreesRanker(Trees(read_trees({"tree_info": trees})), "", calibration=(2.0, -1.0)),
         }
         return TwoStage(
             blend,

@@ -17,7 +17,7 @@ from tfrs_fashion.recommenders.fit_ranker import (
     make_list_dataset,
     score_week,
 )
-from tfrs_fashion.recommenders.two_stage import load_ranker
+from tfrs_fashion.recommenders.two_stage import Ranker, load_ranker
 from tfrs_fashion.schema import InputError
 
 NAMES = ("one", "two", "three")
@@ -59,6 +59,18 @@ def auc(score: np.ndarray, is_bought: np.ndarray) -> float:
     return float((score[is_bought][:, np.newaxis] > score[~is_bought][np.newaxis, :]).mean())
 
 
+def check_attributions(ranker: Ranker, week: RankerWeek) -> None:
+    """They add up to the differences of scores, and most is due to the number that tells purchases apart."""
+    rows = slice(0, 40)
+    customer_index = week.customer_index[week.customer]
+    found = ranker.attribute(week.features[rows], week.article_index[rows], customer_index[rows])
+    score = score_week(ranker, week)[rows]
+    # What is compared with is the same for all.
+    assert np.diff(found.sum(axis=1)) == pytest.approx(np.diff(score), abs=0.05)
+    assert np.abs(found).mean(axis=0).argmax() == 0
+    assert np.abs(found[:, 2]).max() < 1e-5
+
+
 @pytest.mark.parametrize("loss", ["pointwise", "listwise", "lambdarank"])
 def test_trees_find_it_and_stop_by_the_week_held_out(loss: str, skip_or_fail: Callable[[str], NoReturn]) -> None:
     try:
@@ -76,6 +88,7 @@ def test_trees_find_it_and_stop_by_the_week_held_out(loss: str, skip_or_fail: Ca
     np.testing.assert_allclose(score_week(again, later), score_week(chosen, later), rtol=1e-6)
     loaded = load_ranker(*chosen.state())
     np.testing.assert_array_equal(score_week(loaded, later), score_week(chosen, later))
+    check_attributions(loaded, later)
 
 
 def test_a_network_finds_it_and_is_loaded() -> None:
@@ -98,6 +111,7 @@ def test_a_network_finds_it_and_is_loaded() -> None:
     assert max(judged) > 0.85
     loaded = load_ranker(*ranker.state())
     np.testing.assert_array_equal(score_week(loaded, later), score_week(ranker, later))
+    check_attributions(loaded, later)
     again, _best = fit_network(WEEKS, NETWORK, epochs=len(judged), **told)
     np.testing.assert_allclose(score_week(again, later), score_week(ranker, later), rtol=1e-4, atol=1e-5)
 

@@ -181,7 +181,7 @@ def fit_trees(
         )
         rounds = max(booster.best_iteration, 1)
     trees = Trees(read_trees(booster.dump_model(num_iteration=rounds)))
-    return TreesRanker(trees, calibration=calibration), rounds
+    return TreesRanker(trees, booster.model_to_string(num_iteration=rounds), calibration=calibration), rounds
 
 
 def fit_network(

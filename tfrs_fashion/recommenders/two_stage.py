@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.pair_lookups import PairLookups
 from tfrs_fashion.features.pairs import PairFeatureLayer
+from tfrs_fashion.models.attribution import EMBEDDED, integrated_gradients
 from tfrs_fashion.models.ranking import RankingNetwork
 from tfrs_fashion.models.trees import Trees
 from tfrs_fashion.recommenders.blend import Blend, answer_pairs, best_of_rows
@@ -53,6 +54,13 @@ class Ranker(Protocol):
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Returns the arrays and the settings that it can be made from again."""
 
+    def attribute(self, features: np.ndarray, article_index: np.ndarray, customer_index: np.ndarray) -> np.ndarray:
+        """Tells what each feature adds to the score of each pair, against the mean of all of them; see `__call__`.
+
+        Returns:
+            `[num_pairs, num_features + 3]` float32: of each feature, and of what is embedded of article, customer and categories.
+        """
+
 
 class NetworkRanker(tf.Module):
     """A ranking network as a ranker.
@@ -78,18 +86,26 @@ class NetworkRanker(tf.Module):
         """See `Ranker`."""
         return weight_arrays(self.network), {"network": self._settings, "calibration": self._calibration}
 
+    def attribute(self, features: np.ndarray, article_index: np.ndarray, customer_index: np.ndarray) -> np.ndarray:
+        """See `Ranker`; by integrated gradients."""
+        told = tuple(map(tf.constant, (features, article_index, customer_index)))
+        found: np.ndarray = self._calibration[0] * integrated_gradients(self.network, told, told).numpy()
+        return found
+
 
 class TreesRanker(tf.Module):
     """Boosted trees as a ranker.
 
     Args:
         trees: Fitted.
+        model: The same as LightGBM writes them, which explains them.
         calibration: Slope and offset of the logit.
     """
 
-    def __init__(self, trees: Trees, *, calibration: Sequence[float]) -> None:
+    def __init__(self, trees: Trees, model: str, *, calibration: Sequence[float]) -> None:
         super().__init__(name="trees_ranker")
         self.trees = trees
+        self._model = model
         self._calibration = tuple(calibration)
 
     def __call__(self, features: tf.Tensor, article_index: tf.Tensor, customer_index: tf.Tensor) -> tf.Tensor:
@@ -99,7 +115,20 @@ class TreesRanker(tf.Module):
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """See `Ranker`."""
-        return dict(self.trees.arrays), {"calibration": self._calibration}
+        return dict(self.trees.arrays), {"model": self._model, "calibration": self._calibration}
+
+    def attribute(self, features: np.ndarray, article_index: np.ndarray, customer_index: np.ndarray) -> np.ndarray:
+        """See `Ranker`; by SHAP values of the trees.
+
+        Source: Lundberg, Erion and Lee 2018, Consistent Individualized Feature Attribution for Tree Ensembles.
+        """
+        import lightgbm
+
+        found = np.asarray(lightgbm.Booster(model_str=self._model).predict(features, pred_contrib=True))[:, :-1]
+        embedded = np.zeros((len(found), len(EMBEDDED)))
+        return np.concatenate([self._calibration[0] * (found - found.mean(axis=0)), embedded], axis=1).astype(
+            np.float32
+        )
 
 
 def make_network(settings: dict[str, Any], categories: np.ndarray) -> RankingNetwork:
@@ -116,7 +145,7 @@ def load_ranker(arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Rank
     """Makes again what the `state` of a ranker told."""
     calibration = settings["calibration"]
     if "network" not in settings:
-        return TreesRanker(Trees(arrays), calibration=calibration)
+        return TreesRanker(Trees(arrays), settings["model"], calibration=calibration)
     # The categories are the network's first variable that holds whole numbers.
     categories = next(values for values in arrays.values() if values.dtype == np.int32)
     network = make_network(settings["network"], categories)
