@@ -29,6 +29,7 @@ FLOORS = (
         "ranking",
         "training",
         "run",
+        "explaining",
         "backtest",
     ),
     ("cli",),

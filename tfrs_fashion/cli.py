@@ -165,6 +165,28 @@ def backtest(
 
 
 @app.command()
+def explain(
+    pipeline: Pipeline,
+    customer: Annotated[str, typer.Option("--customer", help="The customer's id.", show_default=False)],
+    article: Annotated[
+        list[str] | None, typer.Option("--article", help="An article's id; may be repeated. The best one by default.")
+    ] = None,
+    recommender: Annotated[str, typer.Option("--recommender", help="One of kind two_stage.")] = "two_stage",
+    set_: Set = None,
+    run_dir: RunDir = None,
+    debug: Debug = False,
+) -> None:
+    """Say why an article stands where it does in a customer's list: what each feature adds to the odds, in words."""
+
+    def work(run: "Backtest") -> None:
+        from tfrs_fashion.explaining import explain
+
+        explain(run, recommender=recommender, customer_id=customer, article_ids=article or [])
+
+    _do(pipeline, set_, run_dir, False, debug, work)
+
+
+@app.command()
 def release(
     pipeline: Pipeline, set_: Set = None, run_dir: RunDir = None, force: Force = False, debug: Debug = False
 ) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -223,6 +223,24 @@ class PairDescriber(tf.Module):
         return tf.concat(parts, axis=1)
 
 
+class DescribedPairs(NamedTuple):
+    """The candidates of a batch that rankers put in order.
+
+    Attributes:
+        row: `[num_pairs]` int64, the row of each pair's customer; ascending.
+        article_index: `[num_pairs]` int32.
+        customer_index: `[num_pairs]` int32.
+        rank: `[num_pairs, num_generators]` float32; see `blend.Pool`.
+        features: `[num_pairs, num_features]` float32; see `PairDescriber`.
+    """
+
+    row: tf.Tensor
+    article_index: tf.Tensor
+    customer_index: tf.Tensor
+    rank: tf.Tensor
+    features: tf.Tensor
+
+
 class TwoStage(tf.Module):
     """Keeps the best of a blend's pool, and puts these in order by rankers.
 
@@ -262,19 +280,36 @@ class TwoStage(tf.Module):
         The score is the probability of a purchase, where rankers are not combined by their places; the source is the
         generator that ranked an article highest.
         """
+        found = self.candidates(histories, now=now, exclude=exclude)
+        logits = self._logits(found)
         batch = tf.shape(now, tf.int64)[0]
+        score = combine(logits, found.row, batch, combination=self._combination)
+        # Probabilities may be equal where logits are not.
+        order = next(iter(logits.values())) if len(logits) == 1 else score
+        place = best_of_rows(order, found.row, batch, k)
+        return answer_pairs(place, score, found.article_index, found.rank, self.describer.generators)
+
+    def candidates(self, histories: Histories, *, now: tf.Tensor, exclude: tf.Tensor) -> DescribedPairs:
+        """Returns what is put in order, and what the rankers are told of it; see `__call__` for the arguments."""
         pool = self.blend.pool(histories, now=now, exclude=exclude)
+        batch = tf.shape(now, tf.int64)[0]
         first = best_of_rows(self.blend.score(pool), pool.row, batch, tf.constant(self._budget))
         kept = tf.where(first >= 0)
         place, row = tf.gather_nd(first, kept), kept[:, 0]
         article, rank = tf.gather(pool.article_index, place), tf.gather(pool.rank, place)
         features = self.describer(histories, now, row, article, tf.gather(pool.score, place), rank)
-        customer = tf.gather(histories.customer_index, row)
-        logits = {name: ranker(features, article, customer) for name, ranker in self.rankers.items()}
-        score = combine(logits, row, batch, combination=self._combination)
-        # Probabilities may be equal where logits are not.
-        order = next(iter(logits.values())) if len(logits) == 1 else score
-        return answer_pairs(best_of_rows(order, row, batch, k), score, article, rank, self.describer.generators)
+        return DescribedPairs(row, article, tf.gather(histories.customer_index, row), rank, features)
+
+    def score(self, found: DescribedPairs) -> tf.Tensor:
+        """Scores what `candidates` returned, `[num_pairs]` float32."""
+        batch = tf.reduce_max(tf.concat([found.row + 1, [0]], axis=0))
+        return combine(self._logits(found), found.row, batch, combination=self._combination)
+
+    def _logits(self, found: DescribedPairs) -> dict[str, tf.Tensor]:
+        return {
+            name: ranker(found.features, found.article_index, found.customer_index)
+            for name, ranker in self.rankers.items()
+        }
 
     def save(self, folder: Path) -> None:
         """Writes blend, similar recommenders and rankers, each into a folder of its own."""
