@@ -368,6 +368,28 @@ def test_the_page_on_sequential_towers_shows_pipelines_that_can_be_read(root: Pa
     assert fitted == [("popularity_7d", "repurchase", "gru"), ("popularity_7d", "fashion_dna", "lstm_dna")]
 
 
+def test_the_page_on_ranking_shows_a_pipeline_that_can_be_read(root: Path, pipeline: Path) -> None:
+    page = (root / "docs" / "ranking.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    pipeline.write_text(f"{block}\n[data]\nsource = 'simulator'\n[recommend]\nrecommender = 'two_stage'\n")
+    config = load_config(pipeline)
+    assert config.generators["two_stage_both"].rankers == ("network", "lightgbm")
+    # The generators of the blend are fitted before what is made from them.
+    assert config.fitted[-2:] == ("two_stage", "two_stage_lightgbm")
+    assert set(config.blend.generators) < set(config.fitted)
+
+
+def test_two_stages_are_made_from_what_they_can_be_made_from(pipeline: Path) -> None:
+    settings = ['recommenders=["popularity_7d", "two_stage"]', "recommend.recommender=two_stage"]
+    with pytest.raises(InputError, match=r"`generators\.two_stage\.similar` names `item_knn`, which does not score any"):
+        load_config(pipeline, [*settings, 'generators.two_stage.similar=["item_knn"]'])
+    assert load_config(pipeline, [*settings, 'generators.two_stage.similar=["gru", "als"]']).fitted[-1] == "two_stage"
+    with pytest.raises(InputError, match=r"`blend\.generators` names `two_stage`, which is made from the blend"):
+        load_config(pipeline, ['blend.generators=["popularity_7d", "two_stage"]'])
+    with pytest.raises(InputError, match=r"`generators\.two_stage\.weeks`"):
+        load_config(pipeline, ["generators.two_stage.weeks=1"])
+
+
 def test_baselines_are_recommenders(pipeline: Path) -> None:
     assert load_config(pipeline, ['evaluation.baselines=["gru"]']).evaluation.baselines == ("gru",)
     with pytest.raises(InputError, match=r"`evaluation\.baselines` names `gruu`, .*did you mean `gru`\?"):
