@@ -30,6 +30,7 @@ FLOORS = (
         "training",
         "run",
         "explaining",
+        "relevance",
         "backtest",
     ),
     ("cli",),

@@ -381,7 +381,9 @@ def test_the_page_on_ranking_shows_a_pipeline_that_can_be_read(root: Path, pipel
 
 def test_two_stages_are_made_from_what_they_can_be_made_from(pipeline: Path) -> None:
     settings = ['recommenders=["popularity_7d", "two_stage"]', "recommend.recommender=two_stage"]
-    with pytest.raises(InputError, match=r"`generators\.two_stage\.similar` names `item_knn`, which does not score any"):
+    with pytest.raises(
+        InputError, match=r"`generators\.two_stage\.similar` names `item_knn`, which does not score any"
+    ):
         load_config(pipeline, [*settings, 'generators.two_stage.similar=["item_knn"]'])
     assert load_config(pipeline, [*settings, 'generators.two_stage.similar=["gru", "als"]']).fitted[-1] == "two_stage"
     with pytest.raises(InputError, match=r"`blend\.generators` names `two_stage`, which is made from the blend"):

@@ -165,6 +165,21 @@ def backtest(
 
 
 @app.command()
+def relevance(
+    pipeline: Pipeline, set_: Set = None, run_dir: RunDir = None, force: Force = False, debug: Debug = False
+) -> None:
+    """Tell how often customers buy an article (low, medium, high), as one study did and honestly; write relevance.json."""
+
+    def work(run: "Backtest") -> None:
+        from tfrs_fashion.relevance import Relevance
+
+        told = Relevance(config=run.config, folder=run.folder, console=run.console, messages=run.messages)
+        told.relevance(force=force)
+
+    _do(pipeline, set_, run_dir, force, debug, work)
+
+
+@app.command()
 def explain(
     pipeline: Pipeline,
     customer: Annotated[str, typer.Option("--customer", help="The customer's id.", show_default=False)],

@@ -25,6 +25,7 @@ from tfrs_fashion.generator_sections import (
     SiblingsConfig,
     TwoStageConfig,
 )
+from tfrs_fashion.ranking_sections import RelevanceConfig
 from tfrs_fashion.schema import InputError, find_nearest
 from tfrs_fashion.sections import (
     EvaluationConfig,
@@ -83,6 +84,7 @@ class PipelineConfig(Section):
     generators: dict[str, GeneratorConfig] = Field(default={}, validate_default=True)
     blend: BlendConfig = BlendConfig()
     two_tower: TwoTowerConfig = TwoTowerConfig()
+    relevance: RelevanceConfig = RelevanceConfig()
     index: IndexConfig = IndexConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     recommend: RecommendConfig = RecommendConfig()

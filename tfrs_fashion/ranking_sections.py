@@ -1,8 +1,9 @@
 """The settings of rankers and of two stages in a pipeline file."""
 
-from typing import Annotated, Literal
+import datetime
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tfrs_fashion.sections import Section
 
@@ -103,3 +104,52 @@ class TwoStageConfig(Section):
     groups: tuple[str, ...] = ()
     network: NetworkRankerConfig = NetworkRankerConfig()
     lightgbm: TreesRankerConfig = TreesRankerConfig()
+
+
+class RelevanceConfig(Section):
+    """The relevance classifier: how often a customer buys an article.
+
+    Attributes:
+        cutoff: The first day that features do not see and labels count; half of the days by default.
+        medium_from: Orders from which the relevance of a pair is medium.
+        high_from: Orders from which it is high.
+        label: `orders` counts them alone; `orders_and_quantity` raises the class of a pair whose orders hold `bulk_factor` times
+            the pieces that are usual for the article, by one.
+        bulk_factor: See `label`.
+        has_none: Whether pairs that are not bought again are a fourth class, and not left out.
+        num_folds: Parts of the customers, each of which is told by models that learned from the others.
+        num_text_buckets: Hash buckets of the words of descriptions.
+        num_bins: Bins of a number.
+        embedding_dim: Width of the embeddings of customer, article and words.
+        hidden_dims: Widths of the dense layers.
+        dropout: Share that is left out in training, where a model has dropout.
+        batch_size: Pairs in a batch.
+        learning_rate: Of Adam at the start.
+        epochs: Passes over the pairs; at most so many where a model stops early.
+        patience: Epochs without a better macro-F1 before such a model stops.
+    """
+
+    cutoff: datetime.date | None = None
+    medium_from: int = Field(default=3, ge=2)
+    high_from: int = Field(default=5, ge=3)
+    label: Literal["orders", "orders_and_quantity"] = "orders"
+    bulk_factor: float = Field(default=2.0, gt=1)
+    has_none: bool = False
+    num_folds: int = Field(default=5, ge=2)
+    num_text_buckets: int = Field(default=2048, ge=1)
+    num_bins: int = Field(default=16, ge=1)
+    embedding_dim: int = Field(default=16, ge=1)
+    hidden_dims: tuple[Annotated[int, Field(ge=1)], ...] = (64, 32)
+    dropout: float = Field(default=0.3, gt=0, lt=1)
+    batch_size: int = Field(default=512, ge=1)
+    learning_rate: float = Field(default=0.002, gt=0)
+    epochs: int = Field(default=8, ge=1)
+    patience: int = Field(default=2, ge=1)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.high_from <= self.medium_from:
+            raise ValueError(
+                f"`high_from` is {self.high_from}; expected more orders than `medium_from`, which is {self.medium_from}"
+            )
+        return self

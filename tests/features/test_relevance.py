@@ -1,0 +1,57 @@
+import ibis
+import numpy as np
+import pandas as pd
+import pytest
+
+from tfrs_fashion.features.relevance import classify, count_pairs, describe_pairs
+
+DAY = pd.Timedelta(days=1)
+START = pd.Timestamp("2024-03-01")
+# Customer, article, basket, day, pieces, price.
+ROWS = [
+    (2, 3, "a", 0, 1, 2.0),
+    (2, 3, "a", 0, 2, 2.0),
+    (2, 3, "b", 5, 4, 1.5),
+    (2, 4, "b", 5, 1, 9.0),
+    (3, 3, "c", 7, 30, None),
+    (1, 3, "d", 7, 5, 1.0),
+]
+
+
+@pytest.fixture(scope="module")
+def pairs() -> pd.DataFrame:
+    frame = pd.DataFrame(ROWS, columns=["customer_index", "article_index", "basket_id", "day", "quantity", "price"])
+    frame["t_dat"] = START + frame.pop("day") * DAY
+    frame["price"] = frame["price"].astype("float64")
+    return count_pairs(ibis.memtable(frame))
+
+
+def test_pairs_are_counted_by_baskets_and_anonymous_ones_left_out(pairs: pd.DataFrame) -> None:
+    assert pairs[["customer_index", "article_index"]].to_numpy().tolist() == [[2, 3], [2, 4], [3, 3]]
+    assert pairs["num_orders"].tolist() == [2, 1, 1]
+    assert pairs["total_quantity"].tolist() == [7, 1, 30]
+    assert pairs["total_price"].tolist()[:2] == [1 * 2 + 2 * 2 + 4 * 1.5, 9]
+    assert np.isnan(pairs["total_price"].iloc[2])
+
+
+def test_classes_by_orders_and_by_orders_and_quantity() -> None:
+    pairs = pd.DataFrame(
+        {
+            "article_index": [2, 2, 2, 2, 2, 3],
+            "num_orders": [1, 2, 3, 4, 5, 1],
+            "total_quantity": [1, 2, 30, 4, 50, 100],
+        }
+    )
+    assert classify(pairs, medium_from=3, high_from=5).tolist() == [0, 0, 1, 1, 2, 0]
+    # Of article 2 a piece an order is usual; ten are bulk, but nothing is above high. Of article 3 there is one pair alone.
+    assert classify(pairs, medium_from=3, high_from=5, bulk_factor=2).tolist() == [0, 0, 2, 1, 2, 0]
+
+
+def test_pairs_are_described_beside_their_customer_and_their_article(pairs: pd.DataFrame) -> None:
+    told = describe_pairs(pairs, as_of=(START + 10 * DAY).to_pydatetime())
+    first = told.iloc[0]
+    assert (first["days_since"], first["days_since_first"]) == (5, 10)
+    assert (first["customer_articles"], first["customer_orders"], first["customer_most_orders"]) == (2, 3, 2)
+    assert (first["article_customers"], first["article_orders"], first["article_days_since"]) == (2, 3, 3)
+    assert (first["orders_an_article"], first["orders_a_customer"], first["pieces_an_order"]) == (1.5, 1.5, 3.5)
+    assert told["order_share"].tolist() == [1, 0.5, 1]

@@ -1,0 +1,411 @@
+"""The relevance classifier, judged in two settings: as one study did, which leaks, and honestly.
+
+The study adds up a customer's purchases of an article over all days, takes the class of the count as label and the quantity and the
+price of the same purchases as features, and divides the pairs by chance. The honest setting sees what was before a cutoff and tells the
+class of what comes after it, of customers that the models have not learned from.
+"""
+
+import datetime
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import rich.box
+import tensorflow as tf
+from ibis import _
+from rich.table import Table
+
+from tfrs_fashion.evaluation.classification import (
+    bootstrap_macro_f1,
+    choose_factors,
+    count_confusion,
+    macro_f1,
+    measure_classes,
+)
+from tfrs_fashion.evaluation.relevance_figure import draw_curves
+from tfrs_fashion.features.articles import read_values
+from tfrs_fashion.features.relevance import AMOUNTS, CLASSES, NONE, PAIR, classify, count_pairs, describe_pairs
+from tfrs_fashion.features.text import HashedWords, hash_texts
+from tfrs_fashion.models.fit import fit_model
+from tfrs_fashion.models.relevance import RelevanceModel, RelevanceNetwork, class_weights
+from tfrs_fashion.preparation import Preparation
+from tfrs_fashion.ranking_sections import RelevanceConfig
+from tfrs_fashion.schema import FIRST_INDEX, InputError
+from tfrs_fashion.stage import fingerprint
+
+IMBALANCES = ("none", "weights", "focal")
+_VALIDATION_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs that classes are told of.
+
+    Attributes:
+        customer_index: `[num_pairs]` int32.
+        article_index: `[num_pairs]` int32.
+        features: `[num_pairs]` rows of float columns.
+        label: `[num_pairs]` int32, places in `names`.
+        names: Of the classes.
+        past: `[num_pairs]` int32, the class of the visible orders; None where these are the label's.
+    """
+
+    customer_index: np.ndarray
+    article_index: np.ndarray
+    features: pd.DataFrame
+    label: np.ndarray
+    names: tuple[str, ...]
+    past: np.ndarray | None
+
+    def take(self, rows: np.ndarray) -> "Pairs":
+        """Returns some of them."""
+        past = None if self.past is None else self.past[rows]
+        return Pairs(
+            self.customer_index[rows],
+            self.article_index[rows],
+            self.features.iloc[rows],
+            self.label[rows],
+            self.names,
+            past,
+        )
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """A model that is compared.
+
+    Attributes:
+        name: As shown.
+        columns: Features that it is told; None for all.
+        has_words: Whether it reads descriptions.
+        stops_early: Whether it has dropout and stops by its macro-F1 on validation, and not after all epochs.
+        is_trees: Whether it is boosted trees and no network.
+    """
+
+    name: str
+    columns: tuple[str, ...] | None = AMOUNTS
+    has_words: bool = False
+    stops_early: bool = False
+    is_trees: bool = False
+
+
+MODELS = (
+    ModelKind("ids, quantity, price"),
+    ModelKind("with description", has_words=True),
+    ModelKind("with dropout and early stopping", has_words=True, stops_early=True),
+    ModelKind("with orders and times", None, has_words=True, stops_early=True),
+    ModelKind("lightgbm, orders and times", None, is_trees=True),
+)
+
+
+class Relevance(Preparation):
+    """Classifiers of relevance in a pipeline's run folder."""
+
+    def relevance(self, *, force: bool = False) -> None:
+        """Writes `relevance/`: what each model tells in both settings.
+
+        Raises:
+            InputError: There is nothing before or after the cutoff.
+        """
+        self.prepare()
+        settings = self.config.relevance
+        folder = self.folder / "relevance"
+
+        def write(partial: Any) -> None:
+            words = hash_texts(
+                ["", "", *(text or "" for text in read_values(self.tables.articles, "description"))],
+                num_buckets=settings.num_text_buckets,
+            )
+            cutoff = self._relevance_cutoff()
+            found = {
+                # One part, as the study; all of them where fewer pairs are told of.
+                "study": self._judge(
+                    self._study_pairs(), words, folds=_random_folds, num_judged=1, title="as the study"
+                ),
+                "honest": self._judge(
+                    self._honest_pairs(cutoff),
+                    words,
+                    folds=_customer_folds,
+                    num_judged=settings.num_folds,
+                    title="honest",
+                ),
+            }
+            document = {"cutoff": f"{cutoff:%Y-%m-%d}", "settings": settings.model_dump(mode="json"), **found}
+            (partial / "figures").mkdir()
+            for name in found:
+                curves = found[name].pop("curves")
+                draw_curves(curves, found[name]["names"], partial / "figures" / f"{name}_precision_recall.png")
+            (partial / "relevance.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+
+        key = fingerprint("relevance", self._prepared, settings.model_dump(mode="json"), self.config.seed)
+        self._stage(folder, key, write, force=force)
+        document = json.loads((folder / "relevance.json").read_text(encoding="utf-8"))
+        for name, title in (("study", "as the study (leaks)"), ("honest", f"honest, from {document['cutoff']}")):
+            self.console.print(_table(document[name], title))
+        self.messages.append(f"relevance: {folder / 'relevance.json'}")
+
+    def _relevance_cutoff(self) -> datetime.datetime:
+        if self.config.relevance.cutoff is not None:
+            return datetime.datetime.combine(self.config.relevance.cutoff, datetime.time())
+        rows = self.tables.transactions
+        first, last = (rows.t_dat.min().execute(), rows.t_dat.max().execute())
+        return ((first + (last - first) / 2).to_pydatetime()).replace(hour=0, minute=0, second=0, microsecond=0)
+
+    def _class(self, pairs: pd.DataFrame) -> np.ndarray:
+        settings = self.config.relevance
+        told = settings.model_dump(include={"medium_from", "high_from"})
+        return classify(
+            pairs, **told, bulk_factor=settings.bulk_factor if settings.label == "orders_and_quantity" else None
+        )
+
+    def _study_pairs(self) -> Pairs:
+        pairs = count_pairs(self.tables.transactions)
+        # What a count is made of is told beside it: the count alone is left out.
+        return _make_pairs(pairs, pairs[list(AMOUNTS)], self._class(pairs), CLASSES, None)
+
+    def _honest_pairs(self, cutoff: datetime.datetime) -> Pairs:
+        settings, rows = self.config.relevance, self.tables.transactions
+        before = count_pairs(rows.filter(_.t_dat < cutoff))
+        after = count_pairs(rows.filter(_.t_dat >= cutoff))
+        told, past = describe_pairs(before, as_of=cutoff), self._class(before)
+        class_after = pd.Series(self._class(after), pd.MultiIndex.from_frame(after[PAIR]))
+        label = class_after.reindex(pd.MultiIndex.from_frame(before[PAIR])).to_numpy()
+        is_kept = np.ones(len(before), bool) if settings.has_none else np.isfinite(label)
+        if not np.isfinite(label).any():
+            raise InputError(
+                f"relevance: of {len(before):,} pairs bought before {cutoff:%Y-%m-%d} and {len(after):,} from then on, none is in "
+                "both. Set `relevance.cutoff` to another day."
+            )
+        names: tuple[str, ...] = CLASSES
+        if settings.has_none:
+            label, past, names = np.nan_to_num(label + 1, nan=0.0), past + 1, (NONE, *CLASSES)
+        kept = np.flatnonzero(is_kept)
+        return _make_pairs(
+            before.iloc[kept], told.iloc[kept], label[kept].astype(np.int32), names, past[kept].astype(np.int32)
+        )
+
+    def _judge(
+        self,
+        pairs: Pairs,
+        words: HashedWords,
+        *,
+        folds: Callable[[Pairs, int, np.random.Generator], np.ndarray],
+        num_judged: int,
+        title: str,
+    ) -> dict[str, Any]:
+        """Tells the pairs of the first folds by models that have not learned from them, and measures what they tell."""
+        settings, num_classes = self.config.relevance, len(pairs.names)
+        fold = folds(pairs, settings.num_folds, np.random.default_rng(self.config.seed))
+        document: dict[str, Any] = {
+            "names": pairs.names,
+            "models": {},
+            "curves": {},
+        }
+        judged = np.flatnonzero(fold < num_judged)
+        asked = pairs.take(judged)
+        document |= {"num_pairs": len(judged), "num_customers": len(np.unique(asked.customer_index))}
+        past = asked.past
+        if past is not None:
+            document["models"]["the class of the past count"] = self._measure(asked, past, None)
+        for kind in MODELS:
+            if kind.columns is None and past is None:
+                continue
+            probability, told = np.zeros((len(fold), num_classes)), np.zeros(len(fold), np.int64)
+            chosen: tuple[str, ...] = ("none", "weights") if kind.is_trees else IMBALANCES
+            for number in range(num_judged):
+                rows = np.flatnonzero(fold == number)
+                probability[rows], factors, found = self._tell(kind, pairs, fold == number, words, folds, chosen)
+                told[rows] = (probability[rows] * factors).argmax(axis=1)
+                # What to do about rare classes is chosen once.
+                chosen = (found,)
+            document["models"][kind.name] = self._measure(asked, told[judged], past) | {"imbalance": chosen[0]}
+            document["curves"][kind.name] = (asked.label, probability[judged])
+            shown = document["models"][kind.name]["macro_f1"]
+            self.console.print(f"  {title}: {kind.name}  macro-F1 {shown['value']:.4f}", highlight=False)
+        return document
+
+    def _measure(self, pairs: Pairs, told: np.ndarray, past: np.ndarray | None) -> dict[str, Any]:
+        num_classes, seed = len(pairs.names), self.config.seed
+        options: dict[str, Any] = {"num_samples": self.config.evaluation.bootstrap_samples, "seed": seed}
+        found = bootstrap_macro_f1(pairs.label, told, pairs.customer_index, num_classes, **options)
+        document: dict[str, Any] = {
+            "macro_f1": found._asdict(),
+            "classes": [asdict(figures) for figures in measure_classes(pairs.label, told, pairs.names)],
+            "confusion": count_confusion(pairs.label, told, num_classes).tolist(),
+        }
+        if past is not None:
+            gain = bootstrap_macro_f1(pairs.label, told, pairs.customer_index, num_classes, other=past, **options)
+            document["above_past_count"] = gain._asdict()
+        return document
+
+    def _tell(
+        self,
+        kind: ModelKind,
+        pairs: Pairs,
+        is_judged: np.ndarray,
+        words: HashedWords,
+        folds: Callable[[Pairs, int, np.random.Generator], np.ndarray],
+        imbalances: tuple[str, ...],
+    ) -> tuple[np.ndarray, np.ndarray, str]:
+        """Fits one model on what is not judged; what to do about rare classes is chosen on a part of that.
+
+        Returns:
+            Probabilities of what is judged, the factors of the classes, and what was done.
+        """
+        known, judged = pairs.take(np.flatnonzero(~is_judged)), pairs.take(np.flatnonzero(is_judged))
+        part = folds(known, round(1 / _VALIDATION_SHARE), np.random.default_rng(self.config.seed + 1))
+        learned, held_out = known.take(np.flatnonzero(part != 0)), known.take(np.flatnonzero(part == 0))
+        best: tuple[float, np.ndarray, np.ndarray, str] | None = None
+        for imbalance in imbalances:
+            if kind.is_trees:
+                ask = _fit_trees(learned, held_out, imbalance=imbalance, seed=self.config.seed)
+            else:
+                ask = _fit_network(
+                    kind, learned, held_out, words, self.config.relevance, imbalance=imbalance, seed=self.config.seed
+                )
+            probability = ask(held_out)
+            factors = choose_factors(probability, held_out.label)
+            figure = macro_f1(held_out.label, (probability * factors).argmax(axis=1), len(pairs.names))
+            if best is None or figure > best[0]:
+                best = (figure, ask(judged), factors, imbalance)
+        assert best is not None
+        return best[1:]
+
+
+def _make_pairs(
+    pairs: pd.DataFrame, told: pd.DataFrame, label: np.ndarray, names: tuple[str, ...], past: np.ndarray | None
+) -> Pairs:
+    customer, article = (pairs[name].to_numpy(np.int32) for name in PAIR)
+    return Pairs(customer, article, told.reset_index(drop=True), label, names, past)
+
+
+def _random_folds(pairs: Pairs, num_folds: int, random: np.random.Generator) -> np.ndarray:
+    return random.integers(0, num_folds, len(pairs.label))
+
+
+def _customer_folds(pairs: Pairs, num_folds: int, random: np.random.Generator) -> np.ndarray:
+    _customers, place = np.unique(pairs.customer_index, return_inverse=True)
+    found: np.ndarray = random.integers(0, num_folds, int(place.max(initial=0)) + 1)[place]
+    return found
+
+
+def _fit_trees(learned: Pairs, held_out: Pairs, *, imbalance: str, seed: int) -> Callable[[Pairs], np.ndarray]:
+    try:
+        import lightgbm
+    except ImportError as error:
+        raise InputError(
+            "relevance: trees are fitted by the package lightgbm. Install it: pip install 'tfrs-fashion[baselines]'."
+        ) from error
+    num_classes = len(learned.names)
+    weight = class_weights(learned.label, num_classes)[learned.label] if imbalance == "weights" else None
+    told = {
+        "objective": "multiclass",
+        "num_class": num_classes,
+        "learning_rate": 0.05,
+        "num_leaves": 15,
+        "min_data_in_leaf": 80,
+        "feature_fraction": 0.7,
+        "deterministic": True,
+        "force_row_wise": True,
+        "seed": seed,
+        "verbose": -1,
+    }
+    train = lightgbm.Dataset(learned.features.to_numpy(), learned.label, weight=weight, free_raw_data=False)
+    later = lightgbm.Dataset(held_out.features.to_numpy(), held_out.label, reference=train)
+    stop = lightgbm.early_stopping(30, verbose=False)
+    booster = lightgbm.train(told, train, 400, valid_sets=[later], callbacks=[stop])
+    return lambda pairs: np.asarray(booster.predict(pairs.features.to_numpy(), num_iteration=booster.best_iteration))
+
+
+def _fit_network(
+    kind: ModelKind,
+    learned: Pairs,
+    held_out: Pairs,
+    words: HashedWords,
+    settings: RelevanceConfig,
+    *,
+    imbalance: Any,
+    seed: int,
+) -> Callable[[Pairs], np.ndarray]:
+    tf.keras.utils.set_random_seed(seed)
+    columns = list(learned.features.columns if kind.columns is None else kind.columns)
+
+    def numbers(pairs: Pairs) -> np.ndarray:
+        return pairs.features[columns].to_numpy(np.float32)
+
+    network = RelevanceNetwork(
+        words if kind.has_words else None,
+        num_customers=int(learned.customer_index.max()) + 1 - FIRST_INDEX,
+        num_articles=len(words.row_splits) - 1 - FIRST_INDEX,
+        num_features=len(columns),
+        dropout=settings.dropout if kind.stops_early else 0.0,
+        num_classes=len(learned.names),
+        seed=seed,
+        **settings.model_dump(include={"num_bins", "embedding_dim", "hidden_dims"}),
+    )
+    network.fit(numbers(learned))
+    model = RelevanceModel(
+        network,
+        imbalance=imbalance,
+        weights=class_weights(learned.label, len(learned.names)),
+        name=kind.name,
+    )
+    # Customers that nothing was learned of are unknown ones, and so are some of those that are learned from.
+    random = np.random.default_rng(seed)
+    customer = np.where(random.random(len(learned.label)) < 0.2, 1, learned.customer_index).astype(np.int32)
+    told = {
+        "customer_index": customer,
+        "article_index": learned.article_index,
+        "features": numbers(learned),
+        "label": learned.label.astype(np.int32),
+    }
+    dataset = tf.data.Dataset.from_tensor_slices(told).shuffle(len(customer), seed=seed).batch(settings.batch_size)
+    model.compile(optimizer=tf.keras.optimizers.Adam(settings.learning_rate))
+    model.optimizer.build(model.trainable_variables)
+
+    @tf.function(reduce_retracing=True)
+    def tell(customer_index: tf.Tensor, article_index: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(network(customer_index, article_index, features))
+
+    def ask(pairs: Pairs) -> np.ndarray:
+        is_known = np.isin(pairs.customer_index, learned.customer_index)
+        customer_index = np.where(is_known, pairs.customer_index, 1).astype(np.int32)
+        found: np.ndarray = tell(customer_index, pairs.article_index, numbers(pairs)).numpy().astype(np.float64)
+        return found
+
+    if not kind.stops_early:
+        fit_model(model, dataset, epochs=settings.epochs)
+        return ask
+    best: dict[str, Any] = {"figure": -1.0, "weights": network.get_weights()}
+
+    def validate() -> dict[str, float]:
+        probability = ask(held_out)
+        told = (probability * choose_factors(probability, held_out.label)).argmax(axis=1)
+        figure = macro_f1(held_out.label, told, len(held_out.names))
+        if figure > best["figure"]:
+            best.update(figure=figure, weights=network.get_weights())
+        return {"val_macro_f1": figure}
+
+    fit_model(model, dataset, epochs=settings.epochs, validate=validate, patience=settings.patience)
+    network.set_weights(best["weights"])
+    return ask
+
+
+def _table(document: dict[str, Any], title: str) -> Table:
+    title = f"relevance, {title}: {document['num_pairs']:,} pairs"
+    table = Table(title=title, box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=0)
+    table.add_column("model")
+    table.add_column("macro-F1", justify="right")
+    for name in document["names"]:
+        table.add_column(f"{name} F1", justify="right")
+    table.add_column("above the past count", justify="right")
+    for name, found in document["models"].items():
+        figure, gain = found["macro_f1"], found.get("above_past_count")
+        cells = [f"{figure['value']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"]
+        cells += [f"{one['f1']:.4f}" for one in found["classes"]]
+        cells.append("" if gain is None else f"{gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})")
+        table.add_row(name, *cells)
+    return table
