@@ -16,6 +16,7 @@ from tfrs_fashion.fitting import fit_recommender, rank_customers
 from tfrs_fashion.generator_sections import GENERATORS
 from tfrs_fashion.recommenders.blend import Blend
 from tfrs_fashion.recommenders.popularity import nobody
+from tfrs_fashion.recommenders.two_stage import TwoStage
 from tfrs_fashion.schema import FIRST_INDEX
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, to_candidates
 from tfrs_fashion.serving.export import export_artifact
@@ -26,13 +27,18 @@ ALIKE = {
     *("popularity_1d", "popularity_3d", "popularity_30d", "popularity_90d", "repurchase_7d", "basket_mlp"),
     *("base_two_tower", "base_two_tower_deep", "base_two_tower_one_hot", "two_tower_30d"),
 }
-NAMES = [name for name in GENERATORS if name not in ALIKE]
+NAMES = [name for name in GENERATORS if name not in ALIKE and not name.startswith("two_stage")]
 BLENDED = ("repurchase_decayed", "item_knn", "popularity_garment_group", "popularity_7d")
 
 
-@pytest.mark.parametrize("name", [*NAMES, "popularity_age_band", "popularity_garment_group", "blend"])
+@pytest.mark.parametrize("name", [*NAMES, "popularity_age_band", "popularity_garment_group", "blend", "two_stage"])
 def test_one_answer_from_python_batch_and_saved_model(
-    view: View, root: Path, name: str, tmp_path: Path, skip_or_fail: Callable[[str], NoReturn]
+    view: View,
+    root: Path,
+    name: str,
+    tmp_path: Path,
+    make_two_stage: Callable[..., TwoStage],
+    skip_or_fail: Callable[[str], NoReturn],
 ) -> None:
     grouped = [f"generators.popularity_{by}={{kind='popularity', by='{by}'}}" for by in ("age_band", "garment_group")]
     trained = [f"generators.{name}.epochs=1" for name, made in GENERATORS.items() if hasattr(made, "epochs")]
@@ -44,6 +50,8 @@ def test_one_answer_from_python_batch_and_saved_model(
         parts = {part: fit_recommender(part, view, config, choice={}) for part in BLENDED}
         known = np.zeros((view.articles.num_articles + FIRST_INDEX, 0), np.float32)
         recommender = Blend(parts, num_candidates=30, quotas=np.array([3, 2, 1, 1], np.float32), article_features=known)
+    elif name == "two_stage":
+        recommender = make_two_stage(view, config, "network", "lightgbm")
     else:
         recommender = fit_recommender(name, view, config, choice={})
     # Without a fallback, so that what the recommender says itself is compared.
