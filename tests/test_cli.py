@@ -10,7 +10,10 @@ from tfrs_fashion import __version__
 from tfrs_fashion.cli import app
 from tfrs_fashion.stage import only_one
 
-VERBS = ("run", "prepare", "explore", "train", "export", "evaluate", "release", "recommend")
+VERBS = (
+    *("run", "prepare", "explore", "train", "export", "evaluate", "backtest", "release", "recommend"),
+    *("explain", "relevance"),
+)
 # So small that a verb takes a second or two.
 SMALL = {
     "data.num_customers": "30",
