@@ -52,13 +52,10 @@ class FirstStage:
     """What keeps candidates, learned from weeks before those of a ranker.
 
     Attributes:
-        quotas: Of the generators.
-        blend: Over generators that were fitted for an answer; see `make`.
         score: Scores all pairs of a pool.
         make: Makes the blend of generators and of the features of articles at a cutoff.
     """
 
-    quotas: np.ndarray
     score: Callable[[LabelledPool], np.ndarray]
     make: Callable[[dict[str, Recommender], np.ndarray], Blend]
 
@@ -110,7 +107,7 @@ class Ranking(Pooling):
                 hidden_dims=blend.hidden_dims,
             )
 
-        return FirstStage(quotas, score, make)
+        return FirstStage(score, make)
 
     def _similar(self, name: str, split: Split) -> dict[str, ScoringRecommender]:
         """The recommenders whose scores are features, fitted before the first week of a ranker; see `TwoStageConfig`."""
