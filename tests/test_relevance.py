@@ -9,7 +9,8 @@ from rich.console import Console
 
 from tfrs_fashion.config import load_config
 from tfrs_fashion.features.relevance import PAIR
-from tfrs_fashion.relevance import MODELS, Relevance, _customer_folds
+from tfrs_fashion.recommenders.fit_relevance import MODELS
+from tfrs_fashion.relevance import Relevance, _customer_folds
 from tfrs_fashion.schema import InputError
 
 

@@ -8,13 +8,12 @@ class of what comes after it, of customers that the models have not learned from
 import datetime
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import rich.box
-import tensorflow as tf
 from ibis import _
 from rich.table import Table
 
@@ -29,76 +28,14 @@ from tfrs_fashion.evaluation.relevance_figure import draw_curves
 from tfrs_fashion.features.articles import read_values
 from tfrs_fashion.features.relevance import AMOUNTS, CLASSES, NONE, PAIR, classify, count_pairs, describe_pairs
 from tfrs_fashion.features.text import HashedWords, hash_texts
-from tfrs_fashion.models.fit import fit_model
-from tfrs_fashion.models.relevance import RelevanceModel, RelevanceNetwork, class_weights
+from tfrs_fashion.models.relevance import Imbalance
 from tfrs_fashion.preparation import Preparation
-from tfrs_fashion.ranking_sections import RelevanceConfig
-from tfrs_fashion.schema import FIRST_INDEX, InputError
+from tfrs_fashion.recommenders.fit_relevance import MODELS, ModelKind, Pairs, fit_relevance_network, fit_relevance_trees
+from tfrs_fashion.schema import InputError
 from tfrs_fashion.stage import fingerprint
 
-IMBALANCES = ("none", "weights", "focal")
+IMBALANCES: tuple[Imbalance, ...] = ("none", "weights", "focal")
 _VALIDATION_SHARE = 0.2
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs that classes are told of.
-
-    Attributes:
-        customer_index: `[num_pairs]` int32.
-        article_index: `[num_pairs]` int32.
-        features: `[num_pairs]` rows of float columns.
-        label: `[num_pairs]` int32, places in `names`.
-        names: Of the classes.
-        past: `[num_pairs]` int32, the class of the visible orders; None where these are the label's.
-    """
-
-    customer_index: np.ndarray
-    article_index: np.ndarray
-    features: pd.DataFrame
-    label: np.ndarray
-    names: tuple[str, ...]
-    past: np.ndarray | None
-
-    def take(self, rows: np.ndarray) -> "Pairs":
-        """Returns some of them."""
-        past = None if self.past is None else self.past[rows]
-        return Pairs(
-            self.customer_index[rows],
-            self.article_index[rows],
-            self.features.iloc[rows],
-            self.label[rows],
-            self.names,
-            past,
-        )
-
-
-@dataclass(frozen=True)
-class ModelKind:
-    """A model that is compared.
-
-    Attributes:
-        name: As shown.
-        columns: Features that it is told; None for all.
-        has_words: Whether it reads descriptions.
-        stops_early: Whether it has dropout and stops by its macro-F1 on validation, and not after all epochs.
-        is_trees: Whether it is boosted trees and no network.
-    """
-
-    name: str
-    columns: tuple[str, ...] | None = AMOUNTS
-    has_words: bool = False
-    stops_early: bool = False
-    is_trees: bool = False
-
-
-MODELS = (
-    ModelKind("ids, quantity, price"),
-    ModelKind("with description", has_words=True),
-    ModelKind("with dropout and early stopping", has_words=True, stops_early=True),
-    ModelKind("with orders and times", None, has_words=True, stops_early=True),
-    ModelKind("lightgbm, orders and times", None, is_trees=True),
-)
 
 
 class Relevance(Preparation):
@@ -214,7 +151,7 @@ class Relevance(Preparation):
             if kind.columns is None and past is None:
                 continue
             probability, told = np.zeros((len(fold), num_classes)), np.zeros(len(fold), np.int64)
-            chosen: tuple[str, ...] = ("none", "weights") if kind.is_trees else IMBALANCES
+            chosen: tuple[Imbalance, ...] = ("none", "weights") if kind.is_trees else IMBALANCES
             for number in range(num_judged):
                 rows = np.flatnonzero(fold == number)
                 probability[rows], factors, found = self._tell(kind, pairs, fold == number, words, folds, chosen)
@@ -248,8 +185,8 @@ class Relevance(Preparation):
         is_judged: np.ndarray,
         words: HashedWords,
         folds: Callable[[Pairs, int, np.random.Generator], np.ndarray],
-        imbalances: tuple[str, ...],
-    ) -> tuple[np.ndarray, np.ndarray, str]:
+        imbalances: tuple[Imbalance, ...],
+    ) -> tuple[np.ndarray, np.ndarray, Imbalance]:
         """Fits one model on what is not judged; what to do about rare classes is chosen on a part of that.
 
         Returns:
@@ -258,19 +195,30 @@ class Relevance(Preparation):
         known, judged = pairs.take(np.flatnonzero(~is_judged)), pairs.take(np.flatnonzero(is_judged))
         part = folds(known, round(1 / _VALIDATION_SHARE), np.random.default_rng(self.config.seed + 1))
         learned, held_out = known.take(np.flatnonzero(part != 0)), known.take(np.flatnonzero(part == 0))
-        best: tuple[float, np.ndarray, np.ndarray, str] | None = None
+
+        def judge(probability: np.ndarray) -> float:
+            told = (probability * choose_factors(probability, held_out.label)).argmax(axis=1)
+            return macro_f1(held_out.label, told, len(pairs.names))
+
+        best: tuple[float, np.ndarray, np.ndarray, Imbalance] | None = None
         for imbalance in imbalances:
             if kind.is_trees:
-                ask = _fit_trees(learned, held_out, imbalance=imbalance, seed=self.config.seed)
+                ask = fit_relevance_trees(learned, held_out, imbalance=imbalance, seed=self.config.seed)
             else:
-                ask = _fit_network(
-                    kind, learned, held_out, words, self.config.relevance, imbalance=imbalance, seed=self.config.seed
+                ask = fit_relevance_network(
+                    kind,
+                    learned,
+                    held_out,
+                    words,
+                    self.config.relevance,
+                    imbalance=imbalance,
+                    judge=judge,
+                    seed=self.config.seed,
                 )
             probability = ask(held_out)
-            factors = choose_factors(probability, held_out.label)
-            figure = macro_f1(held_out.label, (probability * factors).argmax(axis=1), len(pairs.names))
+            figure = judge(probability)
             if best is None or figure > best[0]:
-                best = (figure, ask(judged), factors, imbalance)
+                best = (figure, ask(judged), choose_factors(probability, held_out.label), imbalance)
         assert best is not None
         return best[1:]
 
@@ -290,108 +238,6 @@ def _customer_folds(pairs: Pairs, num_folds: int, random: np.random.Generator) -
     _customers, place = np.unique(pairs.customer_index, return_inverse=True)
     found: np.ndarray = random.integers(0, num_folds, int(place.max(initial=0)) + 1)[place]
     return found
-
-
-def _fit_trees(learned: Pairs, held_out: Pairs, *, imbalance: str, seed: int) -> Callable[[Pairs], np.ndarray]:
-    try:
-        import lightgbm
-    except ImportError as error:
-        raise InputError(
-            "relevance: trees are fitted by the package lightgbm. Install it: pip install 'tfrs-fashion[baselines]'."
-        ) from error
-    num_classes = len(learned.names)
-    weight = class_weights(learned.label, num_classes)[learned.label] if imbalance == "weights" else None
-    told = {
-        "objective": "multiclass",
-        "num_class": num_classes,
-        "learning_rate": 0.05,
-        "num_leaves": 15,
-        "min_data_in_leaf": 80,
-        "feature_fraction": 0.7,
-        "deterministic": True,
-        "force_row_wise": True,
-        "seed": seed,
-        "verbose": -1,
-    }
-    train = lightgbm.Dataset(learned.features.to_numpy(), learned.label, weight=weight, free_raw_data=False)
-    later = lightgbm.Dataset(held_out.features.to_numpy(), held_out.label, reference=train)
-    stop = lightgbm.early_stopping(30, verbose=False)
-    booster = lightgbm.train(told, train, 400, valid_sets=[later], callbacks=[stop])
-    return lambda pairs: np.asarray(booster.predict(pairs.features.to_numpy(), num_iteration=booster.best_iteration))
-
-
-def _fit_network(
-    kind: ModelKind,
-    learned: Pairs,
-    held_out: Pairs,
-    words: HashedWords,
-    settings: RelevanceConfig,
-    *,
-    imbalance: Any,
-    seed: int,
-) -> Callable[[Pairs], np.ndarray]:
-    tf.keras.utils.set_random_seed(seed)
-    columns = list(learned.features.columns if kind.columns is None else kind.columns)
-
-    def numbers(pairs: Pairs) -> np.ndarray:
-        return pairs.features[columns].to_numpy(np.float32)
-
-    network = RelevanceNetwork(
-        words if kind.has_words else None,
-        num_customers=int(learned.customer_index.max()) + 1 - FIRST_INDEX,
-        num_articles=len(words.row_splits) - 1 - FIRST_INDEX,
-        num_features=len(columns),
-        dropout=settings.dropout if kind.stops_early else 0.0,
-        num_classes=len(learned.names),
-        seed=seed,
-        **settings.model_dump(include={"num_bins", "embedding_dim", "hidden_dims"}),
-    )
-    network.fit(numbers(learned))
-    model = RelevanceModel(
-        network,
-        imbalance=imbalance,
-        weights=class_weights(learned.label, len(learned.names)),
-        name=kind.name,
-    )
-    # Customers that nothing was learned of are unknown ones, and so are some of those that are learned from.
-    random = np.random.default_rng(seed)
-    customer = np.where(random.random(len(learned.label)) < 0.2, 1, learned.customer_index).astype(np.int32)
-    told = {
-        "customer_index": customer,
-        "article_index": learned.article_index,
-        "features": numbers(learned),
-        "label": learned.label.astype(np.int32),
-    }
-    dataset = tf.data.Dataset.from_tensor_slices(told).shuffle(len(customer), seed=seed).batch(settings.batch_size)
-    model.compile(optimizer=tf.keras.optimizers.Adam(settings.learning_rate))
-    model.optimizer.build(model.trainable_variables)
-
-    @tf.function(reduce_retracing=True)
-    def tell(customer_index: tf.Tensor, article_index: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(network(customer_index, article_index, features))
-
-    def ask(pairs: Pairs) -> np.ndarray:
-        is_known = np.isin(pairs.customer_index, learned.customer_index)
-        customer_index = np.where(is_known, pairs.customer_index, 1).astype(np.int32)
-        found: np.ndarray = tell(customer_index, pairs.article_index, numbers(pairs)).numpy().astype(np.float64)
-        return found
-
-    if not kind.stops_early:
-        fit_model(model, dataset, epochs=settings.epochs)
-        return ask
-    best: dict[str, Any] = {"figure": -1.0, "weights": network.get_weights()}
-
-    def validate() -> dict[str, float]:
-        probability = ask(held_out)
-        told = (probability * choose_factors(probability, held_out.label)).argmax(axis=1)
-        figure = macro_f1(held_out.label, told, len(held_out.names))
-        if figure > best["figure"]:
-            best.update(figure=figure, weights=network.get_weights())
-        return {"val_macro_f1": figure}
-
-    fit_model(model, dataset, epochs=settings.epochs, validate=validate, patience=settings.patience)
-    network.set_weights(best["weights"])
-    return ask
 
 
 def _table(document: dict[str, Any], title: str) -> Table:
