@@ -231,6 +231,7 @@ def make_two_stage() -> "Callable[..., TwoStage]":
     from tfrs_fashion.features.pair_lookups import make_pair_lookups
     from tfrs_fashion.features.pairs import PairFeatureLayer
     from tfrs_fashion.fitting import fit_recommender
+    from tfrs_fashion.models.ranking import RankingNetwork
     from tfrs_fashion.models.trees import Trees, read_trees
     from tfrs_fashion.recommenders.blend import Blend
     from tfrs_fashion.recommenders.two_stage import (
@@ -238,7 +239,6 @@ def make_two_stage() -> "Callable[..., TwoStage]":
         PairDescriber,
         TreesRanker,
         TwoStage,
-        make_network,
     )
 
     names = ("popularity_7d", "repurchase", "co_visitation")
@@ -258,7 +258,7 @@ def make_two_stage() -> "Callable[..., TwoStage]":
             **{"num_bins": 3, "embedding_dim": 4, "hidden_dims": (8, 4), "num_cross": 1, "uses_dot": True},
             **{"num_experts": 2, "dropout": 0.5, "seed": 1},
         }
-        network = make_network(settings, view.articles.category_matrix())
+        network = RankingNetwork(view.articles.category_matrix(), **settings)
         random = np.random.default_rng(1)
         network.fit(np.abs(random.normal(size=(100, len(describer.names)))).astype(np.float32))
         weights = [

@@ -485,6 +485,15 @@ def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Found:
         found |= {f"ranked {number}: {name}": week.features[:, place] for place, name in enumerate(names)}
         told = ("customer_index", "article_index", "is_bought", "num_orders", "quantity")
         found |= {f"ranked {number}: {name}": getattr(week, name) for name in told}
+    # Generators were fitted before the week, and the tower before the first of all weeks: the rule of stacking.
+    trained = run.ranker_training("two_stage", SPLIT)
+    assert [training.first_week for training in trained] == [
+        CUTOFF - datetime.timedelta(days=7 * back) for back in (1, 2)
+    ]
+    for training in trained:
+        assert set(training.fitted_as_of) == {*BLENDED, "two_tower"}
+        assert all(as_of <= training.first_week for as_of in training.fitted_as_of.values())
+        assert training.fitted_as_of["two_tower"] <= trained[-1].first_week
     chosen = run.choose_two_stage("two_stage", SPLIT)["choice"]
     two_stage = run.fit_two_stage("two_stage", view, generators, **chosen)
     answer = two_stage(histories, now=now, k=tf.constant(12), exclude=exclude)

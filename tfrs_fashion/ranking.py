@@ -9,7 +9,7 @@ import datetime
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -86,7 +86,20 @@ class Ranking(Pooling):
         )
         return weeks[: settings.weeks], weeks[settings.weeks :]
 
+    @cached_property
+    def _first_stages(self) -> dict[str, FirstStage]:
+        return {}
+
     def _first_stage(self, name: str, split: Split) -> FirstStage:
+        """What keeps the candidates of a ranker's weeks, and of an answer: the same, and so it is fitted once in a run."""
+        ranked, before = self._stacked_weeks(name, split)
+        keys = [self._pooled(week) for week in (*ranked, *before)]
+        key = fingerprint("first stage", keys, len(ranked), self._two_stage(name).num_candidates)
+        if key not in self._first_stages:
+            self._first_stages[key] = self._fit_first_stage(name, split)
+        return self._first_stages[key]
+
+    def _fit_first_stage(self, name: str, split: Split) -> FirstStage:
         blend = self.config.blend
         ranked, _before = self._stacked_weeks(name, split)
         settings = self._two_stage(name)
@@ -291,10 +304,6 @@ class Ranking(Pooling):
         choice, figures = {}, {}
         for ranker in settings.rankers:
             fitted, length = self._fit_ranker(name, ranker, earlier, view, names=names, held_out=(last, judge))
-            # Fitted for as long as was best, which the last epoch need not be.
-            fitted, _length = self._fit_ranker(
-                name, ranker, earlier, view, names=names, chosen={"length": length, "calibration": (1.0, 0.0)}
-            )
             score = score_week(fitted, last)
             choice[ranker] = {"length": length, "calibration": calibrate(score, last.is_bought)}
             figures[ranker] = judge(score)

@@ -9,6 +9,7 @@ import datetime
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class Relevance(Preparation):
         settings = self.config.relevance
         folder = self.folder / "relevance"
 
-        def write(partial: Any) -> None:
+        def write(partial: Path) -> None:
             words = hash_texts(
                 ["", "", *(text or "" for text in read_values(self.tables.articles, "description"))],
                 num_buckets=settings.num_text_buckets,

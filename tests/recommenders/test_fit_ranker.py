@@ -112,7 +112,7 @@ def test_a_network_finds_it_and_is_loaded() -> None:
     loaded = load_ranker(*ranker.state())
     np.testing.assert_array_equal(score_week(loaded, later), score_week(ranker, later))
     check_attributions(loaded, later)
-    again, _best = fit_network(WEEKS, NETWORK, epochs=len(judged), **told)
+    again, _best = fit_network(WEEKS, NETWORK, epochs=best, **told)
     np.testing.assert_allclose(score_week(again, later), score_week(ranker, later), rtol=1e-4, atol=1e-5)
 
 

@@ -80,15 +80,22 @@ def test_one_answer_from_python_batch_and_saved_model(
     assert given == view.articles.article_id[first - FIRST_INDEX].tolist()
 
 
-def test_sequential_artifacts_answer_in_a_process_with_tensorflow_alone(
-    view: View, root: Path, tmp_path: Path, ask_alone: Callable[..., list[dict[str, Any]]]
+def test_sequential_artifacts_and_two_stages_answer_in_a_process_with_tensorflow_alone(
+    view: View,
+    root: Path,
+    tmp_path: Path,
+    make_two_stage: Callable[..., TwoStage],
+    ask_alone: Callable[..., list[dict[str, Any]]],
 ) -> None:
-    names = ("gru", "lstm", "attention", "fashion_dna", "next_category")
-    config = load_config(root / "pipelines" / "tiny.toml", [f"generators.{name}.epochs=1" for name in names])
+    names = ("gru", "lstm", "attention", "fashion_dna", "next_category", "two_stage")
+    config = load_config(root / "pipelines" / "tiny.toml", [f"generators.{name}.epochs=1" for name in names[:-1]])
     expected = []
     customers = [*view.timelines.customer_id[:5].tolist(), "nobody"]
     for name in names:
-        recommender = fit_recommender(name, view, config, choice={})
+        if name == "two_stage":
+            recommender = make_two_stage(view, config, "network", "lightgbm")
+        else:
+            recommender = fit_recommender(name, view, config, choice={})
         export_artifact(recommender, nobody(), tmp_path / name, view=view, k=5, metadata={})
         expected.append(rank_customers(recommender, view, np.arange(2, 7, dtype=np.int32), k=5))
     answers = ask_alone(customers, [tmp_path / name for name in names])

@@ -10,11 +10,11 @@ from rich.console import Console
 from sklearn.linear_model import LogisticRegression
 
 from tfrs_fashion.models.fit import fit_model
-from tfrs_fashion.models.ranking import RankingModel
+from tfrs_fashion.models.ranking import RankingModel, RankingNetwork
 from tfrs_fashion.models.trees import Trees, read_trees
 from tfrs_fashion.ranking_sections import NetworkRankerConfig, TreesRankerConfig
 from tfrs_fashion.recommenders.stored import StoredArrays
-from tfrs_fashion.recommenders.two_stage import NetworkRanker, Ranker, TreesRanker, make_network
+from tfrs_fashion.recommenders.two_stage import NetworkRanker, Ranker, TreesRanker
 from tfrs_fashion.schema import InputError
 
 _CHUNK = 65_536
@@ -216,7 +216,7 @@ def fit_network(
         name: Of the recommender, for progress and messages.
 
     Returns:
-        The ranker after the last epoch, and the best epoch.
+        The ranker after its best epoch, or after the last one without `validate`, and which that was.
 
     Raises:
         InputError: There is nothing to learn from.
@@ -233,7 +233,7 @@ def fit_network(
         "num_features": weeks[0].features.shape[1],
         "seed": seed,
     }
-    network = make_network(made, categories)
+    network = RankingNetwork(categories, **made)
     random = np.random.default_rng(seed)
     everything = [week.features for week in weeks]
     share = min(1.0, _BINS_SAMPLE / sum(map(len, everything)))
@@ -251,18 +251,31 @@ def fit_network(
     )
     model.compile(optimizer=tf.keras.optimizers.Adam(schedule))
     model.optimizer.build(model.trainable_variables)
+    ranker = NetworkRanker(network, settings=made, calibration=calibration)
+    figures: list[float] = []
+    weights: list[np.ndarray] = []
+
+    def judge() -> dict[str, float]:
+        assert validate is not None
+        found = validate(ranker)
+        figure = next(iter(found.values()))
+        if figure > max(figures, default=-np.inf):
+            weights[:] = network.get_weights()
+        figures.append(figure)
+        return found
+
     best, _curves = fit_model(
         model,
         dataset,
         epochs=epochs or settings.epochs,
-        validate=None
-        if validate is None
-        else lambda: validate(NetworkRanker(network, settings=made, calibration=(1.0, 0.0))),
+        validate=None if validate is None else judge,
         patience=settings.patience,
         console=console,
         section=f"generators.{name}.network",
     )
-    return NetworkRanker(network, settings=made, calibration=calibration), best
+    if weights:
+        network.set_weights(weights)
+    return ranker, best
 
 
 def make_list_dataset(weeks: Sequence[RankerWeek], settings: NetworkRankerConfig, *, seed: int) -> tf.data.Dataset:

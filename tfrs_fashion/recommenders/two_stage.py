@@ -131,16 +131,6 @@ class TreesRanker(tf.Module):
         )
 
 
-def make_network(settings: dict[str, Any], categories: np.ndarray) -> RankingNetwork:
-    """Makes a network whose weights all exist.
-
-    Args:
-        settings: What `RankingNetwork` takes, beside the categories.
-        categories: See `RankingNetwork`.
-    """
-    return RankingNetwork(categories, **settings)
-
-
 def load_ranker(arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Ranker:
     """Makes again what the `state` of a ranker told."""
     calibration = settings["calibration"]
@@ -148,7 +138,7 @@ def load_ranker(arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Rank
         return TreesRanker(Trees(arrays), settings["model"], calibration=calibration)
     # The categories are the network's first variable that holds whole numbers.
     categories = next(values for values in arrays.values() if values.dtype == np.int32)
-    network = make_network(settings["network"], categories)
+    network = RankingNetwork(categories, **settings["network"])
     set_weight_arrays(network, dict(arrays))
     return NetworkRanker(network, settings=settings["network"], calibration=calibration)
 
