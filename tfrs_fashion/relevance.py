@@ -27,16 +27,38 @@ from tfrs_fashion.evaluation.classification import (
 )
 from tfrs_fashion.evaluation.relevance_figure import draw_curves
 from tfrs_fashion.features.articles import read_values
-from tfrs_fashion.features.relevance import AMOUNTS, CLASSES, NONE, PAIR, classify, count_pairs, describe_pairs
+from tfrs_fashion.features.relevance import (
+    AMOUNTS,
+    CLASSES,
+    NONE,
+    PAIR,
+    classify,
+    count_pairs,
+    describe_pairs,
+    list_orders,
+)
 from tfrs_fashion.features.text import HashedWords, hash_texts
 from tfrs_fashion.models.relevance import Imbalance
 from tfrs_fashion.preparation import Preparation
-from tfrs_fashion.recommenders.fit_relevance import MODELS, ModelKind, Pairs, fit_relevance_network, fit_relevance_trees
+from tfrs_fashion.recommenders.fit_relevance import (
+    MODELS,
+    ModelKind,
+    Pairs,
+    fit_class_odds,
+    fit_later_orders,
+    fit_relevance_network,
+    fit_relevance_trees,
+)
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.stage import fingerprint
 
-IMBALANCES: tuple[Imbalance, ...] = ("none", "weights", "focal")
-_VALIDATION_SHARE = 0.2
+# What may be done about rare classes.
+IMBALANCES: dict[str, tuple[Imbalance, ...]] = {
+    "network": ("none", "weights", "focal"),
+    "trees": ("none", "weights"),
+    "linear": ("none",),
+}
+_NUM_PARTS = 5
 
 
 class Relevance(Preparation):
@@ -102,15 +124,18 @@ class Relevance(Preparation):
     def _study_pairs(self) -> Pairs:
         pairs = count_pairs(self.tables.transactions)
         # What a count is made of is told beside it: the count alone is left out.
-        return _make_pairs(pairs, pairs[list(AMOUNTS)], self._class(pairs), CLASSES, None)
+        return _make_pairs(pairs, pairs[list(AMOUNTS)], self._class(pairs), CLASSES)
 
     def _honest_pairs(self, cutoff: datetime.datetime) -> Pairs:
         settings, rows = self.config.relevance, self.tables.transactions
-        before = count_pairs(rows.filter(_.t_dat < cutoff))
-        after = count_pairs(rows.filter(_.t_dat >= cutoff))
-        told, past = describe_pairs(before, as_of=cutoff), self._class(before)
-        class_after = pd.Series(self._class(after), pd.MultiIndex.from_frame(after[PAIR]))
-        label = class_after.reindex(pd.MultiIndex.from_frame(before[PAIR])).to_numpy()
+        seen = rows.filter(_.t_dat < cutoff)
+        before, after = count_pairs(seen), count_pairs(rows.filter(_.t_dat >= cutoff))
+        told, past = describe_pairs(before, list_orders(seen), as_of=cutoff), self._class(before)
+        later = pd.DataFrame(
+            {"label": self._class(after), "orders": after["num_orders"].to_numpy()},
+            pd.MultiIndex.from_frame(after[PAIR]),
+        ).reindex(pd.MultiIndex.from_frame(before[PAIR]))
+        label = later["label"].to_numpy()
         is_kept = np.ones(len(before), bool) if settings.has_none else np.isfinite(label)
         if not np.isfinite(label).any():
             raise InputError(
@@ -122,7 +147,12 @@ class Relevance(Preparation):
             label, past, names = np.nan_to_num(label + 1, nan=0.0), past + 1, (NONE, *CLASSES)
         kept = np.flatnonzero(is_kept)
         return _make_pairs(
-            before.iloc[kept], told.iloc[kept], label[kept].astype(np.int32), names, past[kept].astype(np.int32)
+            before.iloc[kept],
+            told.iloc[kept],
+            label[kept].astype(np.int32),
+            names,
+            past=past[kept].astype(np.int32),
+            later_orders=np.nan_to_num(later["orders"].to_numpy()[kept]),
         )
 
     def _judge(
@@ -152,7 +182,7 @@ class Relevance(Preparation):
             if kind.columns is None and past is None:
                 continue
             probability, told = np.zeros((len(fold), num_classes)), np.zeros(len(fold), np.int64)
-            chosen: tuple[Imbalance, ...] = ("none", "weights") if kind.is_trees else IMBALANCES
+            chosen = IMBALANCES[kind.family]
             for number in range(num_judged):
                 rows = np.flatnonzero(fold == number)
                 probability[rows], factors, found = self._tell(kind, pairs, fold == number, words, folds, chosen)
@@ -188,47 +218,66 @@ class Relevance(Preparation):
         folds: Callable[[Pairs, int, np.random.Generator], np.ndarray],
         imbalances: tuple[Imbalance, ...],
     ) -> tuple[np.ndarray, np.ndarray, Imbalance]:
-        """Fits one model on what is not judged; what to do about rare classes is chosen on a part of that.
+        """Fits one model on what is not judged; what to do about rare classes is chosen on parts of that.
 
         Returns:
             Probabilities of what is judged, the factors of the classes, and what was done.
         """
         known, judged = pairs.take(np.flatnonzero(~is_judged)), pairs.take(np.flatnonzero(is_judged))
-        part = folds(known, round(1 / _VALIDATION_SHARE), np.random.default_rng(self.config.seed + 1))
-        learned, held_out = known.take(np.flatnonzero(part != 0)), known.take(np.flatnonzero(part == 0))
-
-        def judge(probability: np.ndarray) -> float:
-            told = (probability * choose_factors(probability, held_out.label)).argmax(axis=1)
-            return macro_f1(held_out.label, told, len(pairs.names))
-
+        part = folds(known, _NUM_PARTS, np.random.default_rng(self.config.seed + 1))
+        is_told, num_classes = part < kind.num_parts, len(pairs.names)
+        label = known.label[is_told]
         best: tuple[float, np.ndarray, np.ndarray, Imbalance] | None = None
         for imbalance in imbalances:
-            if kind.is_trees:
-                ask = fit_relevance_trees(learned, held_out, imbalance=imbalance, seed=self.config.seed)
-            else:
-                ask = fit_relevance_network(
-                    kind,
-                    learned,
-                    held_out,
-                    words,
-                    self.config.relevance,
-                    imbalance=imbalance,
-                    judge=judge,
-                    seed=self.config.seed,
-                )
-            probability = ask(held_out)
-            figure = judge(probability)
+            width = 1 if kind.family == "linear" else num_classes
+            found, answer = np.zeros((len(part), width)), np.zeros((len(judged.label), width))
+            for number in range(kind.num_parts):
+                rows = np.flatnonzero(part == number)
+                held_out, learned = known.take(rows), known.take(np.flatnonzero(part != number))
+                ask = self._fit(kind, learned, held_out, words, imbalance)
+                found[rows] = ask(held_out)
+                answer += ask(judged) / kind.num_parts
+            found = found[is_told]
+            if kind.family == "linear":
+                tell = fit_class_odds(found, label, num_classes)
+                found, answer = tell(found), tell(answer)
+            factors = choose_factors(found, label)
+            figure = macro_f1(label, (found * factors).argmax(axis=1), num_classes)
             if best is None or figure > best[0]:
-                best = (figure, ask(judged), choose_factors(probability, held_out.label), imbalance)
+                best = (figure, answer, factors, imbalance)
         assert best is not None
         return best[1:]
 
+    def _fit(
+        self, kind: ModelKind, learned: Pairs, held_out: Pairs, words: HashedWords, imbalance: Imbalance
+    ) -> Callable[[Pairs], np.ndarray]:
+        seed = self.config.seed
+        if kind.family == "linear":
+            return fit_later_orders(learned)
+        if kind.family == "trees":
+            return fit_relevance_trees(learned, held_out, imbalance=imbalance, seed=seed)
+
+        def judge(probability: np.ndarray) -> float:
+            told = (probability * choose_factors(probability, held_out.label)).argmax(axis=1)
+            return macro_f1(held_out.label, told, len(held_out.names))
+
+        settings = self.config.relevance
+        return fit_relevance_network(
+            kind, learned, held_out, words, settings, imbalance=imbalance, judge=judge, seed=seed
+        )
+
 
 def _make_pairs(
-    pairs: pd.DataFrame, told: pd.DataFrame, label: np.ndarray, names: tuple[str, ...], past: np.ndarray | None
+    pairs: pd.DataFrame,
+    told: pd.DataFrame,
+    label: np.ndarray,
+    names: tuple[str, ...],
+    *,
+    past: np.ndarray | None = None,
+    later_orders: np.ndarray | None = None,
 ) -> Pairs:
     customer, article = (pairs[name].to_numpy(np.int32) for name in PAIR)
-    return Pairs(customer, article, told.reset_index(drop=True), label, names, past)
+    return Pairs(customer, article, told.reset_index(drop=True), label, names, past, later_orders)
 
 
 def _random_folds(pairs: Pairs, num_folds: int, random: np.random.Generator) -> np.ndarray:

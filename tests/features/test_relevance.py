@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfrs_fashion.features.relevance import classify, count_pairs, describe_pairs
+from tfrs_fashion.features.relevance import classify, count_pairs, describe_pairs, list_orders
 
 DAY = pd.Timedelta(days=1)
 START = pd.Timestamp("2024-03-01")
@@ -19,11 +19,16 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def pairs() -> pd.DataFrame:
+def rows() -> ibis.Table:
     frame = pd.DataFrame(ROWS, columns=["customer_index", "article_index", "basket_id", "day", "quantity", "price"])
     frame["t_dat"] = START + frame.pop("day") * DAY
     frame["price"] = frame["price"].astype("float64")
-    return count_pairs(ibis.memtable(frame))
+    return ibis.memtable(frame)
+
+
+@pytest.fixture(scope="module")
+def pairs(rows: ibis.Table) -> pd.DataFrame:
+    return count_pairs(rows)
 
 
 def test_pairs_are_counted_by_baskets_and_anonymous_ones_left_out(pairs: pd.DataFrame) -> None:
@@ -47,11 +52,29 @@ def test_classes_by_orders_and_by_orders_and_quantity() -> None:
     assert classify(pairs, medium_from=3, high_from=5, bulk_factor=2).tolist() == [0, 0, 2, 1, 2, 0]
 
 
-def test_pairs_are_described_beside_their_customer_and_their_article(pairs: pd.DataFrame) -> None:
-    told = describe_pairs(pairs, as_of=(START + 10 * DAY).to_pydatetime())
+def test_pairs_are_described_beside_their_customer_and_their_article(rows: ibis.Table, pairs: pd.DataFrame) -> None:
+    told = describe_pairs(pairs, list_orders(rows), as_of=(START + 10 * DAY).to_pydatetime())
     first = told.iloc[0]
     assert (first["days_since"], first["days_since_first"]) == (5, 10)
     assert (first["customer_articles"], first["customer_orders"], first["customer_most_orders"]) == (2, 3, 2)
     assert (first["article_customers"], first["article_orders"], first["article_days_since"]) == (2, 3, 3)
     assert (first["orders_an_article"], first["orders_a_customer"], first["pieces_an_order"]) == (1.5, 1.5, 3.5)
     assert told["order_share"].tolist() == [1, 0.5, 1]
+    assert (first["gap_days"], first["gap_ratio"]) == (5, 1)
+    assert np.isnan(told[["gap_days", "gap_ratio"]].to_numpy()[1:]).all()
+
+
+def test_pairs_are_told_of_their_customers_baskets(rows: ibis.Table, pairs: pd.DataFrame) -> None:
+    told = describe_pairs(pairs, list_orders(rows), as_of=(START + 10 * DAY).to_pydatetime())
+    assert told["baskets"].tolist() == [2, 2, 1]
+    assert told["baskets_since_first"].tolist() == [2, 1, 1]
+    assert told["baskets_since_last"].tolist() == [0, 0, 0]
+    assert told["basket_share"].tolist() == [1, 0.5, 1]
+    assert told["basket_share_since_first"].tolist() == [1, 1, 1]
+    # The third customer came three days ago: a rate over less than a week is none.
+    assert told["baskets_a_day"].tolist() == [0.2, 0.2, 1 / 7]
+    ten, five, three = (0.5 ** (days / 15) for days in (10, 5, 3))
+    assert told["decayed_15d"].tolist() == pytest.approx([ten + five, five, three])
+    assert told["customer_decayed_15d"].tolist() == pytest.approx([ten + five, ten + five, three])
+    assert told["article_decayed_15d"].tolist() == pytest.approx([ten + five + three, five, ten + five + three])
+    assert told["basket_share_decayed_15d"].tolist() == pytest.approx([1, five / (ten + five), 1])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ class Pairs:
         label: `[num_pairs]` int32, places in `names`.
         names: Of the classes.
         past: `[num_pairs]` int32, the class of the visible orders; None where these are the label's.
+        later_orders: `[num_pairs]` float, the orders that make the label; None as above.
     """
 
     customer_index: np.ndarray
@@ -35,10 +36,11 @@ class Pairs:
     label: np.ndarray
     names: tuple[str, ...]
     past: np.ndarray | None
+    later_orders: np.ndarray | None
 
     def take(self, rows: np.ndarray) -> "Pairs":
         """Returns some of them."""
-        past = None if self.past is None else self.past[rows]
+        past, later = (None if told is None else told[rows] for told in (self.past, self.later_orders))
         return Pairs(
             self.customer_index[rows],
             self.article_index[rows],
@@ -46,6 +48,7 @@ class Pairs:
             self.label[rows],
             self.names,
             past,
+            later,
         )
 
 
@@ -58,14 +61,17 @@ class ModelKind:
         columns: Features that it is told; None for all.
         has_words: Whether it reads descriptions.
         stops_early: Whether it has dropout and stops by its macro-F1 on validation, and not after all epochs.
-        is_trees: Whether it is boosted trees and no network.
+        family: A network, boosted trees, or a linear model of the orders to come.
+        num_parts: Parts of what is learned from, fifths, that are told by models which learned from the others: to choose
+            by, and their mean answers.
     """
 
     name: str
     columns: tuple[str, ...] | None = AMOUNTS
     has_words: bool = False
     stops_early: bool = False
-    is_trees: bool = False
+    family: Literal["network", "trees", "linear"] = "network"
+    num_parts: int = 1
 
 
 MODELS = (
@@ -73,7 +79,8 @@ MODELS = (
     ModelKind("with description", has_words=True),
     ModelKind("with dropout and early stopping", has_words=True, stops_early=True),
     ModelKind("with orders and times", None, has_words=True, stops_early=True),
-    ModelKind("lightgbm, orders and times", None, is_trees=True),
+    ModelKind("lightgbm, orders and times", None, family="trees", num_parts=5),
+    ModelKind("linear, orders to come", None, family="linear", num_parts=5),
 )
 
 
@@ -117,6 +124,56 @@ def fit_relevance_trees(learned: Pairs, held_out: Pairs, *, imbalance: str, seed
     stop = lightgbm.early_stopping(30, verbose=False)
     booster = lightgbm.train(told, train, 400, valid_sets=[later], callbacks=[stop])
     return lambda pairs: np.asarray(booster.predict(pairs.features.to_numpy(), num_iteration=booster.best_iteration))
+
+
+def fit_later_orders(learned: Pairs) -> Callable[[Pairs], np.ndarray]:
+    """Fits a ridge regression of the logarithm of the orders to come by those of the features.
+
+    It goes on in a straight line beyond the customers that it has seen, where trees and networks stop: the few who order most
+    make most of the highest class.
+
+    Args:
+        learned: To learn from, with `later_orders`.
+
+    Returns:
+        A function that tells the logarithm of 1 + the orders to come of pairs, `[num_pairs, 1]` float64.
+    """
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    assert learned.later_orders is not None
+
+    def numbers(pairs: Pairs) -> np.ndarray:
+        told: np.ndarray = np.log1p(np.clip(np.nan_to_num(pairs.features.to_numpy()), 0, None))
+        return told
+
+    model = make_pipeline(StandardScaler(), Ridge(10.0)).fit(numbers(learned), np.log1p(learned.later_orders))
+    return lambda pairs: model.predict(numbers(pairs))[:, np.newaxis]
+
+
+def fit_class_odds(score: np.ndarray, label: np.ndarray, num_classes: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Fits the probabilities of classes by a score of pairs that it was not learned from.
+
+    Args:
+        score: `[num_pairs, 1]` float.
+        label: `[num_pairs]` int32.
+        num_classes: How many.
+
+    Returns:
+        A function of scores that tells `[num_pairs, num_classes]` float64; 0 of a class that is not among the labels.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    present = np.unique(label)
+    fitted = LogisticRegression(C=1e4).fit(score, label) if len(present) > 1 else None
+
+    def tell(score: np.ndarray) -> np.ndarray:
+        found = np.zeros((len(score), num_classes))
+        found[:, present] = 1.0 if fitted is None else fitted.predict_proba(score)
+        return found
+
+    return tell
 
 
 def fit_relevance_network(
