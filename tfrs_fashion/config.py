@@ -267,6 +267,14 @@ class PipelineConfig(Section):
         return tuple(name for name in self.servable if isinstance(self.generators.get(name), kinds))
 
     @property
+    def tells_probabilities(self) -> tuple[str, ...]:
+        """Recommenders whose scores are probabilities of a purchase."""
+        two_stages = ((name, self.generators.get(name)) for name in self.recommenders)
+        return tuple(
+            name for name, made in two_stages if isinstance(made, TwoStageConfig) and made.combination == "score"
+        )
+
+    @property
     def ranked_in_full(self) -> tuple[str, ...]:
         """Recommenders that rank every article in store for some customers: all but those of new arrivals, if any do."""
         if not self.evaluation.full_ranking_customers:

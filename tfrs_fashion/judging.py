@@ -21,6 +21,7 @@ from tfrs_fashion.evaluation.list_metrics import ArticleStatistics
 from tfrs_fashion.evaluation.near_misses import index_groups
 from tfrs_fashion.evaluation.rank_tables import check_candidates, check_target_ranks
 from tfrs_fashion.evaluation.ranking_section import describe_ranking
+from tfrs_fashion.evaluation.reliability import describe_reliability
 from tfrs_fashion.evaluation.report import write_report
 from tfrs_fashion.evaluation.scorecard import describe_purchases, evaluate_recommender
 from tfrs_fashion.evaluation.target_ranks import find_rankable
@@ -342,10 +343,15 @@ def write_judgement(
         )
         answers.append(answer)
     ranks = {name: pd.read_parquet(place / "target_ranks.parquet") for name, place in (ranked or {}).items()}
-    ranking, notes = None, _notes(config, judged, bought)
+    measured, notes = [], _notes(config, judged, bought)
+    if probable := {
+        name: pd.read_parquet(candidates[name] / f"{_KINDS[0]}.parquet") for name in config.tells_probabilities
+    }:
+        ks = (evaluation.k, evaluation.num_candidates)
+        measured.append(describe_reliability(probable, judged, ks=ks, **settings))
     if any(len(found) for found in ranks.values()):
         sizes = {name: (place / "size.json").read_text(encoding="utf-8") for name, place in (ranked or {}).items()}
-        ranking = describe_ranking(
+        section = describe_ranking(
             ranks,
             targets=judged,
             in_store=view.articles.in_store,
@@ -354,6 +360,7 @@ def write_judgement(
             at_first_purchase=evaluation.full_ranking_at == "first_purchase",
             **settings,
         )
+        measured.append(section)
     elif ranks:
         notes.append(
             "Not every article in store is ranked: nothing that was bought in the window was in store before it."
@@ -386,5 +393,5 @@ def write_judgement(
             rankers=rankers,
         ),
         blend=blend,
-        ranking=ranking,
+        measured=measured,
     )

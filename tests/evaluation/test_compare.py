@@ -11,6 +11,7 @@ from tfrs_fashion.evaluation.compare import (
     Comparison,
     Difference,
     bootstrap_interval,
+    bootstrap_ratio,
     compare_recommenders,
     paired_difference,
 )
@@ -172,3 +173,14 @@ def test_each_recommender_meets_each_baseline_once() -> None:
     ]
     with pytest.raises(InputError, match=r"unknown baseline\(s\) als"):
         compare_recommenders(values, baselines=["als"])
+
+
+def test_a_ratio_of_sums_has_the_interval_of_its_customers() -> None:
+    ones, twos = np.ones(50), np.full(50, 2.0)
+    assert bootstrap_ratio(ones, twos, num_samples=20) == (0.5, 0.5, 0.5)
+    both = bootstrap_ratio(np.stack([ones, twos], 1), np.stack([twos, np.zeros(50)], 1), num_samples=20)
+    assert both.value[0] == both.low[0] == 0.5
+    assert np.isnan([both.value[1], both.low[1], both.high[1]]).all()
+    # Sums over customers, not a mean of ratios: (3 + 0) / (1 + 3).
+    found = bootstrap_ratio(np.array([3.0, 0.0]), np.array([1.0, 3.0]), num_samples=500)
+    assert (found.value, found.low, found.high) == (0.75, 0.0, 3.0)

@@ -333,7 +333,7 @@ def test_full_rankings_have_a_section_and_stand_beside_the_other_figures(tmp_pat
         num_samples=200,
         seed=1,
     )
-    metrics, path = write(tmp_path, ranking=ranking)
+    metrics, path = write(tmp_path, measured=[ranking])
     document = load_metrics(metrics)
     told = document["recommenders"]["two_tower"]
     assert told["auc"]["value"] == pytest.approx((1 + 1 - 1200 / 2000) / 2)

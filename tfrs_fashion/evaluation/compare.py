@@ -165,6 +165,45 @@ def bootstrap_interval(
     return Interval(value, low, high)
 
 
+def bootstrap_ratio(
+    numerator: np.ndarray, denominator: np.ndarray, *, num_samples: int = 1000, seed: int = 0
+) -> Interval:
+    """Computes the ratio of two sums over customers and its interval, customers drawn once for both.
+
+    Args:
+        numerator: `[num_customers]` or `[num_customers, num_metrics]`, finite.
+        denominator: The same shape.
+        num_samples: Bootstrap samples.
+        seed: Fixes the samples.
+
+    Returns:
+        (value, low, high) as `bootstrap_interval` returns them; NaN where the denominator is 0. Samples where it is 0 are left
+        out of the interval.
+
+    Raises:
+        InputError: There is no customer, or a value is not finite.
+    """
+    both = np.concatenate([np.atleast_2d(part.T) for part in (numerator, denominator)]).T
+    matrix = _as_matrix(both, num_samples=num_samples, level=0.95, window="the window of targets")
+    means = _resampled_means(matrix, num_samples=num_samples, seed=seed)
+    half = matrix.shape[1] // 2
+
+    def divide(sums: np.ndarray) -> np.ndarray:
+        above, below = sums[..., :half], sums[..., half:]
+        return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
+
+    value, ratios = divide(matrix.mean(axis=0)), divide(means)
+    # A column of which no sample has anything has no interval.
+    is_defined = np.isfinite(ratios).any(axis=0)
+    bounds = np.full((2, half), np.nan)
+    if is_defined.any():
+        bounds[:, is_defined] = np.nanquantile(ratios[:, is_defined], [0.025, 0.975], axis=0)
+    low, high = bounds
+    if np.ndim(numerator) == 1:
+        return Interval(float(value[0]), float(low[0]), float(high[0]))
+    return Interval(value, low, high)
+
+
 def paired_difference(
     a: np.ndarray | pd.Series,
     b: np.ndarray | pd.Series,

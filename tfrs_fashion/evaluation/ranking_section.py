@@ -1,7 +1,6 @@
 """The section of the report on full rankings: every article in store ranked for some customers, by each recommender."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -10,7 +9,7 @@ import pandas as pd
 
 from tfrs_fashion.evaluation.compare import bootstrap_interval
 from tfrs_fashion.evaluation.drawing import STYLE
-from tfrs_fashion.evaluation.figure import Figure
+from tfrs_fashion.evaluation.measured_section import MeasuredSection
 from tfrs_fashion.evaluation.roc_figure import draw_roc
 from tfrs_fashion.evaluation.scorecard import Figures
 from tfrs_fashion.evaluation.target_ranks import find_rankable, measure_target_ranks
@@ -28,21 +27,6 @@ MEANINGS = {
 _COLD_START = ("auc", "rank_q50")
 
 
-@dataclass(frozen=True)
-class RankingSection:
-    """What full rankings say.
-
-    Attributes:
-        figures: By recommender and name, with intervals; see `MEANINGS`.
-        figure: The ROC of rank.
-        notes: How it came about, a sentence each.
-    """
-
-    figures: dict[str, Figures]
-    figure: Figure
-    notes: tuple[str, ...]
-
-
 def describe_ranking(
     ranks: Mapping[str, pd.DataFrame],
     *,
@@ -53,7 +37,7 @@ def describe_ranking(
     at_first_purchase: bool = False,
     num_samples: int,
     seed: int,
-) -> RankingSection:
+) -> MeasuredSection:
     """Describes full rankings of the same targets.
 
     Args:
@@ -87,7 +71,7 @@ def describe_ranking(
     some = next(iter(ranks.values()))
     notes = _notes(some, targets, in_store, cold_start_articles, at_first_purchase=at_first_purchase)
     with matplotlib.rc_context(STYLE):
-        return RankingSection(figures, draw_roc(ranks), notes)
+        return MeasuredSection("roc", "Every article in store ranked", figures, draw_roc(ranks), notes, MEANINGS)
 
 
 def _notes(

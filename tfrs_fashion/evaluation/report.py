@@ -24,9 +24,8 @@ from tfrs_fashion.evaluation.doctor import Examination
 from tfrs_fashion.evaluation.document import render, to_json_types, write_json, write_text
 from tfrs_fashion.evaluation.drawing import STYLE, format_share, shorten, write_png
 from tfrs_fashion.evaluation.figure import Figure
+from tfrs_fashion.evaluation.measured_section import MeasuredSection
 from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS
-from tfrs_fashion.evaluation.ranking_section import MEANINGS as RANKING_MEANINGS
-from tfrs_fashion.evaluation.ranking_section import RankingSection
 from tfrs_fashion.evaluation.scorecard import Figures, Scorecard
 from tfrs_fashion.evaluation.verdict import Verdict
 from tfrs_fashion.schema import InputError, RowCount
@@ -205,12 +204,12 @@ def _render(
     accuracy_figure: tuple[Any, str],
     examination: Examination | None,
     blend: Mapping[str, Any] | None,
-    ranking: RankingSection | None,
+    measured: Sequence[MeasuredSection],
 ) -> str:
     recommenders = document["recommenders"]
-    ranked = _table_of_all({} if ranking is None else ranking.figures)
+    apart = [(section, _table_of_all(section.figures)) for section in measured]
     found_names = {metric for figures in recommenders.values() for metric in figures}
-    names = sorted(found_names - {*ranked["columns"]}, key=_metric_order)
+    names = sorted(found_names - {name for _section, table in apart for name in table["columns"]}, key=_metric_order)
     parsed = {metric: METRIC_NAME.fullmatch(metric) for metric in names}
     of_slice: dict[str, list[str]] = {}
     accuracy, lists = [], []
@@ -232,8 +231,7 @@ def _render(
         lists=_table(
             {**recommenders, **({"what is bought": document["bought"]} if "bought" in document else {})}, lists
         ),
-        ranking=ranking,
-        ranked=ranked,
+        measured=apart,
         near_misses=_near_misses(recommenders, names),
         groups=_groups_of_customers(recommenders, headline),
         accuracy_figure=accuracy_figure[0],
@@ -251,7 +249,6 @@ def _render(
         shorten=shorten,
         format_share=format_share,
         meanings={name: meaning for name, meaning in MEANINGS.items() if name in used},
-        ranking_meanings=RANKING_MEANINGS,
     )
 
 
@@ -272,7 +269,7 @@ def write_report(
     clusters: Sequence[ClusterSection] = (),
     examination: Examination | None = None,
     blend: Mapping[str, Any] | None = None,
-    ranking: RankingSection | None = None,
+    measured: Sequence[MeasuredSection] = (),
 ) -> tuple[Path, Path]:
     """Writes `metrics.json` and `report.html`, figures, and for each section on clusters `<name>.csv`.
 
@@ -292,19 +289,22 @@ def write_report(
         clusters: Of articles, of customers.
         examination: From `doctor.examine`.
         blend: A `contributions.BlendEvidence` as JSON, if there is a blend.
-        ranking: From `describe_ranking`; its figures stand beside those of `recommenders`.
+        measured: From `describe_ranking` and the like; their figures stand beside those of `recommenders`.
 
     Returns:
         The paths of `metrics.json` and of `report.html`.
     """
-    ranked = {} if ranking is None else ranking.figures
+    figures = {name: dict(card.figures) for name, card in recommenders.items()}
+    for section in measured:
+        for name, found in section.figures.items():
+            figures[name] |= found
     rows = [asdict(row if isinstance(row, RowCount) else RowCount(*row)) for row in counts]
     document = to_json_types(
         {
             "split": split,
             "customers": int(customers),
             "artifact": artifact,
-            "recommenders": {name: card.figures | ranked.get(name, {}) for name, card in recommenders.items()},
+            "recommenders": figures,
             **({} if descriptions is None else {"descriptions": descriptions}),
             **({} if bought is None else {"bought": bought}),
             **({} if verdict is None else {"verdict": asdict(verdict)}),
@@ -321,11 +321,11 @@ def write_report(
     if accuracy_figure[0] is not None:
         document["curves"] = to_json_types(accuracy_figure[0].data)
     sources = {section.name: _write_section(section, folder) for section in clusters}
-    if ranking is not None:
-        document["roc"] = to_json_types(ranking.figure.data)
-        sources[ranking.figure.name] = _write_figure(ranking.figure, folder)
+    for section in measured:
+        document[section.name] = to_json_types(section.figure.data)
+        sources[section.figure.name] = _write_figure(section.figure, folder)
     trained = _curves(training_curves or {})
-    html = _render(document, comparisons, trained, clusters, sources, accuracy_figure, examination, blend, ranking)
+    html = _render(document, comparisons, trained, clusters, sources, accuracy_figure, examination, blend, measured)
     metrics_path, html_path = folder / "metrics.json", folder / "report.html"
     write_json(metrics_path, document)
     write_text(html_path, html)
