@@ -38,6 +38,22 @@ def test_both_settings_are_told_of_every_model(told: Relevance) -> None:
         assert (told.folder / "relevance" / "figures" / f"{name}_precision_recall.png").stat().st_size > 10_000
 
 
+def test_the_doctor_tells_which_setting_leaks_and_a_page_shows_both(told: Relevance) -> None:
+    folder = told.folder / "relevance"
+    document = json.loads((folder / "relevance.json").read_text(encoding="utf-8"))
+    (finding,) = document["study"]["findings"]
+    assert (finding["check"], finding["severity"]) == ("labels_in_features", "error")
+    assert document["honest"]["findings"] == []
+    (message,) = [message for message in told.messages if message.startswith("doctor: ")]
+    assert "relevance, as the study: Features count purchases until" in message
+    page = (folder / "relevance.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 2
+    assert page.index(finding["seen"]) < page.index("Honest")
+    for name, found in document["honest"]["models"].items():
+        assert f'<th scope="col">{name}</th>' in page
+        assert f"{found['macro_f1']['value']:.4f}" in page
+
+
 def test_honest_pairs_see_what_was_before_and_are_told_what_comes_after(told: Relevance) -> None:
     cutoff = told._relevance_cutoff()
     pairs = told._honest_pairs(cutoff)

@@ -25,7 +25,9 @@ from tfrs_fashion.evaluation.classification import (
     macro_f1,
     measure_classes,
 )
-from tfrs_fashion.evaluation.relevance_figure import draw_curves
+from tfrs_fashion.evaluation.finding import Finding
+from tfrs_fashion.evaluation.leakage import find_labels_in_features
+from tfrs_fashion.evaluation.relevance_report import TITLES, write_relevance_report
 from tfrs_fashion.features.articles import read_values
 from tfrs_fashion.features.relevance import (
     AMOUNTS,
@@ -83,29 +85,32 @@ class Relevance(Preparation):
             found = {
                 # One part, as the study; all of them where fewer pairs are told of.
                 "study": self._judge(
-                    self._study_pairs(), words, folds=_random_folds, num_judged=1, title="as the study"
+                    self._study_pairs(), words, folds=_random_folds, num_judged=1, title=TITLES["study"]
                 ),
                 "honest": self._judge(
                     self._honest_pairs(cutoff),
                     words,
                     folds=_customer_folds,
                     num_judged=settings.num_folds,
-                    title="honest",
+                    title=TITLES["honest"],
                 ),
             }
-            document = {"cutoff": f"{cutoff:%Y-%m-%d}", "settings": settings.model_dump(mode="json"), **found}
-            (partial / "figures").mkdir()
-            for name in found:
-                curves = found[name].pop("curves")
-                draw_curves(curves, found[name]["names"], partial / "figures" / f"{name}_precision_recall.png")
-            (partial / "relevance.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+            rows = self.tables.transactions
+            sides = {"study": (rows, rows), "honest": (rows.filter(_.t_dat < cutoff), rows.filter(_.t_dat >= cutoff))}
+            for name, (seen, labelled) in sides.items():
+                until, since = (found.execute().to_pydatetime() for found in (seen.t_dat.max(), labelled.t_dat.min()))
+                leak = find_labels_in_features(until, since, recommender=f"relevance, {TITLES[name]}")
+                found[name]["findings"] = [] if leak is None else [asdict(leak)]
+            told = {"cutoff": f"{cutoff:%Y-%m-%d}", "settings": settings.model_dump(mode="json")}
+            write_relevance_report(partial, told=told, settings=found)
 
         key = fingerprint("relevance", self._prepared, settings.model_dump(mode="json"), self.config.seed)
         self._stage(folder, key, write, force=force)
         document = json.loads((folder / "relevance.json").read_text(encoding="utf-8"))
-        for name, title in (("study", "as the study (leaks)"), ("honest", f"honest, from {document['cutoff']}")):
+        for name, title in TITLES.items():
             self.console.print(_table(document[name], title))
-        self.messages.append(f"relevance: {folder / 'relevance.json'}")
+            self.messages += [f"doctor: {Finding(**found).sentence}" for found in document[name]["findings"]]
+        self.messages.append(f"relevance: {folder / 'relevance.html'}")
 
     def _relevance_cutoff(self) -> datetime.datetime:
         if self.config.relevance.cutoff is not None:

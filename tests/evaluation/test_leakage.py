@@ -15,6 +15,7 @@ from tfrs_fashion.evaluation.leakage import (
     find_beaten_repeat_oracle,
     find_foreseen_purchases,
     find_future_rows,
+    find_labels_in_features,
     find_late_generators,
     find_random_split,
     find_telling_features,
@@ -234,3 +235,12 @@ def test_what_was_bought_before_is_not_foreseen() -> None:
 def test_few_new_purchases_say_nothing() -> None:
     assert foreseen(49, num_customers=49) is None
     assert foreseen(50, num_customers=50) is not None
+
+
+def test_features_may_count_until_the_first_purchase_of_the_labels() -> None:
+    day = datetime.datetime(2024, 3, 1)
+    before = day - datetime.timedelta(seconds=1)
+    assert find_labels_in_features(before, day, recommender="relevance") is None
+    assert seen(find_labels_in_features(day, day, recommender="relevance")) == (
+        "Features count purchases until 2024-03-01 00:00:00, and the labels those from 2024-03-01 00:00:00 on."
+    )

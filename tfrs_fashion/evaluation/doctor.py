@@ -46,6 +46,7 @@ CHECKS = {
     "test_purchases_in_train": "purchases to be found among the visible rows",
     "random_split": "purchases to be found that lie before visible rows of the same customer",
     "generators_saw_ranker_weeks": "generators fitted on the weeks that train a ranker",
+    "labels_in_features": "features counted from the purchases that make the labels",
     "telling_feature": "a single feature that explains the labels",
     "beats_repeat_oracle": "lists as good as knowing what is bought again",
     "foresees_new_purchases": "lists that find far too much of what is new to a customer",

@@ -144,6 +144,28 @@ def find_late_generators(
     ]
 
 
+def find_labels_in_features(
+    seen_until: datetime.datetime, labels_from: datetime.datetime, *, recommender: str
+) -> Finding | None:
+    """Looks for features that are counted from the very purchases that make the labels.
+
+    Args:
+        seen_until: The latest purchase in the features.
+        labels_from: The first one in the labels.
+        recommender: What learns from them, or is judged by them.
+    """
+    if seen_until < labels_from:
+        return None
+    return Finding(
+        kind="leakage",
+        severity="error",
+        recommender=recommender,
+        check="labels_in_features",
+        seen=f"Features count purchases until {seen_until}, and the labels those from {labels_from} on.",
+        advice="Count features from what lies before a cutoff, and labels from what comes after it.",
+    )
+
+
 def feature_auc(values: np.ndarray, labels: np.ndarray) -> float:
     """Computes how well one feature tells labels apart, in whichever direction.
 

@@ -10,8 +10,8 @@ from tfrs_fashion.evaluation.accuracy_figure import style_line
 from tfrs_fashion.evaluation.drawing import make_panels, scale_axis, shorten, write_png
 
 
-def draw_curves(found: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Sequence[str], path: Path) -> None:
-    """Draws precision over recall of each class, a panel each.
+def draw_curves(found: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Sequence[str], path: Path) -> str:
+    """Draws precision over recall of each class, a panel each, and returns it as an address that a page can hold.
 
     Args:
         found: Labels `[num_rows]` and probabilities `[num_rows, num_classes]` by model, at least one.
@@ -32,4 +32,4 @@ def draw_curves(found: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Seque
         axes.set_xlabel("recall")
         axes.set_ylabel("precision")
         axes.legend(fontsize=7.5, frameon=False)
-    write_png(panels[-1], path)
+    return write_png(panels[-1], path)
