@@ -140,7 +140,12 @@ class Relevance(Preparation):
             {"label": self._class(after), "orders": after["num_orders"].to_numpy()},
             pd.MultiIndex.from_frame(after[PAIR]),
         ).reindex(pd.MultiIndex.from_frame(before[PAIR]))
-        label = later["label"].to_numpy()
+        label, orders = later["label"].to_numpy(), later["orders"].to_numpy()
+        if settings.label == "orders_and_quantity":
+            # What quantity raises counts as the orders of that class.
+            told["past_class"] = past
+            least = np.array([1, settings.medium_from, settings.high_from])
+            orders = np.maximum(orders, least[np.nan_to_num(label).astype(int)])
         is_kept = np.ones(len(before), bool) if settings.has_none else np.isfinite(label)
         if not np.isfinite(label).any():
             raise InputError(
@@ -157,7 +162,7 @@ class Relevance(Preparation):
             label[kept].astype(np.int32),
             names,
             past=past[kept].astype(np.int32),
-            later_orders=np.nan_to_num(later["orders"].to_numpy()[kept]),
+            later_orders=np.nan_to_num(orders[kept]),
         )
 
     def _judge(

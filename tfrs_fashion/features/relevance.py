@@ -112,6 +112,8 @@ def describe_pairs(pairs: pd.DataFrame, orders: pd.DataFrame, *, as_of: datetime
     told["orders_an_article"] = told["customer_orders"] / told["customer_articles"]
     told["orders_a_customer"] = told["article_orders"] / told["article_customers"]
     told["order_share"] = told["num_orders"] / told["customer_most_orders"]
+    usual = told["pieces_an_order"].groupby(pairs["article_index"]).transform("median")
+    told["pieces_to_usual"] = told["pieces_an_order"] / usual
     told["gap_days"] = (told["days_since_first"] - told["days_since"]) / (told["num_orders"] - 1).replace(0, np.nan)
     told["gap_ratio"] = told["days_since"] / told["gap_days"].replace(0, np.nan)
 
