@@ -113,6 +113,12 @@ class RankingNetwork(tf.keras.Model):
         """Sets the bins of the numbers, `[num_rows, num_features]` float32, NaN where unknown."""
         self._numbers.fit(features)
 
+    def leave_out(self, task: str) -> None:
+        """Says that nothing is learned for a task, one of `RankingLogits`."""
+        place = RankingLogits._fields.index(task)
+        for layer in (self._heads[place], *self._gates[place : place + 1]):
+            layer.trainable = False
+
     def call(
         self, features: tf.Tensor, article_index: tf.Tensor, customer_index: tf.Tensor, training: bool = False
     ) -> RankingLogits:
@@ -219,6 +225,9 @@ class RankingModel(tfrs.Model):
         # Labels without a purchase have no weight, and the mean is over all.
         self._quantity = tfrs.tasks.Ranking(loss=tf.keras.losses.Poisson())
         self._weights = (relevance_weight, quantity_weight)
+        for task, weight in zip(("relevance", "quantity"), self._weights, strict=True):
+            if not weight:
+                network.leave_out(task)
 
     def compute_loss(self, inputs: dict[str, Any], training: bool = False) -> tf.Tensor:
         """Computes the loss of a batch of lists.

@@ -17,7 +17,7 @@ from tfrs_fashion.recommenders.stored import StoredArrays
 from tfrs_fashion.recommenders.two_stage import NetworkRanker, Ranker, TreesRanker
 from tfrs_fashion.schema import InputError
 
-_CHUNK = 65_536
+_CHUNK = 16_384
 _BINS_SAMPLE = 200_000
 _OBJECTIVES = {"pointwise": "binary", "listwise": "rank_xendcg", "lambdarank": "lambdarank"}
 
@@ -56,14 +56,10 @@ def score_week(ranker: Ranker, week: RankerWeek) -> np.ndarray:
     """Scores all pairs of a week, `[num_pairs]` float32."""
     customer_index = week.customer_index[week.customer]
     parts = [np.zeros(0, np.float32)]
-
-    @tf.function(reduce_retracing=True)
-    def ask(features: tf.Tensor, article_index: tf.Tensor, customer_index: tf.Tensor) -> tf.Tensor:
-        return ranker(features, article_index, customer_index)
-
     for start in range(0, len(week.customer), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        parts.append(ask(week.features[rows], week.article_index[rows], customer_index[rows]).numpy())
+        asked = (week.features[rows], week.article_index[rows], customer_index[rows])
+        parts.append(ranker(*map(tf.constant, asked)).numpy())
     return np.concatenate(parts)
 
 
