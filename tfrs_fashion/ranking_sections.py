@@ -44,7 +44,7 @@ class NetworkRankerConfig(Section):
     quantity_weight: float = Field(default=0.0, ge=0)
     list_size: int = Field(default=100, ge=2)
     batch_lists: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=0.001, gt=0)
+    learning_rate: float = Field(default=0.004, gt=0)
     epochs: int = Field(default=8, ge=1)
     patience: int = Field(default=3, ge=1)
 

@@ -1,5 +1,6 @@
 """Rankers find what tells purchases apart, and are calibrated."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -11,6 +12,7 @@ import tensorflow as tf
 from tfrs_fashion.ranking_sections import NetworkRankerConfig, TreesRankerConfig
 from tfrs_fashion.recommenders.fit_ranker import (
     RankerWeek,
+    _draw_for_bins,
     calibrate,
     fit_network,
     fit_trees,
@@ -166,3 +168,26 @@ def test_a_week_is_stored_whole(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(loaded, name), values)
     assert week.row_splits[6] - week.row_splits[5] == 0
     assert tf.reduce_sum(tf.constant(np.diff(week.row_splits))).numpy() == len(week.customer)
+
+
+def test_bins_are_as_fine_where_much_is_bought() -> None:
+    random = np.random.default_rng(1)
+    value = random.random(20_000).astype(np.float32)
+    is_bought = value > 0.95
+    nothing = np.zeros(len(value), np.int32)
+    week = RankerWeek(
+        customer=nothing,
+        customer_index=np.array([2], np.int32),
+        article_index=nothing + 2,
+        features=value[:, np.newaxis],
+        is_bought=is_bought,
+        num_orders=nothing,
+        quantity=value,
+        num_bought=np.array([is_bought.sum()], np.int32),
+    )
+    edges = np.quantile(_draw_for_bins([week], random)[:, 0], np.linspace(0, 1, 17))
+    # Half of the 16 bins lie where everything that was bought does, and not one of them.
+    assert (edges > 0.95).sum() in {8, 9}
+    # Where little is bought, there are others to go by.
+    few = _draw_for_bins([dataclasses.replace(week, is_bought=value > 0.9999)], random)
+    assert 1_000 <= len(few) <= 1_010

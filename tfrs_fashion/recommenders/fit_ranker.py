@@ -18,7 +18,8 @@ from tfrs_fashion.recommenders.two_stage import NetworkRanker, Ranker, TreesRank
 from tfrs_fashion.schema import InputError
 
 _CHUNK = 16_384
-_BINS_SAMPLE = 200_000
+# The bins of the numbers come from what was bought of a week, and from as many others, at least so many.
+_BINS_OTHERS = 1_000
 _OBJECTIVES = {"pointwise": "binary", "listwise": "rank_xendcg", "lambdarank": "lambdarank"}
 
 
@@ -230,10 +231,7 @@ def fit_network(
         "seed": seed,
     }
     network = RankingNetwork(categories, **made)
-    random = np.random.default_rng(seed)
-    everything = [week.features for week in weeks]
-    share = min(1.0, _BINS_SAMPLE / sum(map(len, everything)))
-    network.fit(np.concatenate([rows[random.random(len(rows)) < share] for rows in everything]))
+    network.fit(_draw_for_bins(weeks, np.random.default_rng(seed)))
     model = RankingModel(
         network,
         **settings.model_dump(include={"loss", "relevance_weight", "quantity_weight"}),
@@ -272,6 +270,20 @@ def fit_network(
     if weights:
         network.set_weights(weights)
     return ranker, best
+
+
+def _draw_for_bins(weeks: Sequence[RankerWeek], random: np.random.Generator) -> np.ndarray:
+    """Draws the features that the bins are set by.
+
+    The first places of a list are told apart where few candidates lie and much is bought: so many frequent purchases, so high a
+    score. Bins of equally many candidates would put all of these into the last one.
+    """
+    parts = []
+    for week in weeks:
+        bought, others = np.flatnonzero(week.is_bought), np.flatnonzero(~week.is_bought)
+        size = min(len(others), max(len(bought), _BINS_OTHERS))
+        parts += [week.features[bought], week.features[random.choice(others, size, replace=False)]]
+    return np.concatenate(parts)
 
 
 def make_list_dataset(weeks: Sequence[RankerWeek], settings: NetworkRankerConfig, *, seed: int) -> tf.data.Dataset:
