@@ -78,7 +78,7 @@ def main() -> None:
         if length is None:
             told["held_out"] = (judged, run_judge(judged))
         else:
-            told["chosen"] = {"length": length, "calibration": (1.0, 0.0)}
+            told["length"] = length
         ranker, chosen = run._fit_ranker(options.name, options.ranker, weeks, view, **told)
         if length is None:
             return fit(places, chosen)

@@ -33,6 +33,7 @@ from tfrs_fashion.recommenders.fit_blend import (
     selector_scores,
 )
 from tfrs_fashion.recommenders.fit_ranker import (
+    Calibration,
     RankerWeek,
     calibrate,
     check_weeks,
@@ -253,18 +254,15 @@ class Ranking(Pooling):
         view: View,
         *,
         names: Sequence[str],
-        chosen: dict[str, Any] | None = None,
+        length: int | None = None,
         held_out: tuple[RankerWeek, Callable[[np.ndarray], dict[str, float]]] | None = None,
     ) -> tuple[Ranker, int]:
         """Fits one ranker, as long as was chosen, or as is best for a week that is held out."""
         settings, k, seed = self._two_stage(name), self.config.evaluation.k, self.config.seed
         told: dict[str, Any] = {"k": k, "seed": seed, "name": name}
-        if chosen is not None:
-            told["calibration"] = chosen["calibration"]
         if ranker == "lightgbm":
-            rounds = None if chosen is None else chosen["length"]
             later = held_out[0] if held_out is not None else None
-            return fit_trees(weeks, settings.lightgbm, held_out=later, num_rounds=rounds, names=names, **told)
+            return fit_trees(weeks, settings.lightgbm, held_out=later, num_rounds=length, names=names, **told)
         validate = None
         if held_out is not None:
             week, judge = held_out
@@ -279,7 +277,7 @@ class Ranking(Pooling):
             category_sizes=view.articles.category_sizes,
             num_customers=view.timelines.num_customers,
             validate=validate,
-            epochs=None if chosen is None else chosen["length"],
+            epochs=length,
             console=self.console,
             **told,
         )
@@ -325,10 +323,12 @@ class Ranking(Pooling):
         settings, split = self._two_stage(name), view.split
         weeks = self.ranker_weeks(name, split)
         names = self.feature_names(name, split)
-        fitted: dict[str, Ranker] = {
-            ranker: self._fit_ranker(name, ranker, weeks, view, names=names, chosen=rankers[ranker])[0]
-            for ranker in settings.rankers
-        }
+        fitted: dict[str, Ranker] = {}
+        for ranker in settings.rankers:
+            chosen = rankers[ranker]
+            found, _length = self._fit_ranker(name, ranker, weeks, view, names=names, length=chosen["length"])
+            found.calibration = Calibration(*chosen["calibration"]).carry_over(score_week(found, weeks[0]))
+            fitted[ranker] = found
         blend = self._first_stage(name, split).make(generators, article_features(view))
         return TwoStage(
             blend,

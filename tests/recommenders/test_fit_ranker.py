@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfrs_fashion.ranking_sections import NetworkRankerConfig, TreesRankerConfig
 from tfrs_fashion.recommenders.fit_ranker import (
+    Calibration,
     RankerWeek,
     _draw_for_bins,
     calibrate,
@@ -142,12 +143,24 @@ def test_calibration_turns_scores_into_probabilities() -> None:
     random = np.random.default_rng(1)
     logit = random.normal(-1, 2, 100_000)
     is_bought = random.random(len(logit)) < 1 / (1 + np.exp(-logit))
-    slope, offset = calibrate(3 * logit - 5, is_bought)
+    slope, offset, mean, deviation = calibrate(3 * logit - 5, is_bought)
     assert slope == pytest.approx(1 / 3, rel=0.05)
     assert offset == pytest.approx(5 / 3, rel=0.05)
     # An order is never turned round, and nothing is made of nothing.
-    assert calibrate(-logit, is_bought) == (1.0, 0.0)
-    assert calibrate(logit, np.zeros(len(logit), bool)) == (1.0, 0.0)
+    assert (mean, deviation) == pytest.approx((np.mean(3 * logit - 5), np.std(3 * logit)))
+    assert calibrate(-logit, is_bought)[:2] == (1.0, 0.0)
+    assert calibrate(logit, np.zeros(len(logit), bool))[:2] == (1.0, 0.0)
+
+
+def test_a_calibration_is_carried_over_to_scores_that_lie_elsewhere_and_are_wider() -> None:
+    score = np.random.default_rng(1).normal(size=1000)
+    calibration = Calibration(slope=0.5, offset=-2.0, mean=float(score.mean()), deviation=float(score.std()))
+    slope, offset = calibration.carry_over(4 * score + 7)
+    assert slope * (4 * score + 7) + offset == pytest.approx(0.5 * score - 2)
+    assert calibration.carry_over(score[:0]) == (0.5, -2.0)
+    # Scores of one value keep the slope, and lie where the mean did.
+    slope, offset = calibration.carry_over(np.full(3, 9.0))
+    assert (slope, slope * 9 + offset) == (0.5, pytest.approx(0.5 * score.mean() - 2))
 
 
 @pytest.mark.parametrize("bought", [False, True])

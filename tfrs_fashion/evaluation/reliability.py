@@ -92,9 +92,7 @@ def _measure(told: pd.DataFrame, *, k: int, num_samples: int, seed: int) -> Figu
         "expected_to_bought": bootstrap_ratio(expected, bought, **options),
     }
     return {
-        f"{name}@{k}": {
-            bound: float(value) if np.isfinite(value) else None for bound, value in interval._asdict().items()
-        }
+        f"{name}@{k}": {bound: float(value) for bound, value in interval._asdict().items()}
         for name, interval in found.items()
     }
 

@@ -117,7 +117,7 @@ def describe_pairs(pairs: pd.DataFrame, orders: pd.DataFrame, *, as_of: datetime
     told["gap_days"] = (told["days_since_first"] - told["days_since"]) / (told["num_orders"] - 1).replace(0, np.nan)
     told["gap_ratio"] = told["days_since"] / told["gap_days"].replace(0, np.nan)
 
-    baskets = orders.groupby(["customer_index", "basket_id"], as_index=False)["t_dat"].min()
+    baskets = orders.groupby(["customer_index", "basket_id"], as_index=False).agg({"t_dat": "min"})
     starts, index = np.sort(_instants(baskets, "t_dat")), pairs["customer_index"].to_numpy(np.int64)
     first = np.searchsorted(starts, index * _LONG)
     end = np.searchsorted(starts, (index + 1) * _LONG)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -64,23 +64,55 @@ def score_week(ranker: Ranker, week: RankerWeek) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def calibrate(score: np.ndarray, is_bought: np.ndarray) -> tuple[float, float]:
-    """Finds slope and offset that make the logit of a probability of scores that a ranker has not learned from.
+class Calibration(NamedTuple):
+    """What makes the logit of a probability of a ranker's scores.
+
+    Attributes:
+        slope: Of the logit; above 0, so that the order stays.
+        offset: Of the logit.
+        mean: Of the scores that these were found by.
+        deviation: Of the same, their standard deviation.
+    """
+
+    slope: float
+    offset: float
+    mean: float
+    deviation: float
+
+    def carry_over(self, score: np.ndarray) -> tuple[float, float]:
+        """Returns slope and offset for a ranker of the same settings that was fitted anew.
+
+        A loss of orders leaves open where scores lie, and hardly says how wide: both are matched before anything is made of them.
+
+        Args:
+            score: `[num_pairs]` float, what it says of candidates like those of the calibration.
+        """
+        if not len(score):
+            return self.slope, self.offset
+        deviation = float(np.std(score.astype(np.float64)))
+        slope = self.slope * self.deviation / deviation if deviation > 0 and self.deviation > 0 else self.slope
+        return slope, self.offset + self.slope * self.mean - slope * float(np.mean(score.astype(np.float64)))
+
+
+def calibrate(score: np.ndarray, is_bought: np.ndarray) -> Calibration:
+    """Finds what makes the logit of a probability of scores that a ranker has not learned from.
 
     Args:
         score: `[num_pairs]` float.
         is_bought: `[num_pairs]` bool.
 
     Returns:
-        Slope, above 0, so that the order stays, and offset; those of no change where there is nothing to learn from.
+        The calibration; one of no change where there is nothing to learn from.
 
     Source: Platt 1999, Probabilistic Outputs for Support Vector Machines.
     """
+    score = score.astype(np.float64)
+    told = (float(np.mean(score)), float(np.std(score))) if len(score) else (0.0, 0.0)
     if is_bought.all() or not is_bought.any():
-        return 1.0, 0.0
-    fitted = LogisticRegression(C=1e6).fit(score[:, np.newaxis].astype(np.float64), is_bought)
+        return Calibration(1.0, 0.0, *told)
+    fitted = LogisticRegression(C=1e6).fit(score[:, np.newaxis], is_bought)
     slope = float(fitted.coef_[0, 0])
-    return (slope, float(fitted.intercept_[0])) if slope > 0 else (1.0, 0.0)
+    return Calibration(slope, float(fitted.intercept_[0]), *told) if slope > 0 else Calibration(1.0, 0.0, *told)
 
 
 def check_weeks(weeks: Sequence[RankerWeek], *, name: str) -> None:
@@ -104,7 +136,6 @@ def fit_trees(
     *,
     held_out: RankerWeek | None = None,
     num_rounds: int | None = None,
-    calibration: Sequence[float] = (1.0, 0.0),
     names: Sequence[str],
     k: int,
     seed: int,
@@ -117,7 +148,6 @@ def fit_trees(
         settings: Of the trees.
         held_out: A later week, by whose map@k the number of rounds is chosen; None fits `num_rounds`.
         num_rounds: Of boosting.
-        calibration: See `calibrate`.
         names: Of the features.
         k: Places that count.
         seed: Of samples.
@@ -178,7 +208,7 @@ def fit_trees(
         )
         rounds = max(booster.best_iteration, 1)
     trees = Trees(read_trees(booster.dump_model(num_iteration=rounds)))
-    return TreesRanker(trees, booster.model_to_string(num_iteration=rounds), calibration=calibration), rounds
+    return TreesRanker(trees, booster.model_to_string(num_iteration=rounds), calibration=(1.0, 0.0)), rounds
 
 
 def fit_network(
@@ -190,7 +220,6 @@ def fit_network(
     num_customers: int,
     validate: Callable[[Ranker], dict[str, float]] | None = None,
     epochs: int | None = None,
-    calibration: Sequence[float] = (1.0, 0.0),
     k: int,
     seed: int,
     console: Console | None = None,
@@ -206,7 +235,6 @@ def fit_network(
         num_customers: Customers known.
         validate: Judges the network after each epoch; without it `epochs` are run.
         epochs: Passes over the lists.
-        calibration: See `calibrate`.
         k: Places that count.
         seed: Of weights, samples and batches.
         console: Where progress is shown.
@@ -245,7 +273,7 @@ def fit_network(
     )
     model.compile(optimizer=tf.keras.optimizers.Adam(schedule))
     model.optimizer.build(model.trainable_variables)
-    ranker = NetworkRanker(network, settings=made, calibration=calibration)
+    ranker = NetworkRanker(network, settings=made, calibration=(1.0, 0.0))
     figures: list[float] = []
     weights: list[np.ndarray] = []
 

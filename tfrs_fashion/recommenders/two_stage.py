@@ -37,7 +37,13 @@ class ScoringRecommender(Recommender, Protocol):
 
 
 class Ranker(Protocol):
-    """A `tf.Module` that scores pairs: the logit of a purchase, as far as it was calibrated."""
+    """A `tf.Module` that scores pairs: the logit of a purchase, as far as it was calibrated.
+
+    Attributes:
+        calibration: Slope and offset of what was fitted, which make the logit.
+    """
+
+    calibration: tuple[float, ...]
 
     def __call__(self, features: tf.Tensor, article_index: tf.Tensor, customer_index: tf.Tensor) -> tf.Tensor:
         """Scores pairs.
@@ -75,21 +81,21 @@ class NetworkRanker(tf.Module):
         super().__init__(name="network_ranker")
         self.network = network
         self._settings = settings
-        self._calibration = tuple(calibration)
+        self.calibration = tuple(calibration)
 
     def __call__(self, features: tf.Tensor, article_index: tf.Tensor, customer_index: tf.Tensor) -> tf.Tensor:
         """See `Ranker`."""
-        slope, offset = self._calibration
+        slope, offset = self.calibration
         return slope * self.network(features, article_index, customer_index).purchase + offset
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """See `Ranker`."""
-        return weight_arrays(self.network), {"network": self._settings, "calibration": self._calibration}
+        return weight_arrays(self.network), {"network": self._settings, "calibration": self.calibration}
 
     def attribute(self, features: np.ndarray, article_index: np.ndarray, customer_index: np.ndarray) -> np.ndarray:
         """See `Ranker`; by integrated gradients."""
         told = tuple(map(tf.constant, (features, article_index, customer_index)))
-        found: np.ndarray = self._calibration[0] * integrated_gradients(self.network, told, told).numpy()
+        found: np.ndarray = self.calibration[0] * integrated_gradients(self.network, told, told).numpy()
         return found
 
 
@@ -106,16 +112,16 @@ class TreesRanker(tf.Module):
         super().__init__(name="trees_ranker")
         self.trees = trees
         self._model = model
-        self._calibration = tuple(calibration)
+        self.calibration = tuple(calibration)
 
     def __call__(self, features: tf.Tensor, article_index: tf.Tensor, customer_index: tf.Tensor) -> tf.Tensor:
         """See `Ranker`."""
-        slope, offset = self._calibration
+        slope, offset = self.calibration
         return slope * self.trees(features) + offset
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """See `Ranker`."""
-        return dict(self.trees.arrays), {"model": self._model, "calibration": self._calibration}
+        return dict(self.trees.arrays), {"model": self._model, "calibration": self.calibration}
 
     def attribute(self, features: np.ndarray, article_index: np.ndarray, customer_index: np.ndarray) -> np.ndarray:
         """See `Ranker`; by SHAP values of the trees.
@@ -126,9 +132,7 @@ class TreesRanker(tf.Module):
 
         found = np.asarray(lightgbm.Booster(model_str=self._model).predict(features, pred_contrib=True))[:, :-1]
         embedded = np.zeros((len(found), len(EMBEDDED)))
-        return np.concatenate([self._calibration[0] * (found - found.mean(axis=0)), embedded], axis=1).astype(
-            np.float32
-        )
+        return np.concatenate([self.calibration[0] * (found - found.mean(axis=0)), embedded], axis=1).astype(np.float32)
 
 
 def load_ranker(arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Ranker:
