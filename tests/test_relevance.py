@@ -9,6 +9,7 @@ from rich.console import Console
 
 from tfrs_fashion.config import load_config
 from tfrs_fashion.features.relevance import PAIR
+from tfrs_fashion.features.text import hash_texts
 from tfrs_fashion.recommenders.fit_relevance import MODELS
 from tfrs_fashion.relevance import Relevance, _customer_folds
 from tfrs_fashion.schema import InputError
@@ -67,6 +68,7 @@ def test_honest_pairs_see_what_was_before_and_are_told_what_comes_after(told: Re
         assert pairs.label[place] == (orders[1][key] >= 3) + (orders[1][key] >= 5)
         assert pairs.past[place] == (orders[0][key] >= 3) + (orders[0][key] >= 5)
     fold = _customer_folds(pairs, 3, np.random.default_rng(1))
+    assert np.ptp([len(np.unique(pairs.customer_index[fold == number])) for number in range(3)]) <= 1
     assert all(
         len(np.unique(fold[pairs.customer_index == customer])) == 1 for customer in np.unique(pairs.customer_index)
     )
@@ -88,3 +90,12 @@ def test_a_cutoff_that_nothing_lies_behind_is_refused(root: Path, told: Relevanc
         InputError, match=r"bought before 2031-01-01 and 0 from then on, none is in both.*relevance.cutoff"
     ):
         later._honest_pairs(later._relevance_cutoff())
+
+
+def test_too_few_customers_are_refused(root: Path, told: Relevance) -> None:
+    config = load_config(root / "pipelines" / "tiny.toml", ["relevance.num_folds=1000"])
+    few = Relevance(config=config, folder=told.folder)
+    pairs = few._honest_pairs(few._relevance_cutoff())
+    words = hash_texts([], num_buckets=1)
+    with pytest.raises(InputError, match=r"relevance, honest: [\d,]+ pairs of \d+ customers; expected at least 5000"):
+        few._judge(pairs, words, folds=_customer_folds, num_judged=1, title="honest")

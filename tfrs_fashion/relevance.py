@@ -176,6 +176,12 @@ class Relevance(Preparation):
     ) -> dict[str, Any]:
         """Tells the pairs of the first folds by models that have not learned from them, and measures what they tell."""
         settings, num_classes = self.config.relevance, len(pairs.names)
+        num_customers, least = len(np.unique(pairs.customer_index)), settings.num_folds * _NUM_PARTS
+        if num_customers < least:
+            raise InputError(
+                f"relevance, {title}: {len(pairs.label):,} pairs of {num_customers} customers; expected at least {least} customers, "
+                "since models of some are judged by others. Lower `relevance.num_folds`, or move `relevance.cutoff`."
+            )
         fold = folds(pairs, settings.num_folds, np.random.default_rng(self.config.seed))
         document: dict[str, Any] = {
             "names": pairs.names,
@@ -291,12 +297,12 @@ def _make_pairs(
 
 
 def _random_folds(pairs: Pairs, num_folds: int, random: np.random.Generator) -> np.ndarray:
-    return random.integers(0, num_folds, len(pairs.label))
+    return random.permutation(len(pairs.label)) % num_folds
 
 
 def _customer_folds(pairs: Pairs, num_folds: int, random: np.random.Generator) -> np.ndarray:
-    _customers, place = np.unique(pairs.customer_index, return_inverse=True)
-    found: np.ndarray = random.integers(0, num_folds, int(place.max(initial=0)) + 1)[place]
+    customers, place = np.unique(pairs.customer_index, return_inverse=True)
+    found: np.ndarray = (random.permutation(len(customers)) % num_folds)[place]
     return found
 
 
