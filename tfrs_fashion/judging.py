@@ -311,7 +311,7 @@ def write_judgement(
     unseen = count_unseen(view, judged["customer_index"].unique())
     slices = {"cold_start_customers": cold_start, **customer_slices(view, tables, judged)}
     settings: dict[str, Any] = {"num_samples": evaluation.bootstrap_samples, "seed": config.seed}
-    scorecards, by_customer, answers = {}, {}, []
+    scorecards, by_customer, probable, answers = {}, {}, {}, []
     for name, place in candidates.items():
         found, found_new = (pd.read_parquet(place / f"{kind}.parquet") for kind in _KINDS)
         scorecards[name] = evaluate_recommender(
@@ -329,6 +329,8 @@ def write_judgement(
         )
         if name not in config.new_arrivals:
             by_customer[name] = scorecards[name].by_customer
+        if name in config.tells_probabilities:
+            probable[name] = found
         answer = make_answers(
             name,
             found,
@@ -344,9 +346,7 @@ def write_judgement(
         answers.append(answer)
     ranks = {name: pd.read_parquet(place / "target_ranks.parquet") for name, place in (ranked or {}).items()}
     measured, notes = [], _notes(config, judged, bought)
-    if probable := {
-        name: pd.read_parquet(candidates[name] / f"{_KINDS[0]}.parquet") for name in config.tells_probabilities
-    }:
+    if probable:
         ks = (evaluation.k, evaluation.num_candidates)
         measured.append(describe_reliability(probable, judged, ks=ks, **settings))
     if any(len(found) for found in ranks.values()):

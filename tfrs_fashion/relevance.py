@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import ibis
 import numpy as np
 import pandas as pd
 import rich.box
@@ -95,9 +96,7 @@ class Relevance(Preparation):
                     title=TITLES["honest"],
                 ),
             }
-            rows = self.tables.transactions
-            sides = {"study": (rows, rows), "honest": (rows.filter(_.t_dat < cutoff), rows.filter(_.t_dat >= cutoff))}
-            for name, (seen, labelled) in sides.items():
+            for name, (seen, labelled) in self._sides(cutoff).items():
                 until, since = (found.execute().to_pydatetime() for found in (seen.t_dat.max(), labelled.t_dat.min()))
                 leak = find_labels_in_features(until, since, recommender=f"relevance, {TITLES[name]}")
                 found[name]["findings"] = [] if leak is None else [asdict(leak)]
@@ -126,15 +125,19 @@ class Relevance(Preparation):
             pairs, **told, bulk_factor=settings.bulk_factor if settings.label == "orders_and_quantity" else None
         )
 
+    def _sides(self, cutoff: datetime.datetime) -> dict[str, tuple[ibis.Table, ibis.Table]]:
+        """The purchases that each setting makes features from, and those that it makes labels from."""
+        rows = self.tables.transactions
+        return {"study": (rows, rows), "honest": (rows.filter(_.t_dat < cutoff), rows.filter(_.t_dat >= cutoff))}
+
     def _study_pairs(self) -> Pairs:
         pairs = count_pairs(self.tables.transactions)
         # What a count is made of is told beside it: the count alone is left out.
         return _make_pairs(pairs, pairs[list(AMOUNTS)], self._class(pairs), CLASSES)
 
     def _honest_pairs(self, cutoff: datetime.datetime) -> Pairs:
-        settings, rows = self.config.relevance, self.tables.transactions
-        seen = rows.filter(_.t_dat < cutoff)
-        before, after = count_pairs(seen), count_pairs(rows.filter(_.t_dat >= cutoff))
+        settings, (seen, labelled) = self.config.relevance, self._sides(cutoff)["honest"]
+        before, after = count_pairs(seen), count_pairs(labelled)
         told, past = describe_pairs(before, list_orders(seen), as_of=cutoff), self._class(before)
         later = pd.DataFrame(
             {"label": self._class(after), "orders": after["num_orders"].to_numpy()},

@@ -11,8 +11,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from tfrs_fashion.evaluation.accuracy_figure import MAX_LINES, style_line
 from tfrs_fashion.evaluation.compare import Interval, bootstrap_ratio
-from tfrs_fashion.evaluation.drawing import GREY, STYLE, make_panels, shorten
+from tfrs_fashion.evaluation.drawing import GREY, STYLE, format_share, make_panels, shorten
 from tfrs_fashion.evaluation.figure import Figure
+from tfrs_fashion.evaluation.hits import contains, pair_keys
 from tfrs_fashion.evaluation.measured_section import MeasuredSection
 from tfrs_fashion.evaluation.scorecard import Figures
 
@@ -23,7 +24,6 @@ MEANINGS = {
 }
 # Candidates are put together by their probability, so that as many purchases are to be expected of each group.
 NUM_GROUPS = 10
-_PAIR = ["customer_index", "article_index"]
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ def describe_reliability(
         InputError: A recommender has no row with a probability.
     """
     options: dict[str, Any] = {"num_samples": num_samples, "seed": seed}
-    bought = pd.MultiIndex.from_frame(targets[_PAIR])
+    bought = np.sort(pair_keys(targets))
     figures: dict[str, Figures] = {}
     curves: dict[str, _Curve] = {}
     customers, pairs = 0, 0
     for name, found in candidates.items():
         told = found[(found["score"] > 0) & (found["score"] < 1)]
-        told = told.assign(is_bought=pd.MultiIndex.from_frame(told[_PAIR]).isin(bought).astype(float))
+        told = told.assign(is_bought=contains(bought, pair_keys(told)).astype(float))
         figures[name] = {metric: row for k in ks for metric, row in _measure(told, k=k, **options).items()}
         curves[name] = _group(told, **options)
         customers, pairs = told["customer_index"].nunique(), len(told)
@@ -130,7 +130,7 @@ def _draw(curves: Mapping[str, _Curve], *, customers: int, pairs: int) -> Figure
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _place: f"{100 * value:.3g}%"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _place: format_share(value)))
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("probability that was said")
     axes.set_ylabel("share that was bought")
@@ -138,8 +138,9 @@ def _draw(curves: Mapping[str, _Curve], *, customers: int, pairs: int) -> Figure
     assert figure is not None
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=2, fontsize=9, handlelength=3.2)
     sentences = tuple(
-        f"Of what {name} thinks likeliest, with a probability of {100 * found.expected[-1]:.2g}% on average, "
-        f"{100 * found.bought.value[-1]:.2g}% ({100 * found.bought.low[-1]:.2g} to {100 * found.bought.high[-1]:.2g}) was bought."
+        f"Of what {name} thinks likeliest, with a probability of {format_share(found.expected[-1])} on average, "
+        f"{format_share(found.bought.value[-1])} ({format_share(found.bought.low[-1])} to {format_share(found.bought.high[-1])}) "
+        "was bought."
         for name, found in shown.items()
     )
     caption = (
