@@ -452,8 +452,6 @@ def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Found:
         "two_tower.epochs=1",
         *(f"generators.two_stage.{setting}" for setting in ("weeks=2", "blend_weeks=1", "num_candidates=30")),
         "generators.two_stage.network.epochs=1",
-        'recommenders=["popularity_7d", "two_stage"]',
-        "recommend.recommender=two_stage",
     ]
     config = load_config(root / "pipelines" / "tiny.toml", settings)
     # Rows that are known late were sold before, which is for a single cutoff only: weeks need them from the start.
@@ -482,12 +480,11 @@ def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Found:
         answer = blend(histories, now=now, k=tf.constant(12), exclude=exclude)
         found[f"candidates by {method}"] = answer.article_index.numpy()
         found[f"scores by {method}"] = answer.score.numpy()
-    for of_new in (False, True):
-        for number, week in enumerate(run.ranker_weeks("two_stage", SPLIT, of_new=of_new)):
-            ranked, names = f"ranked {'of new ' * of_new}{number}", run.feature_names("two_stage", SPLIT)
-            found |= {f"{ranked}: {name}": week.features[:, place] for place, name in enumerate(names)}
-            told = ("customer_index", "article_index", "is_bought", "num_orders", "quantity")
-            found |= {f"{ranked}: {name}": getattr(week, name) for name in told}
+    for number, week in enumerate(run.ranker_weeks("two_stage", SPLIT)):
+        names = run.feature_names("two_stage", SPLIT)
+        found |= {f"ranked {number}: {name}": week.features[:, place] for place, name in enumerate(names)}
+        told = ("customer_index", "article_index", "is_bought", "num_orders", "quantity")
+        found |= {f"ranked {number}: {name}": getattr(week, name) for name in told}
     # Generators were fitted before the week, and the tower before the first of all weeks: the rule of stacking.
     trained = run.ranker_training("two_stage", SPLIT)
     assert [training.first_week for training in trained] == [
@@ -514,8 +511,6 @@ def test_the_future_changes_no_blend_and_no_ranker(
     assert unchanged["pool 0: is_bought"].sum() > 20
     assert unchanged["ranked 0: is_bought"].sum() > 20
     assert np.isfinite(unchanged["ranked 1: similarity two_tower"]).any()
-    assert unchanged["ranked of new 0: is_bought"].any()
-    assert not unchanged["ranked of new 0: article times"].any()
     assert_same(unchanged, blended(perturbed(frames), tmp_path / "b", root))
     # Weeks that end after the cutoff ask for what the future holds.
     late = replace(SPLIT, as_of=CUTOFF + datetime.timedelta(days=7))

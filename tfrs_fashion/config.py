@@ -275,12 +275,6 @@ class PipelineConfig(Section):
         )
 
     @property
-    def learns_of_new(self) -> bool:
-        """Whether a ranker learns from lists without what a customer had bought."""
-        made = [self.generators.get(name) for name in self.fitted]
-        return any(isinstance(settings, TwoStageConfig) and settings.learns_of_new for settings in made)
-
-    @property
     def ranked_in_full(self) -> tuple[str, ...]:
         """Recommenders that rank every article in store for some customers: all but those of new arrivals, if any do."""
         if not self.evaluation.full_ranking_customers:

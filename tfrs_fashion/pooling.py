@@ -24,7 +24,7 @@ from tfrs_fashion.preparation import Preparation
 from tfrs_fashion.recommenders.blend import Blend, Pool, make_pool
 from tfrs_fashion.recommenders.fit_blend import LabelledPool, fit_quotas, fit_selector, quota_scores, selector_scores
 from tfrs_fashion.recommenders.recommender import Recommender
-from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX, InputError
+from tfrs_fashion.schema import InputError
 from tfrs_fashion.stage import fingerprint, stored_fingerprint
 
 # The doctor ranks every feature of a week's pairs; so many tell as much as all.
@@ -74,13 +74,7 @@ def article_features(view: View) -> np.ndarray:
 
 
 def label_pool(
-    view: View,
-    targets: pd.DataFrame,
-    generators: list[Recommender],
-    *,
-    num_candidates: int,
-    batch_size: int,
-    leave_out_bought: bool = False,
+    view: View, targets: pd.DataFrame, generators: list[Recommender], *, num_candidates: int, batch_size: int
 ) -> LabelledPool:
     """Asks generators for every customer known before a week who bought in it.
 
@@ -90,28 +84,21 @@ def label_pool(
         generators: Fitted from the view.
         num_candidates: Candidates that each is asked for.
         batch_size: Customers a call.
-        leave_out_bought: Ask for what a customer has not bought before, and count that alone as bought.
     """
     table = HistoryTable(view.timelines, view.profiles)
     cutoff = tf.constant(view.now)
     # Customers who were not known yet cannot be told apart: there is nothing to learn of whom to believe for them.
     targets = targets[targets["customer_index"] < len(view.now)]
-    if leave_out_bought:
-        before = pd.MultiIndex.from_arrays([view.timelines.row + FIRST_INDEX, view.timelines.article_index])
-        targets = targets[~pd.MultiIndex.from_frame(targets[["customer_index", "article_index"]]).isin(before)]
     customers = np.unique(targets["customer_index"].to_numpy(np.int32))
 
     @tf.function(input_signature=(tf.TensorSpec([None], tf.int32),), autograph=False)
     def ask(customer_index: tf.Tensor) -> Pool:
-        histories, now = table(customer_index), tf.gather(cutoff, customer_index)
         exclude = tf.zeros([tf.shape(customer_index)[0], 0], tf.int32)
-        if leave_out_bought:
-            exclude = histories.article_index.to_tensor(PADDING_INDEX)
-        return make_pool(generators, histories, now=now, num_candidates=num_candidates, exclude=exclude)
+        now = tf.gather(cutoff, customer_index)
+        return make_pool(generators, table(customer_index), now=now, num_candidates=num_candidates, exclude=exclude)
 
     parts = []
-    # Where nobody is asked for, an empty batch tells the shapes.
-    for start in range(0, max(len(customers), 1), batch_size):
+    for start in range(0, len(customers), batch_size):
         found = ask(tf.constant(customers[start : start + batch_size]))
         parts.append([values.numpy() for values in found._replace(row=found.row + start)])
     customer, article_index, score, rank, context = (np.concatenate(values) for values in zip(*parts, strict=True))
@@ -170,8 +157,7 @@ class Pooling(Preparation):
         generators = {name: self.config.generators[name].model_dump() for name in blend.generators}
         features = self.config.features.model_dump()
         parts = (week.describe(), list(generators), generators, features, self.config.split.model_dump())
-        asked = (blend.num_candidates, self.config.learns_of_new)
-        return fingerprint("pool", self._prepared, parts, asked, self.config.seed)
+        return fingerprint("pool", self._prepared, parts, blend.num_candidates, self.config.seed)
 
     def pools(self, split: Split, *, num_weeks: int) -> list[LabelledPool]:
         """Returns the pools of the weeks before a split, the latest first, and writes those that are not there yet.
@@ -198,17 +184,14 @@ class Pooling(Preparation):
             # What the doctor is shown is what was done here, and not what should have been.
             record = {"start": week.as_of, "fitted_as_of": dict.fromkeys(blend.generators, seen_until(view))}
             (folder / "week.json").write_text(json.dumps(record, indent=2, default=str), encoding="utf-8")
-            ask = partial(
-                label_pool,
+            pool = label_pool(
                 view,
                 targets,
                 generators,
                 num_candidates=blend.num_candidates,
                 batch_size=self.config.recommend.batch_size,
             )
-            ask().save(folder / "pool.npz")
-            if self.config.learns_of_new:
-                ask(leave_out_bought=True).save(folder / "pool_new.npz")
+            pool.save(folder / "pool.npz")
 
         for week in weeks:
             self._stage(self._pool_folder(week), self._pooled(week), partial(write, week), force=False)

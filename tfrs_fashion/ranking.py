@@ -47,9 +47,6 @@ from tfrs_fashion.schema import InputError
 from tfrs_fashion.stacking import describe_pairs, make_judge
 from tfrs_fashion.stage import fingerprint, stored_fingerprint
 
-# Ends the names of what was made without what a customer had bought.
-_OF_NEW = "_new"
-
 
 @dataclass(frozen=True)
 class FirstStage:
@@ -169,13 +166,12 @@ class Ranking(Pooling):
         learned = ([self._pooled(other) for other in before], blend.model_dump())
         return fingerprint("ranked", self._pooled(week), own, similar, learned, week.describe())
 
-    def ranker_weeks(self, name: str, split: Split, *, of_new: bool = False) -> list[RankerWeek]:
+    def ranker_weeks(self, name: str, split: Split) -> list[RankerWeek]:
         """Returns what a ranker before a split learns from, the latest week first, and writes what is not there yet.
 
         Args:
             name: Of the two stages.
             split: Before whose cutoff the weeks lie.
-            of_new: Return the lists without what a customer had bought; see `TwoStageConfig.learns_of_new`.
 
         Raises:
             InputError: A week holds no purchase, or no row lies before it.
@@ -183,32 +179,31 @@ class Ranking(Pooling):
         ranked, _before = self._stacked_weeks(name, split)
         folders = [self._week_folder(name, split, week) for week in ranked]
         keys = [self._week_key(name, split, week) for week in ranked]
-        read = f"week{_OF_NEW if of_new else ''}.npz"
         if all(stored_fingerprint(folder) == key for folder, key in zip(folders, keys, strict=True)):
-            return [RankerWeek.load(folder / read) for folder in folders]
+            return [RankerWeek.load(folder / "week.npz") for folder in folders]
         first_stage, similar = self._first_stage(name, split), self._similar(name, split)
         settings = self._two_stage(name)
 
         def write(week: Split, folder: Path) -> None:
-            pool_folder, view = self._pool_folder(week), self._make_view(week)
+            pool_folder = self._pool_folder(week)
+            pool, view = LabelledPool.load(pool_folder / "pool.npz"), self._make_view(week)
+            kept, _rank = best_of_customers(pool.customer, first_stage.score(pool), k=settings.num_candidates)
             describer = self._describer(name, view, similar)
+            features = describe_pairs(describer, view, pool, kept, batch_size=self.config.recommend.batch_size)
             counts = target_counts(week, self.tables.transactions).execute()
             bought = counts.set_index(["customer_index", "article_index"])
-            for kind in ("", _OF_NEW) if settings.learns_of_new else ("",):
-                pool = LabelledPool.load(pool_folder / f"pool{kind}.npz")
-                kept, _rank = best_of_customers(pool.customer, first_stage.score(pool), k=settings.num_candidates)
-                pairs = pd.MultiIndex.from_arrays([pool.customer_index[pool.customer[kept]], pool.article_index[kept]])
-                told = bought.reindex(pairs).fillna(0)
-                RankerWeek(
-                    customer=pool.customer[kept],
-                    customer_index=pool.customer_index,
-                    article_index=pool.article_index[kept],
-                    features=describe_pairs(describer, view, pool, kept, batch_size=self.config.recommend.batch_size),
-                    is_bought=pool.is_bought[kept],
-                    num_orders=told["num_orders"].to_numpy(np.int32),
-                    quantity=told["quantity"].to_numpy(np.float32),
-                    num_bought=pool.num_bought,
-                ).save(folder / f"week{kind}.npz")
+            pairs = pd.MultiIndex.from_arrays([pool.customer_index[pool.customer[kept]], pool.article_index[kept]])
+            told = bought.reindex(pairs).fillna(0)
+            RankerWeek(
+                customer=pool.customer[kept],
+                customer_index=pool.customer_index,
+                article_index=pool.article_index[kept],
+                features=features,
+                is_bought=pool.is_bought[kept],
+                num_orders=told["num_orders"].to_numpy(np.int32),
+                quantity=told["quantity"].to_numpy(np.float32),
+                num_bought=pool.num_bought,
+            ).save(folder / "week.npz")
             record = json.loads((pool_folder / "week.json").read_text(encoding="utf-8"))
             first = self._stacked_weeks(name, split)[0][-1]
             for other in settings.similar:
@@ -219,7 +214,7 @@ class Ranking(Pooling):
 
         for week, folder, key in zip(ranked, folders, keys, strict=True):
             self._stage(folder, key, partial(write, week), force=False)
-        return [RankerWeek.load(folder / read) for folder in folders]
+        return [RankerWeek.load(folder / "week.npz") for folder in folders]
 
     def feature_names(self, name: str, split: Split) -> list[str]:
         """Names the features of what a ranker learned from, as it was stored."""
@@ -304,8 +299,6 @@ class Ranking(Pooling):
         names = self.feature_names(name, split)
         judge = make_judge(last, self._targets_of(ranked[0]), k=k)
         view = self._make_view(split)
-        if settings.learns_of_new:
-            earlier += self.ranker_weeks(name, split, of_new=True)[1:]
         choice, figures = {}, {}
         for ranker in settings.rankers:
             fitted, length = self._fit_ranker(name, ranker, earlier, view, names=names, held_out=(last, judge))
@@ -329,8 +322,6 @@ class Ranking(Pooling):
         """
         settings, split = self._two_stage(name), view.split
         weeks = self.ranker_weeks(name, split)
-        if settings.learns_of_new:
-            weeks += self.ranker_weeks(name, split, of_new=True)
         names = self.feature_names(name, split)
         fitted: dict[str, Ranker] = {}
         for ranker in settings.rankers:

@@ -87,8 +87,6 @@ class TwoStageConfig(Section):
         num_candidates: Of the blend's pool, the best, that are put in order.
         weeks: Past weeks that the rankers learn from, `blend.week_days` each. The generators of each are fitted before it.
         blend_weeks: Weeks before these that the blend learns from which candidates to keep.
-        learns_of_new: Whether the rankers learn from a second list of each customer, too, from which what the customer had bought is
-            left out, as answers leave it out where they are asked to.
         similar: Recommenders whose score of each candidate is a feature: `two_tower`, towers over sequences, and generators of
             kind `als`, `bpr` or `base_two_tower`. They are fitted once, before the first of the weeks.
         groups: Columns of articles by which the customer's history is told of, beside the article itself.
@@ -102,7 +100,6 @@ class TwoStageConfig(Section):
     num_candidates: int = Field(default=200, ge=1)
     weeks: int = Field(default=4, ge=2)
     blend_weeks: int = Field(default=2, ge=1)
-    learns_of_new: bool = True
     similar: tuple[str, ...] = ("two_tower",)
     groups: tuple[str, ...] = ()
     network: NetworkRankerConfig = NetworkRankerConfig()
