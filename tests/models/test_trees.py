@@ -67,3 +67,20 @@ def test_a_split_by_categories_is_refused() -> None:
 def test_a_tree_that_is_one_leaf() -> None:
     trees = Trees(read_trees({"tree_info": [{"tree_structure": {"leaf_value": 0.25}}] * 2}))
     assert trees(tf.zeros([3, 2])).numpy().tolist() == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_split_by_whether_something_is_known() -> None:
+    """LightGBM's threshold for it is the largest float64, which no float32 reaches."""
+    node = {
+        "split_feature": 0,
+        "threshold": float(np.finfo(np.float64).max),
+        "decision_type": "<=",
+        "missing_type": "NaN",
+        "default_left": False,
+        "left_child": {"leaf_value": 1.0},
+        "right_child": {"leaf_value": 2.0},
+    }
+    trees = Trees(read_trees({"tree_info": [{"tree_structure": node}]}))
+    largest = np.finfo(np.float32).max
+    assert trees(tf.constant([[-largest], [0.0], [largest], [np.nan]])).numpy().tolist() == [1.0, 1.0, 1.0, 2.0]

@@ -204,3 +204,26 @@ def test_bins_are_as_fine_where_much_is_bought() -> None:
     # Where little is bought, there are others to go by.
     few = _draw_for_bins([dataclasses.replace(week, is_bought=value > 0.9999)], random)
     assert 1_000 <= len(few) <= 1_010
+
+
+def test_a_week_of_nobody_changes_nothing(skip_or_fail: Callable[[str], NoReturn]) -> None:
+    """Where nobody bought anything new, the second list of that week is of nobody."""
+    week = make_week(1)
+    nobody = RankerWeek(**{name: values[:0] for name, values in vars(week).items()})
+    told = {
+        "categories": CATEGORIES,
+        "category_sizes": [4],
+        "num_customers": 60,
+        "k": 3,
+        "seed": 1,
+        "name": "two_stage",
+    }
+    alone, beside = (fit_network(weeks, NETWORK, epochs=2, **told)[0] for weeks in ([week], [week, nobody]))
+    np.testing.assert_array_equal(score_week(alone, week), score_week(beside, week))
+    try:
+        import lightgbm  # noqa: F401
+    except ImportError:
+        skip_or_fail("the package lightgbm is not installed")
+    told = {"names": NAMES, "num_rounds": 5, "k": 3, "seed": 1, "name": "two_stage"}
+    alone, beside = (fit_trees(weeks, TREES, **told)[0] for weeks in ([week], [week, nobody]))
+    np.testing.assert_array_equal(score_week(alone, week), score_week(beside, week))

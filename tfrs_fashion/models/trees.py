@@ -31,8 +31,10 @@ def read_trees(model: dict[str, Any]) -> dict[str, np.ndarray]:
         place = len(nodes["feature"])
         is_leaf = "leaf_value" in node
         threshold = 0.0 if is_leaf else float(node["threshold"])
-        rounded = np.float32(threshold)
-        # The largest float32 that is not above: every float32 lies on the same side of it.
+        # The largest float32 that is not above: every float32 lies on the same side of it. What tells only whether something is
+        # known has the largest float64, which is above all of them.
+        with np.errstate(over="ignore"):
+            rounded = np.float32(threshold)
         if float(rounded) > threshold:
             rounded = np.nextafter(rounded, np.float32(-np.inf))
         goes_left = True
