@@ -72,13 +72,8 @@ def main() -> None:
     def fit(places: np.ndarray, length: int | None) -> tuple[pd.Series, int]:
         """Each customer's AP, and how long the ranker learned."""
         judged = keep(last, places)
-        shown = [names[place] for place in places]
         weeks = [keep(found, places) for found in earlier]
-        told = {"names": shown}
-        if length is None:
-            told["held_out"] = (judged, run_judge(judged))
-        else:
-            told["length"] = length
+        told = {"held_out": (judged, run_judge(judged))} if length is None else {"length": length}
         ranker, chosen = run._fit_ranker(options.name, options.ranker, weeks, view, **told)
         if length is None:
             return fit(places, chosen)

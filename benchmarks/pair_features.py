@@ -1,4 +1,4 @@
-"""Features of pairs: how long ten million take, on all cores, and that a sample of them equals pandas.
+"""Features of pairs: how long ten million take, on all cores.
 
 The shop is The Complete Journey's, as of the test cutoff: 200 candidates by chance, half of them bought before, for each
 customer, over and over until there were so many pairs. Ranks and similarities are no part of it: they come with the candidates.

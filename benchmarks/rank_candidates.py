@@ -1,6 +1,6 @@
 """Putting 200 candidates of one customer in order, on one core: features of pairs, similarities and rankers, as an artifact does.
 
-Two stages are fitted by the pipeline (weights do not change what an answer costs, so one epoch and few rounds are enough), then each
+Two stages are fitted by the pipeline (weights do not change what an answer costs, so one epoch is enough for a network), then each
 customer's own candidates are described and scored, one customer at a time, with TensorFlow on one thread; and the same customers
 are asked of the whole recommender, whose generators come first.
 

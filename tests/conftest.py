@@ -234,12 +234,8 @@ def make_two_stage() -> "Callable[..., TwoStage]":
     from tfrs_fashion.models.ranking import RankingNetwork
     from tfrs_fashion.models.trees import Trees, read_trees
     from tfrs_fashion.recommenders.blend import Blend
-    from tfrs_fashion.recommenders.two_stage import (
-        NetworkRanker,
-        PairDescriber,
-        TreesRanker,
-        TwoStage,
-    )
+    from tfrs_fashion.recommenders.rankers import NetworkRanker, TreesRanker
+    from tfrs_fashion.recommenders.two_stage import PairDescriber, TwoStage
 
     names = ("popularity_7d", "repurchase", "co_visitation")
 

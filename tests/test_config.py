@@ -386,6 +386,8 @@ def test_two_stages_are_made_from_what_they_can_be_made_from(pipeline: Path) -> 
     ):
         load_config(pipeline, [*settings, 'generators.two_stage.similar=["item_knn"]'])
     assert load_config(pipeline, [*settings, 'generators.two_stage.similar=["gru", "als"]']).fitted[-1] == "two_stage"
+    with pytest.raises(InputError, match=r"`relevance_from` is \[3, 2\]; expected two orders from 2 on"):
+        load_config(pipeline, [*settings, "generators.two_stage.network.relevance_from=[3, 2]"])
     with pytest.raises(InputError, match=r"`blend\.generators` names `two_stage`, which is made from the blend"):
         load_config(pipeline, ['blend.generators=["popularity_7d", "two_stage"]'])
     with pytest.raises(InputError, match=r"`generators\.two_stage\.weeks`"):
@@ -466,3 +468,12 @@ def test_every_artifact_is_described(pipeline: Path) -> None:
         "Searched approximately by ScaNN, which is faster where articles are many."
     )
     assert set(found) == {"popularity_7d", "two_tower", "two_tower_scann", "repurchase_decayed"}
+
+
+def test_a_fit_depends_on_what_it_is_made_from(pipeline: Path) -> None:
+    settings = ['blend.generators=["popularity_7d", "two_tower_30d"]', 'recommenders=["popularity_7d", "two_stage"]']
+    settings += ["recommend.recommender=two_stage"]
+    config, other = load_config(pipeline, settings), load_config(pipeline, [*settings, "two_tower.epochs=99"])
+    for name in ("blend", "two_stage", "two_tower_30d", "two_tower"):
+        assert config.settings_of(name) != other.settings_of(name)
+    assert config.settings_of("popularity_7d") == other.settings_of("popularity_7d")

@@ -1,13 +1,16 @@
 """What the report counts of the values that judged customers and articles have."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import ibis
 import numpy as np
 import pandas as pd
+import pytest
 
+from tfrs_fashion.config import load_config
 from tfrs_fashion.features.view import View
-from tfrs_fashion.judging import article_groups, count_unseen
+from tfrs_fashion.judging import _notes, article_groups, count_unseen
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX, RowCount
 
 
@@ -55,3 +58,15 @@ def test_groups_of_near_misses_are_those_that_the_articles_have() -> None:
     assert len(set(found["category"][2:])) == 3
     assert list(article_groups(table, category="")) == ["product"]
     assert list(article_groups(table.drop("product_code"), category="empty")) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "is_judged"),
+    [("split.test_days=7", True), ("split.test_days=28", False), ("split.kind=last_basket", False)],
+)
+def test_probabilities_are_of_windows_as_long_as_weeks(root: Path, override: str, is_judged: bool) -> None:
+    settings = ['recommenders=["popularity_7d", "two_stage"]', "recommend.recommender=two_stage", override]
+    config = load_config(root / "pipelines" / "tiny.toml", settings)
+    pairs = pd.DataFrame({"customer_index": [2], "article_index": [2]})
+    told = [note for note in _notes(config, pairs, pairs) if "probabilities are of 7 days" in note]
+    assert config.probabilities_are_of_window == is_judged == (not told)

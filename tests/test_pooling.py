@@ -69,6 +69,11 @@ def test_a_week_hides_what_its_split_hides(blended: Run) -> None:
     pairs = set(zip(seen["customer_index"], seen["article_index"], strict=True))
     assert len(asked) > 0
     assert set(zip(asked["customer_index"], asked["article_index"], strict=True)) <= pairs
+    # The release sees what the test split hides, so it has weeks of its own, though their days are the same.
+    released = past_weeks(run.splits["release"], num_weeks=3, week_days=30)[0]
+    assert (released.as_of, released.end) == (week.as_of, week.end)
+    assert run._pooled(released) != run._pooled(week)
+    assert run._pool_folder(released) != run._pool_folder(week)
 
 
 def test_a_pool_holds_what_generators_of_before_the_week_say(blended: Run) -> None:
@@ -178,7 +183,7 @@ def test_only_what_is_judged_is_exported(blended: Run) -> None:
 
 def test_weeks_before_the_data_are_refused(root: Path, tmp_path: Path) -> None:
     run = make_run(root, tmp_path, "blend.weeks=30")
-    with pytest.raises(InputError, match=r"blend: the week from .* Lower `blend\.weeks`, which is 30"):
+    with pytest.raises(InputError, match=r"^blend\.weeks: the week from .* 3\d weeks before .* lower `blend\.weeks`"):
         run.train()
 
 

@@ -17,6 +17,8 @@ from tfrs_fashion.data_sections import DataConfig
 from tfrs_fashion.generator_sections import (
     EVENT_GROUPS,
     GENERATORS,
+    BaseTwoTowerConfig,
+    BasketMlpConfig,
     BlendConfig,
     GeneratorConfig,
     PopularityConfig,
@@ -237,6 +239,37 @@ class PipelineConfig(Section):
                 return (inner,)
         return ()
 
+    def settings_of(self, name: str) -> dict[str, Any]:
+        """Returns what the fit of a recommender depends on beside tables, split and seed."""
+        features, k = self.features.model_dump(), self.evaluation.k
+
+        def against_fallback() -> dict[str, Any]:
+            # Whether towers answer strangers is chosen against the fallback.
+            return {"k": k, "fallback": self.settings_of(self.export.fallback)}
+
+        if name == "two_tower":
+            return {**self.two_tower.model_dump(), **features, **against_fallback()}
+        parts = {part: self.settings_of(part) for part in self.made_from(name)}
+        if name == "blend":
+            return {**self.blend.model_dump(), **features, "parts": parts}
+        generator = self.generators[name]
+        own = generator.model_dump()
+        match generator:
+            case BaseTwoTowerConfig() | FashionDnaConfig() | NextCategoryConfig():
+                return {**own, **features, "k": k}
+            case SequentialConfig():
+                return {**own, **features, **against_fallback(), "parts": parts}
+            case BasketMlpConfig():
+                return {**own, "k": k}
+            case PopularityConfig() if generator.by:
+                return {**own, **features}
+            case RestrictedConfig():
+                return {**own, "parts": parts}
+            case TwoStageConfig():
+                parts |= {part: self.settings_of(part) for part in generator.similar}
+                return {**own, **features, "k": k, "blend": self.blend.model_dump(), "parts": parts}
+        return own
+
     @property
     def descriptions(self) -> dict[str, str]:
         """What each artifact recommends, a sentence each, for those who read about it."""
@@ -273,6 +306,11 @@ class PipelineConfig(Section):
         return tuple(
             name for name, made in two_stages if isinstance(made, TwoStageConfig) and made.combination == "score"
         )
+
+    @property
+    def probabilities_are_of_window(self) -> bool:
+        """Whether what is judged is a window as long as those that rankers learn from."""
+        return self.split.kind == "window" and self.split.test_days == self.blend.week_days
 
     @property
     def ranked_in_full(self) -> tuple[str, ...]:

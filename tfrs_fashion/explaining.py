@@ -30,7 +30,7 @@ class Explanation:
         article_index: Which.
         place: Among the candidates, from 1; 0 for an article that was none.
         num_candidates: How many there were.
-        probability: Of a purchase, by the mean of the rankers.
+        probability: Of a purchase, by this ranker.
         ranker: Which ranker's view this is.
         added: What each feature adds to the logit: its name, value and share, the largest first.
     """
@@ -79,7 +79,7 @@ def explain_articles(
     explained = []
     for name, ranker in two_stage.rankers.items():
         probability = tf.sigmoid(ranker(tf.constant(features), tf.constant(article), tf.constant(customer))).numpy()
-        added = ranker.attribute(features, article, customer)
+        added = ranker.attribute(features, article, customer, num_compared=len(score))
         for index in asked:
             place = int(np.flatnonzero(article == index)[0])
             is_candidate = place < len(score)

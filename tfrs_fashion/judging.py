@@ -259,6 +259,9 @@ def _notes(config: PipelineConfig, judged: pd.DataFrame, bought: pd.DataFrame) -
             f"The split `{config.split.kind}` cuts each customer's own history, so fits have seen what other customers "
             "bought after some of the cutoffs. A window by date has no such advantage."
         )
+    if config.tells_probabilities and not config.probabilities_are_of_window:
+        days, names = config.blend.week_days, ", ".join(config.tells_probabilities)
+        notes.append(f"{names}: probabilities are of {days} days, not of this window, and are not judged.")
     return notes
 
 
@@ -329,7 +332,7 @@ def write_judgement(
         )
         if name not in config.new_arrivals:
             by_customer[name] = scorecards[name].by_customer
-        if name in config.tells_probabilities:
+        if name in config.tells_probabilities and found["score"].between(0, 1, inclusive="neither").any():
             probable[name] = found
         answer = make_answers(
             name,
@@ -346,7 +349,7 @@ def write_judgement(
         answers.append(answer)
     ranks = {name: pd.read_parquet(place / "target_ranks.parquet") for name, place in (ranked or {}).items()}
     measured, notes = [], _notes(config, judged, bought)
-    if probable:
+    if probable and config.probabilities_are_of_window:
         ks = (evaluation.k, evaluation.num_candidates)
         measured.append(describe_reliability(probable, judged, ks=ks, **settings))
     if any(len(found) for found in ranks.values()):
@@ -362,9 +365,8 @@ def write_judgement(
         )
         measured.append(section)
     elif ranks:
-        notes.append(
-            "Not every article in store is ranked: nothing that was bought in the window was in store before it."
-        )
+        nothing = "nothing that was bought in the window was in store before it."
+        notes.append(f"Not every article in store is ranked: {nothing}")
     told: dict[str, Any] = {
         "baselines": [name for name in evaluation.baselines if name in by_customer],
         "metric": f"map@{evaluation.k}",

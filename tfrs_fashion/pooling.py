@@ -55,6 +55,12 @@ def past_weeks(split: Split, *, num_weeks: int, week_days: int) -> list[Split]:
     ]
 
 
+def week_name(week: Split) -> str:
+    """Names a week as folders do: weeks within splits of several cutoffs differ from split to split."""
+    within = "" if week.within is None else f"_{week.within.name}"
+    return f"{week.as_of:%Y-%m-%d}{within}"
+
+
 def seen_until(view: View) -> datetime.datetime:
     """Returns the first instant that a fit from a view has not seen: its cutoff, unless the view's rows go beyond it."""
     latest = latest_visible(view)
@@ -98,7 +104,8 @@ def label_pool(
         return make_pool(generators, table(customer_index), now=now, num_candidates=num_candidates, exclude=exclude)
 
     parts = []
-    for start in range(0, len(customers), batch_size):
+    # Where every buyer is new, an empty batch tells the shapes.
+    for start in range(0, max(len(customers), 1), batch_size):
         found = ask(tf.constant(customers[start : start + batch_size]))
         parts.append([values.numpy() for values in found._replace(row=found.row + start)])
     customer, article_index, score, rank, context = (np.concatenate(values) for values in zip(*parts, strict=True))
@@ -149,18 +156,23 @@ class Pooling(Preparation):
     """Preparation, and the pools that blends learn from."""
 
     def _pool_folder(self, week: Split) -> Path:
-        within = "" if week.within is None else f"_{week.within.name}"
-        return self.folder / "pools" / f"{week.as_of:%Y-%m-%d}{within}"
+        return self.folder / "pools" / week_name(week)
 
     def _pooled(self, week: Split) -> str:
         blend = self.config.blend
-        generators = {name: self.config.generators[name].model_dump() for name in blend.generators}
-        features = self.config.features.model_dump()
-        parts = (week.describe(), list(generators), generators, features, self.config.split.model_dump())
-        return fingerprint("pool", self._prepared, parts, blend.num_candidates, self.config.seed)
+        generators = {name: self.config.settings_of(name) for name in blend.generators}
+        parts = (week_name(week), week.describe(), list(generators), generators, self.config.features.model_dump())
+        return fingerprint(
+            "pool", self._shown, parts, self.config.split.model_dump(), blend.num_candidates, self.config.seed
+        )
 
-    def pools(self, split: Split, *, num_weeks: int) -> list[LabelledPool]:
+    def pools(self, split: Split, *, num_weeks: int, setting: str = "blend.weeks") -> list[LabelledPool]:
         """Returns the pools of the weeks before a split, the latest first, and writes those that are not there yet.
+
+        Args:
+            split: Before whose cutoff the weeks lie.
+            num_weeks: How many.
+            setting: That says so, for messages.
 
         Raises:
             InputError: A week holds no purchase, or no row lies before it.
@@ -173,8 +185,9 @@ class Pooling(Preparation):
             first = self.tables.transactions.t_dat.min().execute().to_pydatetime()
             if not len(targets) or first >= week.as_of:
                 raise InputError(
-                    f"blend: the {week.name} has {len(targets):,} purchase(s) in it, and the transactions begin on "
-                    f"{first:%Y-%m-%d}. Lower `blend.weeks`, which is {blend.weeks}, or leave blend out of `recommenders`."
+                    f"{setting}: the {week.name} has {len(targets):,} purchase(s) in it, and the transactions begin on "
+                    f"{first:%Y-%m-%d}. {num_weeks} weeks before {split.as_of:%Y-%m-%d} are asked for: lower `{setting}`, or leave "
+                    "what learns from them out of `recommenders`."
                 )
             view = self._make_view(week)
             names = track(

@@ -151,6 +151,11 @@ class Preparation:
         settings = (features.images.model_dump(), features.sentence_encoder, features.categorical, self.config.seed)
         return fingerprint("vectors", self._prepared, settings, files_fingerprint(files))
 
+    @property
+    def _shown(self) -> str:
+        """The fingerprint of what fits are shown: the tables, and the vectors where there are any."""
+        return self._embedded if self._has_vectors else self._prepared
+
     @cached_property
     def _vectors(self) -> tuple[np.ndarray | None, tuple[RowCount, ...]]:
         if not self._has_vectors:

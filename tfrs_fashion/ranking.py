@@ -22,7 +22,7 @@ from tfrs_fashion.features.pair_lookups import make_pair_lookups
 from tfrs_fashion.features.pairs import PairFeatureLayer
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import fit_recommender, load_recommender
-from tfrs_fashion.pooling import MAX_SHOWN_PAIRS, Pooling, article_features, past_weeks, seen_until
+from tfrs_fashion.pooling import MAX_SHOWN_PAIRS, Pooling, article_features, past_weeks, seen_until, week_name
 from tfrs_fashion.ranking_sections import TwoStageConfig
 from tfrs_fashion.recommenders.blend import Blend
 from tfrs_fashion.recommenders.fit_blend import (
@@ -41,9 +41,9 @@ from tfrs_fashion.recommenders.fit_ranker import (
     fit_trees,
     score_week,
 )
+from tfrs_fashion.recommenders.rankers import Ranker
 from tfrs_fashion.recommenders.recommender import Recommender
-from tfrs_fashion.recommenders.two_stage import PairDescriber, Ranker, ScoringRecommender, TwoStage
-from tfrs_fashion.schema import InputError
+from tfrs_fashion.recommenders.two_stage import PairDescriber, ScoringRecommender, TwoStage
 from tfrs_fashion.stacking import describe_pairs, make_judge
 from tfrs_fashion.stage import fingerprint, stored_fingerprint
 
@@ -104,7 +104,8 @@ class Ranking(Pooling):
         blend = self.config.blend
         ranked, _before = self._stacked_weeks(name, split)
         settings = self._two_stage(name)
-        pools = self.pools(split, num_weeks=settings.weeks + settings.blend_weeks)[len(ranked) :]
+        num_weeks = settings.weeks + settings.blend_weeks
+        pools = self.pools(split, num_weeks=num_weeks, setting=f"generators.{name}.weeks")[len(ranked) :]
         quotas = fit_quotas(pools, budget=settings.num_candidates)
         selector = None if blend.method == "quotas" else self._selector(pools)
 
@@ -138,17 +139,18 @@ class Ranking(Pooling):
             (folder / "week.json").write_text(json.dumps(told, default=str), encoding="utf-8")
 
         for similar in self._two_stage(name).similar:
-            folder = self.folder / "similar" / f"{first.as_of:%Y-%m-%d}" / similar
+            folder = self._similar_folder(similar, first)
             self._stage(folder, self._similar_key(similar, first), partial(write, similar), force=False)
             found[similar] = cast(ScoringRecommender, load_recommender(similar, folder, self.config))
         return found
 
+    def _similar_folder(self, similar: str, first: Split) -> Path:
+        return self.folder / "similar" / week_name(first) / similar
+
     def _similar_key(self, similar: str, first: Split) -> str:
         config = self.config
-        own = config.two_tower if similar == "two_tower" else config.generators[similar]
-        made_from = [config.generators[inner].model_dump() for inner in config.made_from(similar)]
-        parts = (first.describe(), similar, own.model_dump(), made_from, config.features.model_dump())
-        return fingerprint("similar", self._prepared, parts, config.split.model_dump(), config.seed)
+        parts = (week_name(first), first.describe(), similar, config.settings_of(similar))
+        return fingerprint("similar", self._shown, parts, config.split.model_dump(), config.seed)
 
     def _describer(self, name: str, view: View, similar: dict[str, ScoringRecommender]) -> PairDescriber:
         lookups = make_pair_lookups(view, self._groups(self._two_stage(name)))
@@ -202,12 +204,11 @@ class Ranking(Pooling):
                 is_bought=pool.is_bought[kept],
                 num_orders=told["num_orders"].to_numpy(np.int32),
                 quantity=told["quantity"].to_numpy(np.float32),
-                num_bought=pool.num_bought,
             ).save(folder / "week.npz")
             record = json.loads((pool_folder / "week.json").read_text(encoding="utf-8"))
             first = self._stacked_weeks(name, split)[0][-1]
             for other in settings.similar:
-                path = self.folder / "similar" / f"{first.as_of:%Y-%m-%d}" / other / "week.json"
+                path = self._similar_folder(other, first) / "week.json"
                 record["fitted_as_of"][other] = json.loads(path.read_text(encoding="utf-8"))["fitted_as_of"]
             record["names"] = list(describer.names)
             (folder / "week.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
@@ -253,7 +254,6 @@ class Ranking(Pooling):
         weeks: Sequence[RankerWeek],
         view: View,
         *,
-        names: Sequence[str],
         length: int | None = None,
         held_out: tuple[RankerWeek, Callable[[np.ndarray], dict[str, float]]] | None = None,
     ) -> tuple[Ranker, int]:
@@ -262,7 +262,7 @@ class Ranking(Pooling):
         told: dict[str, Any] = {"k": k, "seed": seed, "name": name}
         if ranker == "lightgbm":
             later = held_out[0] if held_out is not None else None
-            return fit_trees(weeks, settings.lightgbm, held_out=later, num_rounds=length, names=names, **told)
+            return fit_trees(weeks, settings.lightgbm, held_out=later, num_rounds=length, **told)
         validate = None
         if held_out is not None:
             week, judge = held_out
@@ -292,16 +292,12 @@ class Ranking(Pooling):
         ranked, _before = self._stacked_weeks(name, split)
         last, *earlier = self.ranker_weeks(name, split)
         check_weeks(earlier, name=name)
-        if not len(last.customer):
-            raise InputError(
-                f"{name}: the {ranked[0].name} has no candidate to choose by. Raise `blend.num_candidates`."
-            )
-        names = self.feature_names(name, split)
+        check_weeks([last], name=name)
         judge = make_judge(last, self._targets_of(ranked[0]), k=k)
         view = self._make_view(split)
         choice, figures = {}, {}
         for ranker in settings.rankers:
-            fitted, length = self._fit_ranker(name, ranker, earlier, view, names=names, held_out=(last, judge))
+            fitted, length = self._fit_ranker(name, ranker, earlier, view, held_out=(last, judge))
             score = score_week(fitted, last)
             choice[ranker] = {"length": length, "calibration": calibrate(score, last.is_bought)}
             figures[ranker] = judge(score)
@@ -322,11 +318,10 @@ class Ranking(Pooling):
         """
         settings, split = self._two_stage(name), view.split
         weeks = self.ranker_weeks(name, split)
-        names = self.feature_names(name, split)
         fitted: dict[str, Ranker] = {}
         for ranker in settings.rankers:
             chosen = rankers[ranker]
-            found, _length = self._fit_ranker(name, ranker, weeks, view, names=names, length=chosen["length"])
+            found, _length = self._fit_ranker(name, ranker, weeks, view, length=chosen["length"])
             found.calibration = Calibration(*chosen["calibration"]).carry_over(score_week(found, weeks[0]))
             fitted[ranker] = found
         blend = self._first_stage(name, split).make(generators, article_features(view))

@@ -48,6 +48,15 @@ class NetworkRankerConfig(Section):
     epochs: int = Field(default=8, ge=1)
     patience: int = Field(default=3, ge=1)
 
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        medium, high = self.relevance_from
+        if not 1 < medium < high:
+            raise ValueError(
+                f"`relevance_from` is [{medium}, {high}]; expected two orders from 2 on, the second above the first"
+            )
+        return self
+
 
 class TreesRankerConfig(Section):
     """Boosted trees of the package lightgbm.

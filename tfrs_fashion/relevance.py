@@ -103,7 +103,8 @@ class Relevance(Preparation):
             told = {"cutoff": f"{cutoff:%Y-%m-%d}", "settings": settings.model_dump(mode="json")}
             write_relevance_report(partial, told=told, settings=found)
 
-        key = fingerprint("relevance", self._prepared, settings.model_dump(mode="json"), self.config.seed)
+        measured = (self.config.evaluation.bootstrap_samples, self.config.seed)
+        key = fingerprint("relevance", self._prepared, settings.model_dump(mode="json"), measured)
         self._stage(folder, key, write, force=force)
         document = json.loads((folder / "relevance.json").read_text(encoding="utf-8"))
         for name, title in TITLES.items():
@@ -201,14 +202,14 @@ class Relevance(Preparation):
             if kind.columns is None and past is None:
                 continue
             probability, told = np.zeros((len(fold), num_classes)), np.zeros(len(fold), np.int64)
-            chosen = IMBALANCES[kind.family]
+            chosen: list[Imbalance] = []
             for number in range(num_judged):
                 rows = np.flatnonzero(fold == number)
-                probability[rows], factors, found = self._tell(kind, pairs, fold == number, words, folds, chosen)
+                probability[rows], factors, found = self._tell(kind, pairs, fold == number, words, folds)
                 told[rows] = (probability[rows] * factors).argmax(axis=1)
-                # What to do about rare classes is chosen once.
-                chosen = (found,)
-            document["models"][kind.name] = self._measure(asked, told[judged], past) | {"imbalance": chosen[0]}
+                chosen.append(found)
+            done = {"imbalance": ", ".join(dict.fromkeys(chosen))}
+            document["models"][kind.name] = self._measure(asked, told[judged], past) | done
             document["curves"][kind.name] = (asked.label, probability[judged])
             shown = document["models"][kind.name]["macro_f1"]
             self.console.print(f"  {title}: {kind.name}  macro-F1 {shown['value']:.4f}", highlight=False)
@@ -235,7 +236,6 @@ class Relevance(Preparation):
         is_judged: np.ndarray,
         words: HashedWords,
         folds: Callable[[Pairs, int, np.random.Generator], np.ndarray],
-        imbalances: tuple[Imbalance, ...],
     ) -> tuple[np.ndarray, np.ndarray, Imbalance]:
         """Fits one model on what is not judged; what to do about rare classes is chosen on parts of that.
 
@@ -247,7 +247,7 @@ class Relevance(Preparation):
         is_told, num_classes = part < kind.num_parts, len(pairs.names)
         label = known.label[is_told]
         best: tuple[float, np.ndarray, np.ndarray, Imbalance] | None = None
-        for imbalance in imbalances:
+        for imbalance in IMBALANCES[kind.family]:
             width = 1 if kind.family == "linear" else num_classes
             found, answer = np.zeros((len(part), width)), np.zeros((len(judged.label), width))
             for number in range(kind.num_parts):

@@ -17,8 +17,6 @@ from tfrs_fashion.generator_sections import (
     BasketMlpConfig,
     FashionDnaConfig,
     NextCategoryConfig,
-    PopularityConfig,
-    RestrictedConfig,
     SameProductConfig,
     SequentialConfig,
     SiblingsConfig,
@@ -36,49 +34,13 @@ from tfrs_fashion.stage import fingerprint, stored_fingerprint
 class Training(Ranking):
     """Everything that is fitted for the test split."""
 
-    def _settings(self, name: str) -> dict[str, Any]:
-        """Returns what a fit depends on beside tables, split and seed."""
-        config = self.config
-        features, k = config.features.model_dump(), config.evaluation.k
-
-        def against_fallback() -> dict[str, Any]:
-            # Whether towers answer strangers is chosen against the fallback.
-            return {"k": k, "fallback": self._settings(config.export.fallback)}
-
-        if name == "two_tower":
-            return {**config.two_tower.model_dump(), **features, **against_fallback()}
-        if name == "blend":
-            return {
-                **config.blend.model_dump(),
-                **features,
-                "parts": {part: self._settings(part) for part in config.blend.generators},
-            }
-        generator = config.generators[name]
-        own = generator.model_dump()
-        match generator:
-            case BaseTwoTowerConfig() | FashionDnaConfig() | NextCategoryConfig():
-                return {**own, **features, "k": k}
-            case SequentialConfig():
-                dna = self._settings(generator.vectors_of) if generator.vectors_of else {}
-                return {**own, **features, **against_fallback(), "vectors": dna}
-            case BasketMlpConfig():
-                return {**own, "k": k}
-            case PopularityConfig() if generator.by:
-                return {**own, **features}
-            case RestrictedConfig():
-                return {**own, "inner": self._settings(generator.of)}
-            case TwoStageConfig():
-                parts = {part: self._settings(part) for part in (*config.blend.generators, *generator.similar)}
-                return {**own, **features, "k": k, "blend": config.blend.model_dump(), "parts": parts}
-        return own
-
     def _trained(self, name: str) -> str:
         config = self.config
         return fingerprint(
             "train",
-            self._embedded if self._has_vectors else self._prepared,
+            self._shown,
             name,
-            self._settings(name),
+            config.settings_of(name),
             config.split.model_dump(),
             config.seed,
         )

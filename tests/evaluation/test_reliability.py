@@ -56,5 +56,5 @@ def test_nothing_bought_has_no_ratio_and_nothing_told_is_refused() -> None:
     nothing = pd.DataFrame({"customer_index": [3], "article_index": [2]})
     found = describe_reliability({"two_stage": candidates}, nothing, ks=(12,), **OPTIONS)
     assert np.isnan(list(found.figures["two_stage"]["expected_to_bought@12"].values())).all()
-    with pytest.raises(InputError, match="No customer"):
+    with pytest.raises(InputError, match="two_stage: none of 1 scores lies between 0 and 1"):
         describe_reliability({"two_stage": candidates.assign(score=1.0)}, nothing, ks=(12,), **OPTIONS)

@@ -69,6 +69,10 @@ def test_pairs_are_told_of_their_customers_baskets(rows: ibis.Table, pairs: pd.D
     assert told["baskets"].tolist() == [2, 2, 1]
     assert told["baskets_since_first"].tolist() == [2, 1, 1]
     assert told["baskets_since_last"].tolist() == [0, 0, 0]
+    later = ibis.memtable(pd.DataFrame([(2, 4, "e", 1, 9.0, START + 8 * DAY)], columns=rows.columns))
+    orders = list_orders(rows.union(later))
+    again = describe_pairs(count_pairs(rows.union(later)), orders, as_of=(START + 10 * DAY).to_pydatetime())
+    assert again["baskets_since_last"].tolist() == [1, 0, 0]
     assert told["basket_share"].tolist() == [1, 0.5, 1]
     assert told["basket_share_since_first"].tolist() == [1, 1, 1]
     # The third customer came three days ago: a rate over less than a week is none.

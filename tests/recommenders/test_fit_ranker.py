@@ -20,10 +20,9 @@ from tfrs_fashion.recommenders.fit_ranker import (
     make_list_dataset,
     score_week,
 )
-from tfrs_fashion.recommenders.two_stage import Ranker, load_ranker
+from tfrs_fashion.recommenders.rankers import Ranker, load_ranker
 from tfrs_fashion.schema import InputError
 
-NAMES = ("one", "two", "three")
 CATEGORIES = np.array([[0], [0], *[[2 + number % 2] for number in range(10)]], np.int32)
 TREES = TreesRankerConfig(rounds=40, patience=10, min_data_in_leaf=5, learning_rate=0.2)
 NETWORK = NetworkRankerConfig(
@@ -42,7 +41,6 @@ def make_week(seed: int, *, num_customers: int = 60) -> RankerWeek:
     features[:, 2] = 1.0
     chance = 1 / (1 + np.exp(-(4 * np.nan_to_num(features[:, 0], nan=1.5) - 4)))
     is_bought = random.random(len(customer)) < chance
-    bought = np.bincount(customer[is_bought], minlength=num_customers)
     return RankerWeek(
         customer=customer,
         customer_index=np.arange(2, 2 + num_customers, dtype=np.int32),
@@ -51,7 +49,6 @@ def make_week(seed: int, *, num_customers: int = 60) -> RankerWeek:
         is_bought=is_bought,
         num_orders=is_bought.astype(np.int32),
         quantity=is_bought.astype(np.float32) * 2,
-        num_bought=(bought + 1).astype(np.int32),
     )
 
 
@@ -66,12 +63,16 @@ def check_attributions(ranker: Ranker, week: RankerWeek) -> None:
     """They add up to the differences of scores, and most is due to the number that tells purchases apart."""
     rows = slice(0, 40)
     customer_index = week.customer_index[week.customer]
-    found = ranker.attribute(week.features[rows], week.article_index[rows], customer_index[rows])
+    found = ranker.attribute(week.features[rows], week.article_index[rows], customer_index[rows], num_compared=40)
     score = score_week(ranker, week)[rows]
     # What is compared with is the same for all.
     assert np.diff(found.sum(axis=1)) == pytest.approx(np.diff(score), abs=0.05)
     assert np.abs(found).mean(axis=0).argmax() == 0
     assert np.abs(found[:, 2]).max() < 1e-5
+    # What is asked for beside them changes nothing.
+    more = slice(0, 60)
+    beside = ranker.attribute(week.features[more], week.article_index[more], customer_index[more], num_compared=40)
+    np.testing.assert_allclose(beside[rows], found, atol=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["pointwise", "listwise", "lambdarank"])
@@ -82,7 +83,7 @@ def test_trees_find_it_and_stop_by_the_week_held_out(loss: str, skip_or_fail: Ca
         skip_or_fail("the package lightgbm is not installed")
     settings = TREES.model_copy(update={"loss": loss})
     later = make_week(3)
-    told = {"names": NAMES, "k": 3, "seed": 1, "name": "two_stage"}
+    told = {"k": 3, "seed": 1, "name": "two_stage"}
     chosen, rounds = fit_trees(WEEKS, settings, held_out=later, **told)
     assert 1 <= rounds <= 40
     assert auc(score_week(chosen, later), later.is_bought) > 0.85
@@ -196,7 +197,6 @@ def test_bins_are_as_fine_where_much_is_bought() -> None:
         is_bought=is_bought,
         num_orders=nothing,
         quantity=value,
-        num_bought=np.array([is_bought.sum()], np.int32),
     )
     edges = np.quantile(_draw_for_bins([week], random)[:, 0], np.linspace(0, 1, 17))
     # Half of the 16 bins lie where everything that was bought does, and not one of them.
@@ -207,7 +207,7 @@ def test_bins_are_as_fine_where_much_is_bought() -> None:
 
 
 def test_a_week_of_nobody_changes_nothing(skip_or_fail: Callable[[str], NoReturn]) -> None:
-    """Where nobody bought anything new, the second list of that week is of nobody."""
+    """Where every buyer of a week is new, its lists are of nobody."""
     week = make_week(1)
     nobody = RankerWeek(**{name: values[:0] for name, values in vars(week).items()})
     told = {
@@ -224,6 +224,6 @@ def test_a_week_of_nobody_changes_nothing(skip_or_fail: Callable[[str], NoReturn
         import lightgbm  # noqa: F401
     except ImportError:
         skip_or_fail("the package lightgbm is not installed")
-    told = {"names": NAMES, "num_rounds": 5, "k": 3, "seed": 1, "name": "two_stage"}
+    told = {"num_rounds": 5, "k": 3, "seed": 1, "name": "two_stage"}
     alone, beside = (fit_trees(weeks, TREES, **told)[0] for weeks in ([week], [week, nobody]))
     np.testing.assert_array_equal(score_week(alone, week), score_week(beside, week))

@@ -49,7 +49,7 @@ def say_feature(name: str, value: float) -> str:
 
     Args:
         name: As `two_stage.PairDescriber` names it, or what is embedded.
-        value: NaN where it is not known.
+        value: NaN where it is not known; an infinite best rank where no generator names the article.
 
     >>> say_feature("article days_since", 6.0)
     'it was bought 6 days ago'
@@ -58,6 +58,8 @@ def say_feature(name: str, value: float) -> str:
     """
     first, _space, rest = name.partition(" ")
     unknown = math.isnan(value)
+    if name == "best rank" and math.isinf(value):
+        return "not named by any generator"
     if first == "rank":
         return f"not named by {rest}" if unknown else f"placed {value:.0f} by {rest}"
     if first == "score":

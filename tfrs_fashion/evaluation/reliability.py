@@ -16,6 +16,7 @@ from tfrs_fashion.evaluation.figure import Figure
 from tfrs_fashion.evaluation.hits import contains, pair_keys
 from tfrs_fashion.evaluation.measured_section import MeasuredSection
 from tfrs_fashion.evaluation.scorecard import Figures
+from tfrs_fashion.schema import InputError
 
 MEANINGS = {
     "expected": "The sum of the probabilities of a list, mean over customers: purchases that are to be expected of it.",
@@ -66,19 +67,23 @@ def describe_reliability(
     bought = np.sort(pair_keys(targets))
     figures: dict[str, Figures] = {}
     curves: dict[str, _Curve] = {}
-    customers, pairs = 0, 0
+    sizes = {}
     for name, found in candidates.items():
         told = found[(found["score"] > 0) & (found["score"] < 1)]
+        if told.empty:
+            raise InputError(
+                f"{name}: none of {len(found):,} scores lies between 0 and 1, so no probability can be compared with what was bought."
+            )
         told = told.assign(is_bought=contains(bought, pair_keys(told)).astype(float))
         figures[name] = {metric: row for k in ks for metric, row in _measure(told, k=k, **options).items()}
         curves[name] = _group(told, **options)
-        customers, pairs = told["customer_index"].nunique(), len(told)
+        sizes[f"{len(told):,} candidates of {told['customer_index'].nunique():,} customers"] = len(told)
     notes = (
         "The scores of these recommenders are the probabilities that a customer who comes in the window buys the article. "
         "Here they are compared with what those who came did buy.",
     )
     with matplotlib.rc_context(STYLE):
-        figure = _draw(curves, customers=customers, pairs=pairs)
+        figure = _draw(curves, sizes=sizes)
     return MeasuredSection("reliability", "Probabilities", figures, figure, notes, MEANINGS)
 
 
@@ -114,7 +119,7 @@ def _group(told: pd.DataFrame, *, num_samples: int, seed: int) -> _Curve:
     return _Curve(pairs.sum(axis=0), expected, share)
 
 
-def _draw(curves: Mapping[str, _Curve], *, customers: int, pairs: int) -> Figure:
+def _draw(curves: Mapping[str, _Curve], *, sizes: Mapping[str, int]) -> Figure:
     title = "How often what has some probability is bought"
     (axes,) = make_panels(title, heights=(4.2,))
     shown = dict(list(curves.items())[:MAX_LINES])
@@ -144,8 +149,8 @@ def _draw(curves: Mapping[str, _Curve], *, customers: int, pairs: int) -> Figure
         for name, found in shown.items()
     )
     caption = (
-        f"{pairs:,} candidates of {customers:,} customers, in groups of which as many purchases are to be expected; the lines "
-        "upright are 95% intervals over customers."
+        f"{' and '.join(sizes)}, in groups of which as many purchases are to be expected; the lines upright are 95% intervals over "
+        "customers."
     )
     data = {
         name: {
@@ -155,4 +160,4 @@ def _draw(curves: Mapping[str, _Curve], *, customers: int, pairs: int) -> Figure
         }
         for name, found in curves.items()
     }
-    return Figure("reliability", "Probabilities", title, sentences, caption, pairs, data, axes)
+    return Figure("reliability", "Probabilities", title, sentences, caption, max(sizes.values()), data, axes)

@@ -22,7 +22,9 @@ class Filled(tf.Module):
         self._fallback = fallback
 
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
-        """Recommends; see `Recommender`. Scores never rise along a list: what fills it up is scored below what it held."""
+        """Recommends; see `Recommender`. Scores never rise along a list: what fills it up is scored below what it held, and below 0, so
+        that it is taken for no probability.
+        """
         found = self._recommender(histories, now=now, k=k, exclude=exclude)
         article_index = found.article_index
         if self._recommender.needs_history:
@@ -35,7 +37,7 @@ class Filled(tf.Module):
         lowest = tf.where(num_found > 0, lowest, 0.0)
         position = tf.maximum(tf.range(k)[tf.newaxis, :] - num_found, 0)
         fill_index = tf.gather(fill.article_index, position, batch_dims=1)
-        fill_score = lowest - 1.0 / (1.0 + tf.gather(fill.score, position, batch_dims=1))
+        fill_score = tf.minimum(lowest, 0.0) - 1.0 / (1.0 + tf.gather(fill.score, position, batch_dims=1))
         fill_source = tf.gather(fill.source, position, batch_dims=1)
         return Recommendations(
             article_index=tf.where(is_found, article_index, fill_index),

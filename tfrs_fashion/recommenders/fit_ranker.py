@@ -13,8 +13,8 @@ from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.ranking import RankingModel, RankingNetwork
 from tfrs_fashion.models.trees import Trees, read_trees
 from tfrs_fashion.ranking_sections import NetworkRankerConfig, TreesRankerConfig
+from tfrs_fashion.recommenders.rankers import NetworkRanker, Ranker, TreesRanker
 from tfrs_fashion.recommenders.stored import StoredArrays
-from tfrs_fashion.recommenders.two_stage import NetworkRanker, Ranker, TreesRanker
 from tfrs_fashion.schema import InputError
 
 _CHUNK = 16_384
@@ -35,7 +35,6 @@ class RankerWeek(StoredArrays):
         is_bought: `[num_pairs]` bool.
         num_orders: `[num_pairs]` int32, baskets of the week that held it.
         quantity: `[num_pairs]` float32, pieces.
-        num_bought: `[num_customers]` int32, distinct articles that each customer bought, candidates or not.
     """
 
     customer: np.ndarray
@@ -45,7 +44,6 @@ class RankerWeek(StoredArrays):
     is_bought: np.ndarray
     num_orders: np.ndarray
     quantity: np.ndarray
-    num_bought: np.ndarray
 
     @property
     def row_splits(self) -> np.ndarray:
@@ -136,7 +134,6 @@ def fit_trees(
     *,
     held_out: RankerWeek | None = None,
     num_rounds: int | None = None,
-    names: Sequence[str],
     k: int,
     seed: int,
     name: str,
@@ -148,7 +145,6 @@ def fit_trees(
         settings: Of the trees.
         held_out: A later week, by whose map@k the number of rounds is chosen; None fits `num_rounds`.
         num_rounds: Of boosting.
-        names: Of the features.
         k: Places that count.
         seed: Of samples.
         name: Of the recommender, for messages.
@@ -175,7 +171,7 @@ def fit_trees(
             # Customers without candidates are no lists.
             group=group[group > 0],
             reference=reference,
-            feature_name=[f"f{place}" for place in range(len(names))],
+            feature_name=[f"f{place}" for place in range(weeks[0].features.shape[1])],
             free_raw_data=True,
         )
 

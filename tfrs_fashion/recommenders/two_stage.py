@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -10,17 +10,13 @@ import tensorflow as tf
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.pair_lookups import PairLookups
 from tfrs_fashion.features.pairs import PairFeatureLayer
-from tfrs_fashion.models.attribution import EMBEDDED, integrated_gradients
-from tfrs_fashion.models.ranking import RankingNetwork
-from tfrs_fashion.models.trees import Trees
 from tfrs_fashion.recommenders.blend import Blend, answer_pairs, best_of_rows
+from tfrs_fashion.recommenders.rankers import Ranker, load_ranker
 from tfrs_fashion.recommenders.recommender import (
     Recommendations,
     Recommender,
     load_state,
     save_state,
-    set_weight_arrays,
-    weight_arrays,
 )
 
 Combination = Literal["score", "reciprocal_rank"]
@@ -34,117 +30,6 @@ class ScoringRecommender(Recommender, Protocol):
 
     def score(self, histories: Histories, now: tf.Tensor, article_index: tf.Tensor) -> tf.Tensor:
         """Scores `[batch, width]` int32 articles, as float32; -inf where one is no candidate."""
-
-
-class Ranker(Protocol):
-    """A `tf.Module` that scores pairs: the logit of a purchase, as far as it was calibrated.
-
-    Attributes:
-        calibration: Slope and offset of what was fitted, which make the logit.
-    """
-
-    calibration: tuple[float, ...]
-
-    def __call__(self, features: tf.Tensor, article_index: tf.Tensor, customer_index: tf.Tensor) -> tf.Tensor:
-        """Scores pairs.
-
-        Args:
-            features: `[num_pairs, num_features]` float32, NaN where unknown.
-            article_index: `[num_pairs]` int32.
-            customer_index: `[num_pairs]` int32.
-
-        Returns:
-            `[num_pairs]` float32.
-        """
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Returns the arrays and the settings that it can be made from again."""
-
-    def attribute(self, features: np.ndarray, article_index: np.ndarray, customer_index: np.ndarray) -> np.ndarray:
-        """Tells what each feature adds to the score of each pair, against the mean of all of them; see `__call__`.
-
-        Returns:
-            `[num_pairs, num_features + 3]` float32: of each feature, and of what is embedded of article, customer and categories.
-        """
-
-
-class NetworkRanker(tf.Module):
-    """A ranking network as a ranker.
-
-    Args:
-        network: With its weights.
-        settings: What it was made from, beside `categories`.
-        calibration: Slope and offset of the logit.
-    """
-
-    def __init__(self, network: RankingNetwork, *, settings: dict[str, Any], calibration: Sequence[float]) -> None:
-        super().__init__(name="network_ranker")
-        self.network = network
-        self._settings = settings
-        self.calibration = tuple(calibration)
-
-    def __call__(self, features: tf.Tensor, article_index: tf.Tensor, customer_index: tf.Tensor) -> tf.Tensor:
-        """See `Ranker`."""
-        slope, offset = self.calibration
-        return slope * self.network(features, article_index, customer_index).purchase + offset
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """See `Ranker`."""
-        return weight_arrays(self.network), {"network": self._settings, "calibration": self.calibration}
-
-    def attribute(self, features: np.ndarray, article_index: np.ndarray, customer_index: np.ndarray) -> np.ndarray:
-        """See `Ranker`; by integrated gradients."""
-        told = tuple(map(tf.constant, (features, article_index, customer_index)))
-        found: np.ndarray = self.calibration[0] * integrated_gradients(self.network, told, told).numpy()
-        return found
-
-
-class TreesRanker(tf.Module):
-    """Boosted trees as a ranker.
-
-    Args:
-        trees: Fitted.
-        model: The same as LightGBM writes them, which explains them.
-        calibration: Slope and offset of the logit.
-    """
-
-    def __init__(self, trees: Trees, model: str, *, calibration: Sequence[float]) -> None:
-        super().__init__(name="trees_ranker")
-        self.trees = trees
-        self._model = model
-        self.calibration = tuple(calibration)
-
-    def __call__(self, features: tf.Tensor, article_index: tf.Tensor, customer_index: tf.Tensor) -> tf.Tensor:
-        """See `Ranker`."""
-        slope, offset = self.calibration
-        return slope * self.trees(features) + offset
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """See `Ranker`."""
-        return dict(self.trees.arrays), {"model": self._model, "calibration": self.calibration}
-
-    def attribute(self, features: np.ndarray, article_index: np.ndarray, customer_index: np.ndarray) -> np.ndarray:
-        """See `Ranker`; by SHAP values of the trees.
-
-        Source: Lundberg, Erion and Lee 2018, Consistent Individualized Feature Attribution for Tree Ensembles.
-        """
-        import lightgbm
-
-        found = np.asarray(lightgbm.Booster(model_str=self._model).predict(features, pred_contrib=True))[:, :-1]
-        embedded = np.zeros((len(found), len(EMBEDDED)))
-        return np.concatenate([self.calibration[0] * (found - found.mean(axis=0)), embedded], axis=1).astype(np.float32)
-
-
-def load_ranker(arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Ranker:
-    """Makes again what the `state` of a ranker told."""
-    calibration = settings["calibration"]
-    if "network" not in settings:
-        return TreesRanker(Trees(arrays), settings["model"], calibration=calibration)
-    # The categories are the network's first variable that holds whole numbers.
-    categories = next(values for values in arrays.values() if values.dtype == np.int32)
-    network = RankingNetwork(categories, **settings["network"])
-    set_weight_arrays(network, dict(arrays))
-    return NetworkRanker(network, settings=settings["network"], calibration=calibration)
 
 
 class PairDescriber(tf.Module):
@@ -197,7 +82,8 @@ class PairDescriber(tf.Module):
             rank: `[num_pairs, num_generators]` float32; see `blend.Pool`.
 
         Returns:
-            `[num_pairs, num_features]` float32 in the order of `names`; NaN where something is not known.
+            `[num_pairs, num_features]` float32 in the order of `names`; NaN where something is not known, and an infinite best
+            rank where no generator names a pair.
         """
         is_named = rank > 0
         parts = [
@@ -277,7 +163,7 @@ class TwoStage(tf.Module):
         found = self.candidates(histories, now=now, exclude=exclude)
         logits = self._logits(found)
         batch = tf.shape(now, tf.int64)[0]
-        score = combine(logits, found.row, batch, combination=self._combination)
+        score = combine(logits, found.row, combination=self._combination)
         # Probabilities may be equal where logits are not.
         order = next(iter(logits.values())) if len(logits) == 1 else score
         place = best_of_rows(order, found.row, batch, k)
@@ -296,8 +182,7 @@ class TwoStage(tf.Module):
 
     def score(self, found: DescribedPairs) -> tf.Tensor:
         """Scores what `candidates` returned, `[num_pairs]` float32."""
-        batch = tf.reduce_max(tf.concat([found.row + 1, [0]], axis=0))
-        return combine(self._logits(found), found.row, batch, combination=self._combination)
+        return combine(self._logits(found), found.row, combination=self._combination)
 
     def _logits(self, found: DescribedPairs) -> dict[str, tf.Tensor]:
         return {
@@ -367,13 +252,12 @@ class TwoStage(tf.Module):
         return cls(blend, describer, rankers, **settings)
 
 
-def combine(logits: dict[str, tf.Tensor], row: tf.Tensor, batch: tf.Tensor, *, combination: Combination) -> tf.Tensor:
+def combine(logits: dict[str, tf.Tensor], row: tf.Tensor, *, combination: Combination) -> tf.Tensor:
     """Combines the rankers' scores of pairs.
 
     Args:
         logits: `[num_pairs]` float32 by ranker.
         row: `[num_pairs]` int64, ascending.
-        batch: Scalar int64, rows.
         combination: See `TwoStage`.
 
     Returns:
