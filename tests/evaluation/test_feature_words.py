@@ -16,6 +16,8 @@ from tfrs_fashion.schema import InputError
         ("article times", 4.0, "it was in 4 of the customer's baskets"),
         ("product_code times", 4.0, "something of its product code was in 4 of the customer's baskets"),
         ("section days_since", math.nan, "section days since is not known"),
+        ("best rank", 1.0, "placed 1 by the generator that ranks it highest"),
+        ("best rank", math.inf, "not named by any generator"),
         ("price_to_paid", math.log(1.5), "costs 1.5 times what the customer pays on average"),
         ("customer age", 41.0, "the customer is 41 years old"),
         ("customer", 0.0, "what was learned of this very customer"),

@@ -1,6 +1,7 @@
 """Rankers find what tells purchases apart, and are calibrated."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfrs_fashion.models.trees import Trees, read_trees
 from tfrs_fashion.ranking_sections import NetworkRankerConfig, TreesRankerConfig
 from tfrs_fashion.recommenders.fit_ranker import (
     Calibration,
@@ -20,7 +22,7 @@ from tfrs_fashion.recommenders.fit_ranker import (
     make_list_dataset,
     score_week,
 )
-from tfrs_fashion.recommenders.rankers import Ranker, load_ranker
+from tfrs_fashion.recommenders.rankers import Ranker, TreesRanker, load_ranker
 from tfrs_fashion.schema import InputError
 
 CATEGORIES = np.array([[0], [0], *[[2 + number % 2] for number in range(10)]], np.int32)
@@ -227,3 +229,11 @@ def test_a_week_of_nobody_changes_nothing(skip_or_fail: Callable[[str], NoReturn
     told = {"num_rounds": 5, "k": 3, "seed": 1, "name": "two_stage"}
     alone, beside = (fit_trees(weeks, TREES, **told)[0] for weeks in ([week], [week, nobody]))
     np.testing.assert_array_equal(score_week(alone, week), score_week(beside, week))
+
+
+def test_trees_are_explained_by_the_package_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    trees = TreesRanker(Trees(read_trees({"tree_info": []})), "", calibration=(1.0, 0.0))
+    nothing = np.zeros(1, np.int32)
+    with pytest.raises(InputError, match=r"pip install 'tfrs-fashion\[baselines\]'"):
+        trees.attribute(np.zeros((1, 2), np.float32), nothing, nothing, num_compared=1)
