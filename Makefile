@@ -10,7 +10,7 @@ PIPELINE ?= pipelines/complete_journey.toml
 # What `make test` installs beside the package.
 EXTRAS ?= baselines,test
 
-.PHONY: help quickstart install test lint format benchmark clean
+.PHONY: help quickstart install test lint format clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -45,10 +45,6 @@ test: lint
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-# make benchmark    every script in benchmarks/, one after the other
-benchmark: $(VENV)/.installed-test
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 # make clean        remove the virtual environment, runs and caches; released artifacts stay
 clean:

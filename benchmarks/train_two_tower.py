@@ -3,7 +3,7 @@
 The peer is the tutorial as it stands: StringLookup and Embedding in each tower, in-batch softmax over single purchases,
 Adagrad, `fit` without metrics. Both see the rows before the validation window of The Complete Journey, and are judged
 on the same customers and in-store articles; only training is timed. The question is how long ours takes to reach the
-recall@12 that the peer ends with, and where ours ends.
+best recall@12 that the peer was seen with, and where ours ends.
 
 Usage: python benchmarks/train_two_tower.py [--run-dir runs/complete_journey] [--epochs 3] [--batch-size 2048]
 """
@@ -155,13 +155,13 @@ def main() -> None:
     ours = run_ours(run, judged)
     show(console, "ours", ours)
     recall = f"val_recall@{K}"
-    goal = peer[-1][1][recall]
+    peer_seconds, goal = max(((seconds, figures[recall]) for seconds, figures in peer), key=lambda look: look[1])
     reached = next((seconds for seconds, figures in ours if figures[recall] >= goal), None)
     if reached is None:
         raise SystemExit(f"ours never reached the peer's {recall} of {goal:.4f}")
     console.print(
-        f"{recall} {goal:.4f}: tutorial {peer[-1][0]:.1f} s, ours {reached:.1f} s, "
-        f"{peer[-1][0] / reached:.1f} times faster; ours ends at {ours[-1][1][recall]:.4f} after {ours[-1][0]:.1f} s"
+        f"{recall} {goal:.4f}: tutorial {peer_seconds:.1f} s, ours {reached:.1f} s, "
+        f"{peer_seconds / reached:.1f} times faster; ours ends at {ours[-1][1][recall]:.4f} after {ours[-1][0]:.1f} s"
     )
 
 

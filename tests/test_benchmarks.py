@@ -1,4 +1,4 @@
-"""Benchmarks run without arguments, which is how `make benchmark` runs them."""
+"""Benchmarks run without arguments."""
 
 import ast
 from pathlib import Path

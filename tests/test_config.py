@@ -349,11 +349,9 @@ def test_the_page_on_images_shows_every_key_with_a_value_that_it_may_have(root: 
 def test_the_page_on_recommenders_shows_generators_that_can_be_made(root: Path, pipeline: Path) -> None:
     page = (root / "docs" / "recommenders.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
-    pipeline.write_text(
-        f"{block}\n[data]\nsource = 'simulator'\n[recommend]\nrecommender = 'repurchase'\n[features]\nprofile = ['age_band']\n"
-    )
+    pipeline.write_text(f"{block}\n[data]\nsource = 'simulator'\n[features]\nprofile = ['age_band']\n")
     config = load_config(pipeline)
-    assert set(config.recommenders) <= set(config.generators)
+    assert set(config.recommenders) <= {"two_tower", *config.generators}
     # Every kind has a row.
     assert [kind for kind in GENERATOR_KINDS if f"`{kind}`" not in page] == []
 
@@ -363,15 +361,18 @@ def test_the_page_on_sequential_towers_shows_pipelines_that_can_be_read(root: Pa
     blocks = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     fitted = []
     for block in blocks:
-        pipeline.write_text(f"{block}\n[data]\nsource = 'simulator'\n[recommend]\nrecommender = 'popularity_7d'\n")
+        pipeline.write_text(f"{block}\n[data]\nsource = 'simulator'\n")
         fitted.append(load_config(pipeline).fitted)
-    assert fitted == [("popularity_7d", "repurchase", "gru"), ("popularity_7d", "fashion_dna", "lstm_dna")]
+    assert fitted == [
+        ("popularity_7d", "repurchase", "two_tower", "gru"),
+        ("popularity_7d", "two_tower", "fashion_dna", "lstm_dna"),
+    ]
 
 
 def test_the_page_on_ranking_shows_a_pipeline_that_can_be_read(root: Path, pipeline: Path) -> None:
     page = (root / "docs" / "ranking.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
-    pipeline.write_text(f"{block}\n[data]\nsource = 'simulator'\n[recommend]\nrecommender = 'two_stage'\n")
+    pipeline.write_text(f"{block}\n[data]\nsource = 'simulator'\n")
     config = load_config(pipeline)
     assert config.generators["two_stage_both"].rankers == ("network", "lightgbm")
     # The generators of the blend are fitted before what is made from them.
