@@ -103,7 +103,7 @@ def fit_quotas(pools: Sequence[LabelledPool], *, budget: int, step: int = 10) ->
     num_customers = sum(len(pool.num_bought) for pool in pools)
     if not gain.any():
         raise InputError(
-            f"none of {len(gain):,} candidates of {num_customers:,} customers was bought in {len(pools)} week(s) before the "
+            f"blend: none of {len(gain):,} candidates of {num_customers:,} customers was bought in {len(pools)} week(s) before the "
             "cutoff, by which generators are chosen. Raise `blend.weeks` (`blend_weeks`, of two stages) or `blend.num_candidates`."
         )
     num_generators = rank.shape[1]
