@@ -31,6 +31,15 @@ NETWORK = NetworkRankerConfig(
     num_bins=8, hidden_dims=(16,), epochs=6, batch_lists=8, learning_rate=0.02, list_size=6, embedding_dim=2
 )
 
+NETWORK_TOLD = {
+    "categories": CATEGORIES,
+    "category_sizes": [4],
+    "num_customers": 60,
+    "k": 3,
+    "seed": 1,
+    "name": "two_stage",
+}
+
 
 def make_week(seed: int, *, num_customers: int = 60) -> RankerWeek:
     """Lists of 3 to 9 candidates; a large first number, or an unknown one, is what is bought. One customer has no candidate."""
@@ -104,21 +113,13 @@ def test_a_network_finds_it_and_is_loaded() -> None:
         judged.append(auc(score_week(ranker, later), later.is_bought))
         return {"val_map@3": judged[-1]}
 
-    told = {
-        "categories": CATEGORIES,
-        "category_sizes": [4],
-        "num_customers": 60,
-        "k": 3,
-        "seed": 1,
-        "name": "two_stage",
-    }
-    ranker, best = fit_network(WEEKS, NETWORK, validate=validate, **told)
+    ranker, best = fit_network(WEEKS, NETWORK, validate=validate, **NETWORK_TOLD)
     assert best == int(np.argmax(judged)) + 1
     assert max(judged) > 0.85
     loaded = load_ranker(*ranker.state())
     np.testing.assert_array_equal(score_week(loaded, later), score_week(ranker, later))
     check_attributions(loaded, later)
-    again, _best = fit_network(WEEKS, NETWORK, epochs=best, **told)
+    again, _best = fit_network(WEEKS, NETWORK, epochs=best, **NETWORK_TOLD)
     np.testing.assert_allclose(score_week(again, later), score_week(ranker, later), rtol=1e-4, atol=1e-5)
 
 
@@ -212,15 +213,7 @@ def test_a_week_of_nobody_changes_nothing(skip_or_fail: Callable[[str], NoReturn
     """Where every buyer of a week is new, its lists are of nobody."""
     week = make_week(1)
     nobody = RankerWeek(**{name: values[:0] for name, values in vars(week).items()})
-    told = {
-        "categories": CATEGORIES,
-        "category_sizes": [4],
-        "num_customers": 60,
-        "k": 3,
-        "seed": 1,
-        "name": "two_stage",
-    }
-    alone, beside = (fit_network(weeks, NETWORK, epochs=2, **told)[0] for weeks in ([week], [week, nobody]))
+    alone, beside = (fit_network(weeks, NETWORK, epochs=2, **NETWORK_TOLD)[0] for weeks in ([week], [week, nobody]))
     np.testing.assert_array_equal(score_week(alone, week), score_week(beside, week))
     try:
         import lightgbm  # noqa: F401
