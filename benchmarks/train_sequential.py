@@ -5,10 +5,11 @@ from what comes before the validation purchase; each is judged after every epoch
 purchase among all articles. The peer is what a tutorial writes: Embedding with `mask_zero`, GRU, Dense, `fit`. A second peer
 takes the logits at the steps that count alone, which is the least that one would do about it.
 
-Then, for fewer epochs: ours with windows put together by chance and not by length, with shorter histories, and the peers under
-XLA. Ours is not compiled by it: how many targets and articles a batch holds is known only when it is there.
+Then, for fewer epochs: ours with windows put together by chance and not by length, and with shorter histories; and, if asked for, the
+padded peer under XLA, which takes long. Ours is not compiled by it: how many targets and articles a batch holds is known only when
+it is there.
 
-Usage: python benchmarks/train_sequential.py [--data data/amazon] [--epochs 6] [--side-epochs 2] [--batch-events 512]
+Usage: python benchmarks/train_sequential.py [--data data/amazon] [--epochs 6] [--side-epochs 2] [--batch-events 512] [--xla]
 """
 
 import argparse
@@ -165,8 +166,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data/amazon"))
     parser.add_argument("--run-dir", type=Path, default=Path("runs/amazon_beauty"))
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=6, help="of the comparison; 0 leaves it out")
     parser.add_argument("--side-epochs", type=int, default=2, help="of what is told apart from the comparison")
+    parser.add_argument("--xla", action="store_true", help="the padded peer under XLA, too")
     parser.add_argument("--batch-events", type=int, default=512, help="of ours")
     parser.add_argument("--batch-size", type=int, default=64, help="sequences, of the peers")
     options = parser.parse_args()
@@ -176,21 +178,23 @@ def main() -> None:
     run.prepare()
     ours = partial(run_ours, console, run, batch_events=options.batch_events)
     plain = partial(run_plain, console, run, batch_size=options.batch_size)
-    speed = ours(epochs=options.epochs)
     peers: dict[str, Callable[..., float]] = {
         "plain, logits of steps": partial(plain, takes_steps=True),
         "plain": plain,
     }
-    for name, peer in peers.items():
-        other = peer(epochs=options.epochs, name=name)
-        console.print(f"ours {speed:.0f} sequences/s, {name} {other:.0f}: {speed / other:.1f} times")
+    if options.epochs:
+        speed = ours(epochs=options.epochs)
+        for name, peer in peers.items():
+            other = peer(epochs=options.epochs, name=name)
+            console.print(f"ours {speed:.0f} sequences/s, {name} {other:.0f}: {speed / other:.1f} times")
     console.print("Further, not to be compared with the above, whose tracing is spread over more epochs:")
     ours(epochs=options.side_epochs)
     with mock.patch("tfrs_fashion.features.sequences.batch_windows", batch_by_chance):
         ours(epochs=options.side_epochs, name="ours, batches by chance")
     for length in (10, 20):
         ours(epochs=options.side_epochs, length=length, name=f"ours, histories of {length}")
-    plain(epochs=options.side_epochs, xla=True, name="plain, XLA")
+    if options.xla:
+        plain(epochs=options.side_epochs, xla=True, name="plain, XLA")
 
 
 if __name__ == "__main__":
