@@ -37,6 +37,6 @@ def test_what_fills_a_list_up_lies_below_it_and_is_no_probability() -> None:
     assert answer.article_index.numpy().tolist() == [[5, 6, 7, 8, 0]]
     score = answer.score.numpy()[0]
     assert score[:2].tolist() == np.float32([0.3, 0.004]).tolist()
-    assert (score[2:4] <= 0).all()
+    assert (score[2:4] < 0).all()
     assert (np.diff(score[:4]) <= 0).all()
     assert answer.source.numpy()[0, :4].tolist() == [b"two_stage"] * 2 + [b"popularity_7d"] * 2

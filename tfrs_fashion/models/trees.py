@@ -31,8 +31,8 @@ def read_trees(model: dict[str, Any]) -> dict[str, np.ndarray]:
         place = len(nodes["feature"])
         is_leaf = "leaf_value" in node
         threshold = 0.0 if is_leaf else float(node["threshold"])
-        # The largest float32 that is not above: every float32 lies on the same side of it. What tells only whether something is
-        # known has the largest float64, which is above all of them.
+        # The largest float32 that is not above: every float32 lies on the same side of it. A split by whether something is
+        # known has 1e300, which is above all of them.
         with np.errstate(over="ignore"):
             rounded = np.float32(threshold)
         if float(rounded) > threshold:
