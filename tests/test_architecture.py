@@ -23,6 +23,7 @@ FLOORS = (
         "fitting",
         "judging",
         "evidence",
+        "notes",
         "preparation",
         "pooling",
         "stacking",

@@ -10,7 +10,8 @@ import pytest
 
 from tfrs_fashion.config import load_config
 from tfrs_fashion.features.view import View
-from tfrs_fashion.judging import _notes, article_groups, count_unseen
+from tfrs_fashion.judging import article_groups, count_unseen
+from tfrs_fashion.notes import make_notes
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX, RowCount
 
 
@@ -68,5 +69,5 @@ def test_probabilities_are_of_windows_as_long_as_weeks(root: Path, override: str
     settings = ['recommenders=["popularity_7d", "two_stage"]', "recommend.recommender=two_stage", override]
     config = load_config(root / "pipelines" / "tiny.toml", settings)
     pairs = pd.DataFrame({"customer_index": [2], "article_index": [2]})
-    told = [note for note in _notes(config, pairs, pairs) if "probabilities are of 7 days" in note]
+    told = [note for note in make_notes(config, pairs, pairs) if "purchase within 7 days" in note]
     assert config.probabilities_are_of_window == is_judged == (not told)

@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tfrs_fashion.config import load_config
 from tfrs_fashion.data.split import Split, targets, visible
 from tfrs_fashion.evaluation.report import load_metrics
 from tfrs_fashion.features.view import View
-from tfrs_fashion.pooling import past_weeks, seen_until
+from tfrs_fashion.fitting import fit_recommender
+from tfrs_fashion.pooling import label_pool, past_weeks, seen_until
 from tfrs_fashion.recommenders.blend import Blend
 from tfrs_fashion.run import Run
 from tfrs_fashion.schema import InputError
@@ -95,6 +97,16 @@ def test_a_pool_holds_what_generators_of_before_the_week_say(blended: Run) -> No
         assert is_bought == (article in bought[customer])
         # The first generator is repurchase: its score is the count of baskets before the week.
         assert score[0] == (counts[customer, article] if rank[0] else 0)
+
+
+def test_a_week_of_newcomers_has_a_pool_of_nobody(blended: Run) -> None:
+    week = past_weeks(blended.splits["test"], num_weeks=1, week_days=7)[0]
+    view = blended._make_view(week)
+    newcomers = pd.DataFrame({"customer_index": np.int32([len(view.now), len(view.now) + 1]), "article_index": 2})
+    generators = [fit_recommender(name, view, blended.config, choice={}) for name in ("repurchase", "popularity_7d")]
+    pool = label_pool(view, newcomers, generators, num_candidates=30, batch_size=64)
+    assert pool.rank.shape == (0, 2)
+    assert len(pool.num_bought) == len(pool.customer_index) == 0
 
 
 def test_splits_share_their_weeks(blended: Run) -> None:

@@ -32,6 +32,7 @@ from tfrs_fashion.features.customer_slices import make_slices
 from tfrs_fashion.features.history_lookups import list_absent_sections
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import embed_customers, rank_targets
+from tfrs_fashion.notes import make_notes
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, RowCount, Tables
@@ -235,36 +236,6 @@ def count_unseen(view: View, customers: np.ndarray) -> tuple[RowCount, ...]:
     return tuple(count for count in found if count.rows)
 
 
-def _notes(config: PipelineConfig, judged: pd.DataFrame, bought: pd.DataFrame) -> list[str]:
-    unsold = int((~judged["article_index"].isin(bought["article_index"].unique())).sum())
-    notes = [
-        "The SavedModels that are released are fits of the same settings on all data. They cannot be judged here: what "
-        "is judged are fits of what came before the window.",
-        "Intervals say how sure the figures are for these customers in this window. Another week or another seed varies "
-        "too, which they leave out.",
-        "Every figure comes from the answers of the exported SavedModels to the customers who bought in the window. "
-        "Repeat purchases count.",
-        f"Where a recommender has nothing for a customer, or too little, {config.export.fallback} fills the list, as it does in "
-        "service; also where what the customer bought before is left out.",
-        f"{unsold:,} of the {len(judged):,} (customer, article) pairs bought in the window are of articles never sold "
-        "before it. Only recommenders of new arrivals can find them; for the others they count as misses.",
-    ]
-    if config.data.source == "complete_journey":
-        notes.append(
-            "The Complete Journey is grocery retail, not fashion. Its Python package calls the tables simulated from "
-            "real patterns; the R package of the same tables calls them study data."
-        )
-    if config.split.kind != "window":
-        notes.append(
-            f"The split `{config.split.kind}` cuts each customer's own history, so fits have seen what other customers "
-            "bought after some of the cutoffs. A window by date has no such advantage."
-        )
-    if config.tells_probabilities and not config.probabilities_are_of_window:
-        days, names = config.blend.week_days, ", ".join(config.tells_probabilities)
-        notes.append(f"{names}: probabilities are of {days} days, not of this window, and are not judged.")
-    return notes
-
-
 def write_judgement(
     folder: Path,
     *,
@@ -348,7 +319,7 @@ def write_judgement(
         )
         answers.append(answer)
     ranks = {name: pd.read_parquet(place / "target_ranks.parquet") for name, place in (ranked or {}).items()}
-    measured, notes = [], _notes(config, judged, bought)
+    measured, notes = [], make_notes(config, judged, bought)
     if probable and config.probabilities_are_of_window:
         ks = (evaluation.k, evaluation.num_candidates)
         measured.append(describe_reliability(probable, judged, ks=ks, **settings))
@@ -365,8 +336,9 @@ def write_judgement(
         )
         measured.append(section)
     elif ranks:
-        nothing = "nothing that was bought in the window was in store before it."
-        notes.append(f"Not every article in store is ranked: {nothing}")
+        notes.append(
+            "Not every article in store is ranked: nothing that was bought in the window was in store before it."
+        )
     told: dict[str, Any] = {
         "baselines": [name for name in evaluation.baselines if name in by_customer],
         "metric": f"map@{evaluation.k}",

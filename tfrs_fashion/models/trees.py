@@ -5,7 +5,27 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfrs_fashion.schema import InputError
+
 _ARRAYS = ("feature", "threshold", "goes_left", "left", "right", "value")
+
+
+def import_lightgbm(name: str) -> Any:
+    """Returns the package lightgbm, which fits and explains trees.
+
+    Args:
+        name: Of the recommender, for the message.
+
+    Raises:
+        InputError: It is not installed.
+    """
+    try:
+        import lightgbm
+    except ImportError as error:
+        raise InputError(
+            f"{name}: trees are fitted and explained by the package lightgbm. Install it: pip install 'tfrs-fashion[baselines]'."
+        ) from error
+    return lightgbm
 
 
 def read_trees(model: dict[str, Any]) -> dict[str, np.ndarray]:

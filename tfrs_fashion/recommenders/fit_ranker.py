@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.ranking import RankingModel, RankingNetwork
-from tfrs_fashion.models.trees import Trees, read_trees
+from tfrs_fashion.models.trees import Trees, import_lightgbm, read_trees
 from tfrs_fashion.ranking_sections import NetworkRankerConfig, TreesRankerConfig
 from tfrs_fashion.recommenders.rankers import NetworkRanker, Ranker, TreesRanker
 from tfrs_fashion.recommenders.stored import StoredArrays
@@ -155,12 +155,7 @@ def fit_trees(
     Raises:
         InputError: LightGBM is not installed, or there is nothing to learn from.
     """
-    try:
-        import lightgbm
-    except ImportError as error:
-        raise InputError(
-            f"{name}: trees are fitted by the package lightgbm. Install it: pip install 'tfrs-fashion[baselines]'."
-        ) from error
+    lightgbm = import_lightgbm(name)
     check_weeks(weeks, name=name)
 
     def dataset(weeks: Sequence[RankerWeek], reference: Any = None) -> Any:

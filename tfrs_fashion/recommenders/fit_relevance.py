@@ -12,8 +12,9 @@ from tfrs_fashion.features.relevance import AMOUNTS
 from tfrs_fashion.features.text import HashedWords
 from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.relevance import Imbalance, RelevanceModel, RelevanceNetwork, class_weights
+from tfrs_fashion.models.trees import import_lightgbm
 from tfrs_fashion.ranking_sections import RelevanceConfig
-from tfrs_fashion.schema import FIRST_INDEX, InputError
+from tfrs_fashion.schema import FIRST_INDEX
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,7 @@ def fit_relevance_trees(learned: Pairs, held_out: Pairs, *, imbalance: str, seed
     Raises:
         InputError: LightGBM is not installed.
     """
-    try:
-        import lightgbm
-    except ImportError as error:
-        raise InputError(
-            "relevance: trees are fitted by the package lightgbm. Install it: pip install 'tfrs-fashion[baselines]'."
-        ) from error
+    lightgbm = import_lightgbm("relevance")
     num_classes = len(learned.names)
     weight = class_weights(learned.label, num_classes)[learned.label] if imbalance == "weights" else None
     told = {

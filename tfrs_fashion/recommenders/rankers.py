@@ -8,9 +8,8 @@ import tensorflow as tf
 
 from tfrs_fashion.models.attribution import EMBEDDED, integrated_gradients
 from tfrs_fashion.models.ranking import RankingNetwork
-from tfrs_fashion.models.trees import Trees
+from tfrs_fashion.models.trees import Trees, import_lightgbm
 from tfrs_fashion.recommenders.recommender import set_weight_arrays, weight_arrays
-from tfrs_fashion.schema import InputError
 
 
 class Ranker(Protocol):
@@ -112,12 +111,7 @@ class TreesRanker(tf.Module):
 
         Source: Lundberg, Erion and Lee 2018, Consistent Individualized Feature Attribution for Tree Ensembles.
         """
-        try:
-            import lightgbm
-        except ImportError as error:
-            raise InputError(
-                "Trees are explained by the package lightgbm. Install it: pip install 'tfrs-fashion[baselines]'."
-            ) from error
+        lightgbm = import_lightgbm("explain")
         found = np.asarray(lightgbm.Booster(model_str=self._model).predict(features, pred_contrib=True))[:, :-1]
         embedded = np.zeros((len(found), len(EMBEDDED)))
         against = found - found[:num_compared].mean(axis=0)
