@@ -1,15 +1,13 @@
 """Fitting by name: which function fits, loads and indexes each recommender that a pipeline names."""
 
 import gc
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from rich.console import Console
 
 from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.evaluation.metrics import customer_metrics
@@ -36,6 +34,7 @@ from tfrs_fashion.generator_sections import (
     SiblingsConfig,
     TwoStageConfig,
 )
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.recommenders.base_two_tower import fit_base_two_tower
 from tfrs_fashion.recommenders.basket_mlp import BasketMlp, fit_basket_mlp
 from tfrs_fashion.recommenders.blend import Blend
@@ -62,8 +61,6 @@ from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_IN
 
 # Articles of a group's list: more than a blend takes from any generator.
 GROUP_WIDTH = 1000
-
-
 # Places of the lists that are held at once while every article is ranked: a few hundred megabytes.
 MAX_PLACES = 4_000_000
 
@@ -195,7 +192,12 @@ def embed_customers(towers: TwoTower, view: View, customers: np.ndarray, *, batc
 
 
 def make_validator(
-    view: View, targets: pd.DataFrame, *, k: int, batch_size: int = 256
+    view: View,
+    targets: pd.DataFrame,
+    *,
+    k: int,
+    metrics: Sequence[str] = ("map", "recall"),
+    batch_size: int = 256,
 ) -> Callable[[Recommender], dict[str, float]]:
     """Makes the function that judges a recommender during its fit.
 
@@ -205,17 +207,18 @@ def make_validator(
         view: What the recommender is fitted from.
         targets: `customer_index, article_index` bought in the validation window.
         k: Length of the lists.
+        metrics: Some of `CUSTOMER_METRICS`; the first is what early stopping goes by.
         batch_size: Customers ranked together.
 
     Returns:
-        A function of a recommender that gives `val_map@k` and `val_recall@k`.
+        A function of a recommender that gives `val_map@k` and `val_recall@k`, or what else is asked for.
     """
     customers = np.unique(targets["customer_index"].to_numpy(dtype=np.int32))
 
     def validate(recommender: Recommender) -> dict[str, float]:
         candidates = rank_customers(recommender, view, customers, k=k, batch_size=batch_size)
         means = customer_metrics(candidates, targets, k=k).mean()
-        return {f"val_map@{k}": float(means["map"]), f"val_recall@{k}": float(means["recall"])}
+        return {f"val_{name}@{k}": float(means[name]) for name in metrics}
 
     return validate
 
@@ -262,7 +265,7 @@ def fit_recommender(
     choice: dict[str, Any],
     fitted: Callable[[str], Recommender] | None = None,
     validate: Callable[[Recommender], dict[str, float]] | None = None,
-    console: Console | None = None,
+    log: TrainingLog | None = None,
 ) -> Recommender:
     """Fits a recommender by its name.
 
@@ -273,7 +276,7 @@ def fit_recommender(
         choice: What was chosen on validation, e.g. `epochs`; it overrides the config.
         fitted: Gives a recommender that this one is made from, fitted on the same; without it, it is fitted here.
         validate: Judges a model after each epoch, to stop early.
-        console: Where progress is shown.
+        log: Where progress is told.
     """
     if name == "two_tower":
         # Models hold themselves in cycles: what an earlier fit has left behind makes room for this one.
@@ -283,17 +286,20 @@ def fit_recommender(
             num_text_buckets=config.features.num_text_buckets,
             seed=config.seed,
             validate=validate,
-            console=console,
+            log=log,
             max_epochs=config.two_tower.epochs,
             **{**config.two_tower.model_dump(), **choice},
         )
     generator = config.generators[name].model_copy(update=choice)
     settings = generator.model_dump(exclude={"kind"})
-    progress: dict[str, Any] = {"validate": validate, "console": console}
+    progress: dict[str, Any] = {"validate": validate, "log": log}
     # The learning rate falls as it did when the number of epochs was chosen.
     trained: dict[str, Any] = {**progress, "max_epochs": getattr(config.generators[name], "epochs", 0)}
     told: dict[str, Any] = {"num_text_buckets": config.features.num_text_buckets, "seed": config.seed, "name": name}
-    fit = partial(fit_recommender, view=view, config=config, choice={}, console=console)
+
+    def fit(part: str) -> Recommender:
+        return fit_recommender(part, view, config, choice={}, log=None if log is None else log.part(part))
+
     match generator:
         case PopularityConfig(by="", trend=False):
             return fit_popularity(view.transactions, as_of=view.split.as_of, days=generator.days, name=name)

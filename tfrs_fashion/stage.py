@@ -152,8 +152,12 @@ def run_stage(folder: Path, wanted: str, write: Callable[[Path], None], *, force
 
 
 @contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Path, *, waits: bool = False) -> Iterator[None]:
     """Lets one process at a time work in a folder.
+
+    Args:
+        folder: Made if it is not there.
+        waits: Whether another process is waited for.
 
     Raises:
         InputError: Another process is at work there, or the folder cannot be written to.
@@ -167,7 +171,7 @@ def only_one(folder: Path) -> Iterator[None]:
         ) from error
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except OSError as error:
             raise InputError(
                 f"{folder}: another process is at work here. Wait for it, or choose another --run-dir."
