@@ -34,6 +34,7 @@ FLOORS = (
         "relevance",
         "backtest",
         "objective",
+        "projection",
         "search",
         "trials",
         "workers",

@@ -1,7 +1,7 @@
 """Fitting by name: which function fits, loads and indexes each recommender that a pipeline names."""
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pandas as pd
 import tensorflow as tf
 
 from tfrs_fashion.config import PipelineConfig
-from tfrs_fashion.evaluation.metrics import customer_metrics
 from tfrs_fashion.evaluation.target_ranks import place_targets, spread_evenly
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
@@ -46,6 +45,7 @@ from tfrs_fashion.recommenders.fit_sequential import fit_sequential
 from tfrs_fashion.recommenders.fit_towers import fit_two_tower
 from tfrs_fashion.recommenders.graph_filter import GraphFilter, fit_graph_filter
 from tfrs_fashion.recommenders.group_popularity import fit_group_popularity, load_group_popularity
+from tfrs_fashion.recommenders.indexed_tower import IndexedTower
 from tfrs_fashion.recommenders.item_knn import fit_basket_pairs, fit_item_knn
 from tfrs_fashion.recommenders.neighbours import Neighbours
 from tfrs_fashion.recommenders.next_category import NextCategory, fit_next_category
@@ -169,7 +169,7 @@ def rank_targets(
     return pd.concat(parts, ignore_index=True)
 
 
-def embed_customers(towers: TwoTower, view: View, customers: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
+def embed_customers(towers: IndexedTower, view: View, customers: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
     """Embeds customers at their cutoffs.
 
     Args:
@@ -189,72 +189,6 @@ def embed_customers(towers: TwoTower, view: View, customers: np.ndarray, *, batc
 
     batches = [customers[start : start + batch_size] for start in range(0, len(customers), batch_size)]
     return np.concatenate([embed(batch) for batch in batches])
-
-
-def make_validator(
-    view: View,
-    targets: pd.DataFrame,
-    *,
-    k: int,
-    metrics: Sequence[str] = ("map", "recall"),
-    batch_size: int = 256,
-) -> Callable[[Recommender], dict[str, float]]:
-    """Makes the function that judges a recommender during its fit.
-
-    Every in-store article is ranked for every customer who bought in the window, known or not.
-
-    Args:
-        view: What the recommender is fitted from.
-        targets: `customer_index, article_index` bought in the validation window.
-        k: Length of the lists.
-        metrics: Some of `CUSTOMER_METRICS`; the first is what early stopping goes by.
-        batch_size: Customers ranked together.
-
-    Returns:
-        A function of a recommender that gives `val_map@k` and `val_recall@k`, or what else is asked for.
-    """
-    customers = np.unique(targets["customer_index"].to_numpy(dtype=np.int32))
-
-    def validate(recommender: Recommender) -> dict[str, float]:
-        candidates = rank_customers(recommender, view, customers, k=k, batch_size=batch_size)
-        means = customer_metrics(candidates, targets, k=k).mean()
-        return {f"val_{name}@{k}": float(means[name]) for name in metrics}
-
-    return validate
-
-
-def beats_fallback_for_strangers(
-    recommender: Recommender,
-    fallback: Recommender,
-    view: View,
-    targets: pd.DataFrame,
-    *,
-    k: int,
-    min_strangers: int = 100,
-) -> bool | None:
-    """Tells whether a recommender serves customers without a history better than its fallback does, by map@k.
-
-    Args:
-        recommender: Fitted from the view.
-        fallback: Likewise.
-        view: Of the validation split.
-        targets: `customer_index, article_index` bought in the validation window.
-        k: Length of the lists.
-        min_strangers: With fewer of them nothing can be told.
-
-    Returns:
-        None where nothing can be told.
-    """
-    has_history = np.flatnonzero(np.diff(view.timelines.row_splits)) + FIRST_INDEX
-    of_strangers = targets[~targets["customer_index"].isin(has_history)]
-    strangers = np.unique(of_strangers["customer_index"].to_numpy(dtype=np.int32))
-    if len(strangers) < min_strangers:
-        return None
-    own, filled = (
-        float(customer_metrics(rank_customers(asked, view, strangers, k=k), of_strangers, k=k)["map"].mean())
-        for asked in (recommender, fallback)
-    )
-    return own > filled
 
 
 def fit_recommender(
@@ -298,7 +232,7 @@ def fit_recommender(
     told: dict[str, Any] = {"num_text_buckets": config.features.num_text_buckets, "seed": config.seed, "name": name}
 
     def fit(part: str) -> Recommender:
-        return fit_recommender(part, view, config, choice={}, log=None if log is None else log.part(part))
+        return fit_recommender(part, view, config, choice={}, log=log and log.part(part))
 
     match generator:
         case PopularityConfig(by="", trend=False):

@@ -1,7 +1,7 @@
-"""A figure of the report as what is chosen by: computed on the validation window, after each epoch if there are any."""
+"""What is chosen by on the validation window: figures of a recommender, after each epoch where it has any."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from tfrs_fashion.config import PipelineConfig
-from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS
+from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS, customer_metrics
 from tfrs_fashion.evaluation.report import METRIC_NAME
 from tfrs_fashion.evaluation.scorecard import evaluate_recommender
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import make_validator, rank_customers
+from tfrs_fashion.fitting import rank_customers
 from tfrs_fashion.judging import article_statistics, bought_pairs, customer_slices
 from tfrs_fashion.recommenders.recommender import Recommender
-from tfrs_fashion.schema import InputError, Tables, find_nearest
+from tfrs_fashion.schema import FIRST_INDEX, InputError, Tables, find_nearest
 
 # Intervals are for reports: of what is chosen by, the value alone is read.
 _FEW_SAMPLES = 10
@@ -62,6 +62,72 @@ class Objective:
         """Puts what rises with the objective before the other figures of an epoch, since early stopping goes by the first."""
         first = {f"val_{self.figure}": value} if self.direction == "max" else {f"val_minus_{self.figure}": -value}
         return {**first, f"val_{self.figure}": value, **figures}
+
+
+def make_validator(
+    view: View,
+    targets: pd.DataFrame,
+    *,
+    k: int,
+    metrics: Sequence[str] = ("map", "recall"),
+    batch_size: int = 256,
+) -> Callable[[Recommender], dict[str, float]]:
+    """Makes the function that judges a recommender during its fit.
+
+    Every in-store article is ranked for every customer who bought in the window, known or not.
+
+    Args:
+        view: What the recommender is fitted from.
+        targets: `customer_index, article_index` bought in the validation window.
+        k: Length of the lists.
+        metrics: Some of `CUSTOMER_METRICS`; the first is what early stopping goes by.
+        batch_size: Customers ranked together.
+
+    Returns:
+        A function of a recommender that gives `val_map@k` and `val_recall@k`, or what else is asked for.
+    """
+    customers = np.unique(targets["customer_index"].to_numpy(dtype=np.int32))
+
+    def validate(recommender: Recommender) -> dict[str, float]:
+        candidates = rank_customers(recommender, view, customers, k=k, batch_size=batch_size)
+        means = customer_metrics(candidates, targets, k=k).mean()
+        return {f"val_{name}@{k}": float(means[name]) for name in metrics}
+
+    return validate
+
+
+def beats_fallback_for_strangers(
+    recommender: Recommender,
+    fallback: Recommender,
+    view: View,
+    targets: pd.DataFrame,
+    *,
+    k: int,
+    min_strangers: int = 100,
+) -> bool | None:
+    """Tells whether a recommender serves customers without a history better than its fallback does, by map@k.
+
+    Args:
+        recommender: Fitted from the view.
+        fallback: Likewise.
+        view: Of the validation split.
+        targets: `customer_index, article_index` bought in the validation window.
+        k: Length of the lists.
+        min_strangers: With fewer of them nothing can be told.
+
+    Returns:
+        None where nothing can be told.
+    """
+    has_history = np.flatnonzero(np.diff(view.timelines.row_splits)) + FIRST_INDEX
+    of_strangers = targets[~targets["customer_index"].isin(has_history)]
+    strangers = np.unique(of_strangers["customer_index"].to_numpy(dtype=np.int32))
+    if len(strangers) < min_strangers:
+        return None
+    own, filled = (
+        float(customer_metrics(rank_customers(asked, view, strangers, k=k), of_strangers, k=k)["map"].mean())
+        for asked in (recommender, fallback)
+    )
+    return own > filled
 
 
 def make_measure(

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from tfrs_fashion.config import MODELS
+from tfrs_fashion.evaluation.projector import write_projector
 from tfrs_fashion.features.articles import check_product_codes
-from tfrs_fashion.fitting import beats_fallback_for_strangers, fit_recommender, load_recommender, make_validator
+from tfrs_fashion.fitting import fit_recommender, load_recommender
 from tfrs_fashion.generator_sections import (
     BaseTwoTowerConfig,
     BasketMlpConfig,
@@ -24,7 +25,8 @@ from tfrs_fashion.generator_sections import (
 )
 from tfrs_fashion.index.scann import check_size
 from tfrs_fashion.models.training_log import TrainingLog
-from tfrs_fashion.objective import Objective, make_measure
+from tfrs_fashion.objective import Objective, beats_fallback_for_strangers, make_measure, make_validator
+from tfrs_fashion.projection import project
 from tfrs_fashion.ranking import Ranking
 from tfrs_fashion.recommenders.indexed_tower import IndexedTower
 from tfrs_fashion.recommenders.recommender import Recommender
@@ -151,7 +153,9 @@ class Training(Ranking):
 
         def write(name: str, folder: Path) -> None:
             chosen = self._choose(name)
-            self._fit(name, "test", chosen.get("choice", {}), self._load).save(folder)
+            fitted = self._fit(name, "test", chosen.get("choice", {}), self._load)
+            fitted.save(folder)
+            self._project(name, fitted)
             (folder / "chosen.json").write_text(json.dumps(chosen, indent=2), encoding="utf-8")
 
         towers = {name for name, kind in self.config.servable.values() if kind == "scann"}
@@ -160,6 +164,13 @@ class Training(Ranking):
             check_size(len(self.view("test").articles.in_store))
         for name in self.config.fitted:
             self._stage(self._model(name), self._trained(name), partial(write, name), force=force)
+
+    def _project(self, name: str, fitted: Recommender) -> None:
+        """Writes what TensorBoard's projector shows of towers, beside what their training logged."""
+        told = self.config.tensorboard
+        if told.enabled and told.num_projected and isinstance(fitted, IndexedTower):
+            place = self.folder / "tensorboard" / name / "test"
+            write_projector(place, project(fitted, self.view("test"), self.tables, config=self.config))
 
     def _load(self, name: str) -> Recommender:
         return load_recommender(name, self._model(name), self.config)

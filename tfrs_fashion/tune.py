@@ -112,7 +112,9 @@ class Tune(Training):
             read_setting(config, name)
             for value in parameter.values or (parameter.low, parameter.high):
                 assert value is not None
-                change(config, {name: int(value) if parameter.type == "int" and isinstance(value, float) else plain(value)})
+                change(
+                    config, {name: int(value) if parameter.type == "int" and isinstance(value, float) else plain(value)}
+                )
         if tune.algorithm == "hyperband":
             if not self._budget:
                 raise InputError(
@@ -245,7 +247,12 @@ class Tune(Training):
             return
         view = self.view("validation")
         fallback = fit_recommender(self.config.export.fallback, view, self.config, choice={})
-        told: dict[str, Any] = {"view": view, "tables": self.tables, "targets": self._targets("validation"), "config": self.config}
+        told: dict[str, Any] = {
+            "view": view,
+            "tables": self.tables,
+            "targets": self._targets("validation"),
+            "config": self.config,
+        }
         make_measure(self.objective, **told)(fallback)
 
     def make_search(self) -> Search:
