@@ -5,6 +5,7 @@ protocol between one chief and many workers. What a trial is, the caller says. A
 finished is kept and not repeated, what was under way is done again.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -271,7 +272,9 @@ class Search(BaseTuner):
         objective: str,
     ) -> None:
         self._run, self._settings, self._objective = run, settings, objective
-        super().__init__(oracle, directory=str(folder.parent), project_name=folder.name)
+        # It prints which file it goes on from, which is no news to whoever gave the same command again.
+        with contextlib.redirect_stdout(None):
+            super().__init__(oracle, directory=str(folder.parent), project_name=folder.name)
 
     def _get_tuner_fname(self) -> str:
         # One for all processes: a search that one began goes on with several, and the other way round.

@@ -64,12 +64,10 @@ class TrialRecord:
 
 
 def read_trials(folder: Path) -> dict[str, TrialRecord]:
-    """Reads the records of all trials of a search, by the trial's id."""
-    found = {}
-    for place in sorted(folder.glob("trial_*")):
-        if (record := TrialRecord.load(place)) is not None:
-            found[place.name.removeprefix("trial_")] = record
-    return found
+    """Reads the records of all trials of a search, by the trial's id, in the order of its numbers."""
+    names = sorted((place.name.removeprefix("trial_") for place in folder.glob("trial_*")), key=int)
+    found = ((name, TrialRecord.load(folder / f"trial_{name}")) for name in names)
+    return {name: record for name, record in found if record is not None}
 
 
 def is_hopeless(curve: list[float], others: list[list[float]], *, direction: str, min_trials: int) -> bool:
