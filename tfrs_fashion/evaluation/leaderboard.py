@@ -149,7 +149,7 @@ class Leaderboard:
     def encode(self, trials: Sequence[JudgedTrial]) -> pd.DataFrame:
         """Encodes settings as `[num_trials, num_settings]` float64.
 
-        Numbers are themselves, or their logarithm; other values are numbered as they come; a setting that did not matter to a
+        Numbers are themselves, or their logarithm; other values are numbered by their text; a setting that did not matter to a
         trial is -1 below the least.
         """
         columns = {}
@@ -160,7 +160,8 @@ class Leaderboard:
                 column = np.array([np.nan if value is None else float(value) for value in values])
                 column = np.log(column) if is_log else column
             else:
-                places = {repr(value): place for place, value in reversed(list(enumerate(known)))}
+                # By their text: in the order of the trials, which are ranked, they would tell the objective.
+                places = {text: place for place, text in enumerate(sorted({repr(value) for value in known}))}
                 column = np.array([np.nan if value is None else float(places[repr(value)]) for value in values])
             if known:
                 columns[name] = np.where(np.isnan(column), np.nanmin(column) - 1.0, column)

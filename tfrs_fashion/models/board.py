@@ -1,5 +1,6 @@
 """What TensorBoard shows of a training: losses, figures of validation, rates, norms, histograms, settings, a trace."""
 
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -31,10 +32,21 @@ def open_log(folder: Path) -> tf.summary.SummaryWriter:
 
 
 def _named(variables: list[tf.Variable]) -> Iterator[tuple[str, tf.Variable]]:
-    """Names variables for a reader; those of one name are numbered."""
+    """Names variables for a reader, alike in every fit.
+
+    Keras numbers layers of one kind through all models that a process makes: here they are numbered anew in each model, and
+    variables of one name likewise.
+    """
+    numbers: dict[str, dict[str, int]] = {}
     seen: dict[str, int] = {}
     for variable in variables:
-        name = variable.name.split(":")[0]
+        parts: list[str] = []
+        for part in variable.name.split(":")[0].split("/"):
+            kind = re.sub(r"_\d+$", "", part)
+            known = numbers.setdefault("/".join([*parts, kind]), {})
+            place = known.setdefault(part, len(known))
+            parts.append(kind if place == 0 else f"{kind}_{place}")
+        name = "/".join(parts)
         seen[name] = seen.get(name, 0) + 1
         yield (name if seen[name] == 1 else f"{name}_{seen[name]}"), variable
 
@@ -43,7 +55,8 @@ class Board(tf.keras.callbacks.Callback):
     """Writes the log of one training.
 
     Scalars by batch (means over `BATCHES_A_POINT`): `batch_loss`, `gradient_norm`. By epoch: `loss`, every figure that validation
-    gave, `learning_rate`, `examples_per_second` (of training alone), and of every embedding the mean length of its rows.
+    gave, `learning_rate`, `examples_per_second` (of training alone), weights that are a single number, and of every embedding the
+    mean length of its rows. By epoch, too, histograms of all other weights.
 
     Args:
         log: With a folder.
@@ -111,6 +124,9 @@ class Board(tf.keras.callbacks.Callback):
         self._writer.close()
 
     def _describe(self, name: str, variable: tf.Variable) -> None:
+        if tf.size(variable) == 1:
+            tf.summary.scalar(f"weight/{name}", tf.reshape(variable, []))
+            return
         rows = variable.shape[0] if variable.shape.rank == 2 else 0
         if rows >= _MIN_ROWS:
             some = tf.gather(variable, np.unique(np.linspace(0, rows - 1, _MAX_ROWS).astype(np.int64)))
