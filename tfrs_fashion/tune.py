@@ -167,9 +167,10 @@ class Tune(Training):
         place = folder / f"trial_{trial_id}"
         former = TrialRecord.load(place)
         record = TrialRecord(values=values, budget=budget, attempts=(former.attempts if former else 0) + 1)
-        watch = Watch(
-            folder, trial_id, record, objective=objective, min_trials=tune.min_trials if tune.stops_hopeless else None
-        )
+        # What is judged once, at its end, cannot be ended early.
+        stops = tune.stops_hopeless and self._budget.endswith(".epochs")
+        min_trials = tune.min_trials if stops else None
+        watch = Watch(folder, trial_id, record, objective=objective, min_trials=min_trials)
         watch.keep()
         try:
             if record.attempts > tune.max_kills:

@@ -94,7 +94,7 @@ class TuneConfig(Section):
     stops_hopeless: bool = True
     min_trials: int = Field(default=5, ge=2)
     max_failures: int = Field(default=3, ge=1)
-    max_kills: int = Field(default=2, ge=1)
+    max_kills: int = Field(default=3, ge=1)
     space: dict[str, ParameterConfig] = {}
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
@@ -195,9 +195,8 @@ def _draw(board: Leaderboard, importance: Importance | None, path: Path) -> str:
     axes, *others = make_panels(
         f"{board.objective} on validation by trial", heights=(2.4, *[1.9] * len(settings)), titles=titles
     )
-    places = {trial.name: number + 1 for number, trial in enumerate(board.trials)}
-    in_order = sorted(board.ranked, key=lambda found: places[found[0].name])
-    x, y = [places[trial.name] for trial, _value in in_order], [value for _trial, value in in_order]
+    in_order = sorted(board.ranked, key=lambda found: int(found[0].name))
+    x, y = [int(trial.name) for trial, _value in in_order], [value for _trial, value in in_order]
     best = np.maximum.accumulate(y) if board.direction == "max" else np.minimum.accumulate(y)
     axes.step(x, best, where="post", color=DARK, linewidth=1.8, label="best so far")
     for status, marker, face in (("finished", "o", DARK), ("hopeless", "o", "white")):
@@ -211,12 +210,12 @@ def _draw(board: Leaderboard, importance: Importance | None, path: Path) -> str:
                 "markersize": 5,
             }
             axes.plot(*zip(*chosen, strict=True), linestyle="", label=label, **style)
-    failed = [places[trial.name] for trial in board.trials if trial.status == "failed"]
+    failed = [int(trial.name) for trial in board.trials if trial.status == "failed"]
     if failed:
         axes.plot(failed, [min(y)] * len(failed), linestyle="", marker="x", color="#111111", label="failed")
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_xlabel("trial")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderaxespad=0.2)
     for panel, name in zip(others, settings, strict=True):
         _draw_setting(panel, board, name)
     return write_png(axes, path)
@@ -236,6 +235,9 @@ def _draw_setting(axes: Any, board: Leaderboard, name: str) -> None:
             axes.annotate("own", (x, value), (6, 3), textcoords="offset points", fontsize=8.5, color=GREY)
     if is_number and board.is_log[name]:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda setting, _place: f"{setting:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     if not is_number:
         axes.set_xticks(range(len(labels)), [shorten(label, 24) for label in labels])
         axes.set_xlim(-0.5, len(labels) - 0.5)
