@@ -151,13 +151,13 @@ def run_stage(folder: Path, wanted: str, write: Callable[[Path], None], *, force
     return True
 
 
-@contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Lets one process at a time work in a folder.
+def stage_seconds(folder: Path) -> float | None:
+    """Returns how long it took to write an output, or None where there is none."""
+    return _about(folder).get("duration_seconds")
 
-    Raises:
-        InputError: Another process is at work there, or the folder cannot be written to.
-    """
+
+@contextlib.contextmanager
+def _open_lock(folder: Path) -> Iterator[int]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
@@ -166,6 +166,19 @@ def only_one(folder: Path) -> Iterator[None]:
             f"{folder}: cannot write here ({error.strerror}). Choose another folder: --run-dir, or export.folder."
         ) from error
     try:
+        yield lock
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Lets one process at a time work in a folder.
+
+    Raises:
+        InputError: Another process is at work there, or the folder cannot be written to.
+    """
+    with _open_lock(folder) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -173,5 +186,15 @@ def only_one(folder: Path) -> Iterator[None]:
                 f"{folder}: another process is at work here. Wait for it, or choose another --run-dir."
             ) from error
         yield
-    finally:
-        os.close(lock)
+
+
+@contextlib.contextmanager
+def one_after_another(folder: Path) -> Iterator[None]:
+    """Waits until no other process works in a folder, and keeps the others waiting.
+
+    Raises:
+        InputError: The folder cannot be written to.
+    """
+    with _open_lock(folder) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
