@@ -50,8 +50,8 @@ def by_customer(**columns: list[float]) -> pd.DataFrame:
     return pd.DataFrame(found, index=index)
 
 
-BEFORE = by_customer(gru=[0.0, 0.5, 0.5, 0.0], only_a=[1.0] * 4)
-AFTER = by_customer(gru=[0.5, 1.0, 1.0, 0.5], only_b=[1.0] * 4)
+BEFORE = by_customer(gru=[0.0, 0.5, 0.25, 0.0], only_a=[1.0] * 4)
+AFTER = by_customer(gru=[0.5, 1.0, 0.75, 0.5], only_b=[1.0] * 4)
 
 
 def compare(a: Experiment | None = None, b: Experiment | None = None, after: pd.DataFrame = AFTER) -> dict[str, Any]:
@@ -76,16 +76,16 @@ def test_the_difference_is_that_of_each_customer_whatever_their_order() -> None:
         "low": 0.5,
         "high": 0.5,
     }
-    # From a mean of 1/4 to one of 3/4.
-    assert found["difference"]["relative"] == pytest.approx(2)
-    assert found["sentence"].startswith("<gru> of B is 200.0% (")
+    # From a mean of 3/16 to one of 11/16.
+    assert found["difference"]["relative"] == pytest.approx(8 / 3)
+    assert found["sentence"].startswith("<gru> of B is 266.7% (")
     assert "above <gru> of A on map@2" in found["sentence"]
 
 
 def test_customers_of_one_run_alone_are_left_out() -> None:
     (found,) = compare(after=AFTER.iloc[:3])["differences"]
     assert found["customers"] == 3
-    # From 1/3 to 5/6.
+    # From 1/4 to 3/4.
     assert found["difference"]["difference"] == pytest.approx(0.5)
 
 
