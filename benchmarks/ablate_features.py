@@ -24,7 +24,8 @@ from tfrs_fashion.config import load_config
 from tfrs_fashion.data.split import Split, targets
 from tfrs_fashion.evaluation.compare import bootstrap_interval, paired_difference
 from tfrs_fashion.evaluation.metrics import customer_metrics
-from tfrs_fashion.fitting import fit_recommender, make_validator, rank_customers
+from tfrs_fashion.fitting import fit_recommender, rank_customers
+from tfrs_fashion.objective import make_validator
 from tfrs_fashion.run import Run
 from tfrs_fashion.stage import code_fingerprint, fingerprint
 

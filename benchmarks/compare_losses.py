@@ -21,7 +21,9 @@ import tfrs_fashion  # noqa: F401  (before TensorFlow)
 from tfrs_fashion.config import load_config
 from tfrs_fashion.data.split import first_purchase_seconds
 from tfrs_fashion.evaluation.target_ranks import find_rankable, measure_target_ranks
-from tfrs_fashion.fitting import fit_recommender, make_validator, rank_targets
+from tfrs_fashion.fitting import fit_recommender, rank_targets
+from tfrs_fashion.models.training_log import TrainingLog
+from tfrs_fashion.objective import make_validator
 from tfrs_fashion.run import Run
 
 K = 12
@@ -47,15 +49,16 @@ def main() -> None:
     parser.add_argument("--num-negatives", nargs="+", type=int, default=list(NUM_NEGATIVES))
     options = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
+    log = TrainingLog(console=console)
     overrides = ["split.never_sold_in_store=true", f"generators.{MODEL}.epochs={options.epochs}", *options.overrides]
     if options.pipeline == parser.get_default("pipeline"):
         overrides = [*SMALL, *overrides]
-    run = Run(config=load_config(options.pipeline, overrides), folder=options.run_dir, console=console)
+    run = Run(config=load_config(options.pipeline, overrides), folder=options.run_dir, log=log)
     run.prepare()
     view, wanted = run.view("validation"), run._targets("validation")
     now = first_purchase_seconds(view.split, run.tables.transactions, view.now)
     rankable = find_rankable(wanted, view.articles.in_store)
-    styles = fit_recommender(VECTORS, view, run.config, choice={}, console=console)
+    styles = fit_recommender(VECTORS, view, run.config, choice={}, log=log)
     validate = make_validator(view, wanted, k=K)
     head = ["loss", "n", "AUC", "10%", "50%", "90%", f"map@{K}", f"recall@{K}", "seconds"]
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
@@ -63,9 +66,7 @@ def main() -> None:
         for number in options.num_negatives:
             settings = {"loss": loss, "num_negatives": number}
             start = time.monotonic()
-            fitted = fit_recommender(
-                MODEL, view, run.config, choice=settings, fitted=lambda _name: styles, console=console
-            )
+            fitted = fit_recommender(MODEL, view, run.config, choice=settings, fitted=lambda _name: styles, log=log)
             seconds = time.monotonic() - start
             lists = validate(fitted)
             ranks = rank_targets(fitted, replace(view, now=now), rankable, seed=run.config.seed)

@@ -29,7 +29,7 @@ from rich.console import Console
 from tfrs_fashion.config import load_config
 from tfrs_fashion.features.sequences import Windows
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import make_validator
+from tfrs_fashion.objective import make_validator
 from tfrs_fashion.recommenders.fit_sequential import fit_sequential
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.run import Run

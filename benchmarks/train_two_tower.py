@@ -27,7 +27,7 @@ from tfrs_fashion.data.split import targets
 from tfrs_fashion.evaluation.full_ranking import top_k
 from tfrs_fashion.evaluation.metrics import customer_metrics
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import make_validator
+from tfrs_fashion.objective import make_validator
 from tfrs_fashion.recommenders.fit_towers import fit_two_tower
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.run import Run

@@ -3,7 +3,7 @@
 import datetime
 import gc
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -31,12 +31,14 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+# A wrapper, since pytest-xdist reads the marks in this very hook, and may do so before any other.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
     """Keeps what shares fixtures in one worker of pytest-xdist: all tests of the tiny run, or else those of a file."""
     for item in items:
         of_tiny_run = "tiny_run" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("tiny_run" if of_tiny_run else str(item.path)))
+    yield
 
 
 @pytest.fixture(scope="session")

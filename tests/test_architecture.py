@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "tfrs_fashion"
 # Imports go only up this list; modules of one floor may import each other, but never in a circle.
 FLOORS = (
     ("schema",),
-    ("sections", "data_sections", "generator_sections", "sequence_sections", "ranking_sections"),
-    ("config", "config_errors", "config_text"),
+    ("sections", "data_sections", "generator_sections", "sequence_sections", "ranking_sections", "tune_sections"),
+    ("config", "config_errors", "overrides", "pipeline_file"),
     ("data",),
     ("features",),
     ("models",),
@@ -34,6 +34,12 @@ FLOORS = (
         "explaining",
         "relevance",
         "backtest",
+        "objective",
+        "projection",
+        "search",
+        "trials",
+        "workers",
+        "tune",
     ),
     ("cli",),
 )

@@ -90,6 +90,12 @@ def test_a_record_holds_what_the_report_was_made_from(tmp_path: Path, folder: Pa
     assert kept["customer_id"].tolist() == ["Größe", "b", "c"]
 
 
+def test_the_settings_of_every_pipeline_run_again(root: Path, tmp_path: Path) -> None:
+    for path in sorted((root / "pipelines").glob("*.toml")):
+        pipeline = load_config(path)
+        assert load_config(write_report(tmp_path / path.stem, pipeline) / "config.toml") == pipeline, path.name
+
+
 def test_a_report_is_recorded_once(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
     report = write_report(tmp_path / "run", config)
     assert keep_record(report, folder) == keep_record(report, folder)

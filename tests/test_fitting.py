@@ -10,14 +10,9 @@ import tensorflow as tf
 from tfrs_fashion.config import load_config
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import (
-    beats_fallback_for_strangers,
-    embed_customers,
-    fit_recommender,
-    rank_customers,
-    rank_targets,
-)
+from tfrs_fashion.fitting import embed_customers, fit_recommender, rank_customers, rank_targets
 from tfrs_fashion.generator_sections import RestrictedConfig
+from tfrs_fashion.objective import beats_fallback_for_strangers
 from tfrs_fashion.recommenders.recommender import Recommendations, Recommender, with_source
 from tfrs_fashion.recommenders.restricted import Restricted
 from tfrs_fashion.schema import FIRST_INDEX

@@ -1,5 +1,6 @@
 """The `tfrs-fashion` command: one short function a verb."""
 
+import contextlib
 import gc
 import os
 import traceback
@@ -60,9 +61,10 @@ def _do(
     force: bool,
     debug: bool,
     work: "Callable[[Backtest], None]",
+    alone: bool = True,
 ) -> None:
-    """Runs a verb of a pipeline; see `_guard`."""
-    _guard(debug, lambda: _work(pipeline, overrides, run_dir, force, work))
+    """Runs a verb of a pipeline, by default as the only process of its run folder; see `_guard`."""
+    _guard(debug, lambda: _work(pipeline, overrides, run_dir, force, work, alone))
 
 
 def _guard(debug: bool, work: Callable[[], None]) -> None:
@@ -89,14 +91,19 @@ def _guard(debug: bool, work: Callable[[], None]) -> None:
 
 
 def _work(
-    pipeline: Path, overrides: list[str] | None, run_dir: Path | None, force: bool, work: "Callable[[Backtest], None]"
+    pipeline: Path,
+    overrides: list[str] | None,
+    run_dir: Path | None,
+    force: bool,
+    work: "Callable[[Backtest], None]",
+    alone: bool,
 ) -> None:
     from tfrs_fashion.config import load_config
     from tfrs_fashion.stage import only_one
 
     config = load_config(pipeline, overrides or ())
     folder = run_dir or Path("runs") / config.name
-    with only_one(folder):
+    with only_one(folder) if alone else contextlib.nullcontext():
         with console.status("loading TensorFlow"):
             from tfrs_fashion.backtest import Backtest
         run = Backtest(config=config, folder=folder, force=force, console=console)
@@ -140,6 +147,33 @@ def train(
 ) -> None:
     """Choose on validation, then fit on everything before the test cutoff."""
     _do(pipeline, set_, run_dir, force, debug, lambda run: run.train(force=force))
+
+
+@app.command()
+def tune(
+    pipeline: Pipeline,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that run trials side by side.")] = 1,
+    ends_with_parent: Annotated[bool, typer.Option("--ends-with-parent", hidden=True)] = False,
+    set_: Set = None,
+    run_dir: RunDir = None,
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Search for better settings of one recommender, as [tune] says; write a leaderboard and a pipeline file of the best."""
+    # Of keras-tuner's protocol: a worker shares the run folder of its chief.
+    is_worker = "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "chief")
+
+    def work(run: "Backtest") -> None:
+        from tfrs_fashion.tune import Tune
+        from tfrs_fashion.workers import end_with_parent
+
+        if ends_with_parent:
+            end_with_parent()
+        search = Tune(config=run.config, folder=run.folder, console=run.console, messages=run.messages)
+        search.source, search.overrides = pipeline, tuple(set_ or ())
+        search.tune(num_workers=workers, force=force)
+
+    _do(pipeline, set_, run_dir, force, debug, work, alone=not is_worker)
 
 
 @app.command()

@@ -27,6 +27,7 @@ from tfrs_fashion.generator_sections import (
     SiblingsConfig,
     TwoStageConfig,
 )
+from tfrs_fashion.overrides import put, read_override
 from tfrs_fashion.ranking_sections import RelevanceConfig
 from tfrs_fashion.schema import InputError, find_nearest
 from tfrs_fashion.sections import (
@@ -38,9 +39,11 @@ from tfrs_fashion.sections import (
     RecommendConfig,
     Section,
     SplitConfig,
+    TensorBoardConfig,
     TwoTowerConfig,
 )
 from tfrs_fashion.sequence_sections import FashionDnaConfig, NextCategoryConfig, SequentialConfig
+from tfrs_fashion.tune_sections import TuneConfig
 
 # As TensorFlow names modules.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -91,6 +94,8 @@ class PipelineConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     recommend: RecommendConfig = RecommendConfig()
     export: ExportConfig = ExportConfig()
+    tensorboard: TensorBoardConfig = TensorBoardConfig()
+    tune: TuneConfig = TuneConfig()
 
     @field_validator("generators", mode="before")
     @classmethod
@@ -335,23 +340,6 @@ class PipelineConfig(Section):
         return names
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not re.fullmatch(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*", key.strip()):
-        raise InputError(f"--set {override}: expected section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *sections, last = key.strip().split(".")
-    inner = raw
-    for section in sections:
-        inner = inner.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise InputError(f"--set {override}: `{section}` is not a section")
-    inner[last] = value
-
-
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> PipelineConfig:
     """Reads a pipeline file.
 
@@ -374,7 +362,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> PipelineConf
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid TOML: {error}.") from error
     for override in overrides:
-        _override(raw, override)
+        put(raw, *read_override(override), where=f"--set {override}")
     raw.setdefault("name", path.stem)
     try:
         return PipelineConfig.model_validate(raw)

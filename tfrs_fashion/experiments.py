@@ -14,18 +14,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import rich.box
+import tomlkit
 from rich.markup import escape
 from rich.table import Table
 
 from tfrs_fashion import __version__
 from tfrs_fashion.config import PipelineConfig
-from tfrs_fashion.config_text import write_toml
 from tfrs_fashion.evaluation.comparison import make_comparison, write_comparison
 from tfrs_fashion.evaluation.document import to_json_types, write_json, write_text
 from tfrs_fashion.evaluation.experiment import Experiment, list_figures
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.serving.provenance import git_commit, has_uncommitted_changes, library_versions
-from tfrs_fashion.stage import code_fingerprint, damage, fingerprint, one_after_another, write_whole
+from tfrs_fashion.stage import code_fingerprint, damage, fingerprint, only_one, write_whole
 
 FOLDER, LOG = "experiments", "experiments.parquet"
 # What a report's folder keeps for its record.
@@ -61,6 +61,13 @@ def experiments_folder(run_folder: Path) -> Path:
     if folder.name == FOLDER:
         raise InputError(f"{run_folder}: experiments of the runs beside it go here. Choose another --run-dir.")
     return folder.parent / FOLDER
+
+
+def _without_null(value: Any) -> Any:
+    """Leaves out what TOML has no word for: it is the default wherever it may be."""
+    if isinstance(value, dict):
+        return {name: _without_null(found) for name, found in value.items() if found is not None}
+    return [_without_null(found) for found in value] if isinstance(value, list) else value
 
 
 def write_record(
@@ -106,7 +113,7 @@ def write_record(
     write_json(folder / _RECORD, asdict(experiment))
     # What a source has no setting for is refused even at its default.
     settings = {**experiment.config, "data": config.data.model_dump(mode="json", exclude_unset=True)}
-    write_text(folder / _CONFIG, write_toml(settings) + "\n")
+    write_text(folder / _CONFIG, tomlkit.dumps(_without_null(settings)))
 
 
 def _to_row(experiment: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,7 +177,7 @@ def keep_record(report: Path, folder: Path) -> str:
     """
     row = _read_record(report / _RECORD)
     name = str(row["id"])
-    with one_after_another(folder):
+    with only_one(folder, waits=True):
         log = read_log(folder)
         is_known = name in log.column("id").to_pylist()
         if is_known and (folder / LOG).is_file():
@@ -275,7 +282,7 @@ def compare_experiments(folder: Path, first: str, second: str) -> tuple[dict[str
     settings: dict[str, Any] = {"num_samples": int(b.config["evaluation"]["bootstrap_samples"]), "seed": b.seed}
     document = make_comparison(a, b, *(_read_customers(folder, found) for found in (a, b)), **settings)
     place = folder / f"{a.id}_{b.id}"
-    with one_after_another(folder), write_whole(place, fingerprint=place.name) as partial:
+    with only_one(folder, waits=True), write_whole(place, fingerprint=place.name) as partial:
         write_comparison(partial, document)
     return document, place / "comparison.html"
 

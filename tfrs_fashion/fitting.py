@@ -2,17 +2,14 @@
 
 import gc
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from rich.console import Console
 
 from tfrs_fashion.config import PipelineConfig
-from tfrs_fashion.evaluation.metrics import customer_metrics
 from tfrs_fashion.evaluation.target_ranks import place_targets, spread_evenly
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
@@ -36,6 +33,7 @@ from tfrs_fashion.generator_sections import (
     SiblingsConfig,
     TwoStageConfig,
 )
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.recommenders.base_two_tower import fit_base_two_tower
 from tfrs_fashion.recommenders.basket_mlp import BasketMlp, fit_basket_mlp
 from tfrs_fashion.recommenders.blend import Blend
@@ -47,6 +45,7 @@ from tfrs_fashion.recommenders.fit_sequential import fit_sequential
 from tfrs_fashion.recommenders.fit_towers import fit_two_tower
 from tfrs_fashion.recommenders.graph_filter import GraphFilter, fit_graph_filter
 from tfrs_fashion.recommenders.group_popularity import fit_group_popularity, load_group_popularity
+from tfrs_fashion.recommenders.indexed_tower import IndexedTower
 from tfrs_fashion.recommenders.item_knn import fit_basket_pairs, fit_item_knn
 from tfrs_fashion.recommenders.neighbours import Neighbours
 from tfrs_fashion.recommenders.next_category import NextCategory, fit_next_category
@@ -62,8 +61,6 @@ from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_IN
 
 # Articles of a group's list: more than a blend takes from any generator.
 GROUP_WIDTH = 1000
-
-
 # Places of the lists that are held at once while every article is ranked: a few hundred megabytes.
 MAX_PLACES = 4_000_000
 
@@ -172,7 +169,7 @@ def rank_targets(
     return pd.concat(parts, ignore_index=True)
 
 
-def embed_customers(towers: TwoTower, view: View, customers: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
+def embed_customers(towers: IndexedTower, view: View, customers: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
     """Embeds customers at their cutoffs.
 
     Args:
@@ -194,66 +191,6 @@ def embed_customers(towers: TwoTower, view: View, customers: np.ndarray, *, batc
     return np.concatenate([embed(batch) for batch in batches])
 
 
-def make_validator(
-    view: View, targets: pd.DataFrame, *, k: int, batch_size: int = 256
-) -> Callable[[Recommender], dict[str, float]]:
-    """Makes the function that judges a recommender during its fit.
-
-    Every in-store article is ranked for every customer who bought in the window, known or not.
-
-    Args:
-        view: What the recommender is fitted from.
-        targets: `customer_index, article_index` bought in the validation window.
-        k: Length of the lists.
-        batch_size: Customers ranked together.
-
-    Returns:
-        A function of a recommender that gives `val_map@k` and `val_recall@k`.
-    """
-    customers = np.unique(targets["customer_index"].to_numpy(dtype=np.int32))
-
-    def validate(recommender: Recommender) -> dict[str, float]:
-        candidates = rank_customers(recommender, view, customers, k=k, batch_size=batch_size)
-        means = customer_metrics(candidates, targets, k=k).mean()
-        return {f"val_map@{k}": float(means["map"]), f"val_recall@{k}": float(means["recall"])}
-
-    return validate
-
-
-def beats_fallback_for_strangers(
-    recommender: Recommender,
-    fallback: Recommender,
-    view: View,
-    targets: pd.DataFrame,
-    *,
-    k: int,
-    min_strangers: int = 100,
-) -> bool | None:
-    """Tells whether a recommender serves customers without a history better than its fallback does, by map@k.
-
-    Args:
-        recommender: Fitted from the view.
-        fallback: Likewise.
-        view: Of the validation split.
-        targets: `customer_index, article_index` bought in the validation window.
-        k: Length of the lists.
-        min_strangers: With fewer of them nothing can be told.
-
-    Returns:
-        None where nothing can be told.
-    """
-    has_history = np.flatnonzero(np.diff(view.timelines.row_splits)) + FIRST_INDEX
-    of_strangers = targets[~targets["customer_index"].isin(has_history)]
-    strangers = np.unique(of_strangers["customer_index"].to_numpy(dtype=np.int32))
-    if len(strangers) < min_strangers:
-        return None
-    own, filled = (
-        float(customer_metrics(rank_customers(asked, view, strangers, k=k), of_strangers, k=k)["map"].mean())
-        for asked in (recommender, fallback)
-    )
-    return own > filled
-
-
 def fit_recommender(
     name: str,
     view: View,
@@ -262,7 +199,7 @@ def fit_recommender(
     choice: dict[str, Any],
     fitted: Callable[[str], Recommender] | None = None,
     validate: Callable[[Recommender], dict[str, float]] | None = None,
-    console: Console | None = None,
+    log: TrainingLog | None = None,
 ) -> Recommender:
     """Fits a recommender by its name.
 
@@ -273,7 +210,7 @@ def fit_recommender(
         choice: What was chosen on validation, e.g. `epochs`; it overrides the config.
         fitted: Gives a recommender that this one is made from, fitted on the same; without it, it is fitted here.
         validate: Judges a model after each epoch, to stop early.
-        console: Where progress is shown.
+        log: Where progress is told.
     """
     if name == "two_tower":
         # Models hold themselves in cycles: what an earlier fit has left behind makes room for this one.
@@ -283,17 +220,20 @@ def fit_recommender(
             num_text_buckets=config.features.num_text_buckets,
             seed=config.seed,
             validate=validate,
-            console=console,
+            log=log,
             max_epochs=config.two_tower.epochs,
             **{**config.two_tower.model_dump(), **choice},
         )
     generator = config.generators[name].model_copy(update=choice)
     settings = generator.model_dump(exclude={"kind"})
-    progress: dict[str, Any] = {"validate": validate, "console": console}
+    progress: dict[str, Any] = {"validate": validate, "log": log}
     # The learning rate falls as it did when the number of epochs was chosen.
     trained: dict[str, Any] = {**progress, "max_epochs": getattr(config.generators[name], "epochs", 0)}
     told: dict[str, Any] = {"num_text_buckets": config.features.num_text_buckets, "seed": config.seed, "name": name}
-    fit = partial(fit_recommender, view=view, config=config, choice={}, console=console)
+
+    def fit(part: str) -> Recommender:
+        return fit_recommender(part, view, config, choice={}, log=log and log.part(part))
+
     match generator:
         case PopularityConfig(by="", trend=False):
             return fit_popularity(view.transactions, as_of=view.split.as_of, days=generator.days, name=name)

@@ -1,9 +1,11 @@
 """Preparation: tables, timelines and vectors of a pipeline, in its run folder, and views of what a split leaves visible."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import ibis
 import numpy as np
@@ -19,6 +21,7 @@ from tfrs_fashion.features.text import HashedWords
 from tfrs_fashion.features.timelines import Timelines, read_timelines, write_timelines
 from tfrs_fashion.features.vectors import make_vectors
 from tfrs_fashion.features.view import View, check_features, make_view
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.schema import RowCount, Tables, check_tables
 from tfrs_fashion.stage import code_fingerprint, damage, files_fingerprint, fingerprint, run_stage
 
@@ -101,6 +104,35 @@ class Preparation:
             words=self._words,
             **self.config.split.store,
         )
+
+    def log(self, name: str, fitted_on: str) -> TrainingLog:
+        """Returns where a training tells its progress.
+
+        Args:
+            name: Of what is fitted.
+            fitted_on: Of the split, or of whatever else tells its fits apart.
+        """
+        told = self.config.tensorboard
+        return TrainingLog(
+            console=self.console,
+            folder=self.folder / "tensorboard" / name / fitted_on.replace(" ", "_") if told.enabled else None,
+            settings=json.dumps({**self.config.settings_of(name), "seed": self.config.seed}, indent=2, default=str),
+            histograms=told.histograms,
+            profile=told.profile,
+        )
+
+    def with_config(self, config: PipelineConfig) -> Self:
+        """Returns the same preparation for other settings of models; what was read already is shared.
+
+        Args:
+            config: Of the same data, split and prepared features.
+        """
+        other = replace(self, config=config)
+        shared = {"_connection", "tables", "splits", "_timelines", "_vectors", "_words", "_prepared"}
+        if config.features == self.config.features:
+            shared.add("_views")
+        other.__dict__.update({name: value for name, value in self.__dict__.items() if name in shared})
+        return other
 
     def forget(self, split: str) -> None:
         """Drops a view that is needed no longer; asked for again, it is made again."""

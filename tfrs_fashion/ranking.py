@@ -18,10 +18,13 @@ import pandas as pd
 
 from tfrs_fashion.data.split import Split, target_counts
 from tfrs_fashion.evaluation.doctor import RankerTraining
+from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS
 from tfrs_fashion.features.pair_lookups import make_pair_lookups
 from tfrs_fashion.features.pairs import PairFeatureLayer
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import fit_recommender, load_recommender
+from tfrs_fashion.models.training_log import TrainingLog
+from tfrs_fashion.objective import Objective
 from tfrs_fashion.pooling import MAX_SHOWN_PAIRS, Pooling, article_features, past_weeks, seen_until, week_name
 from tfrs_fashion.ranking_sections import TwoStageConfig
 from tfrs_fashion.recommenders.blend import Blend
@@ -44,6 +47,7 @@ from tfrs_fashion.recommenders.fit_ranker import (
 from tfrs_fashion.recommenders.rankers import Ranker
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.two_stage import PairDescriber, ScoringRecommender, TwoStage
+from tfrs_fashion.schema import InputError
 from tfrs_fashion.stacking import describe_pairs, make_judge
 from tfrs_fashion.stage import fingerprint, stored_fingerprint
 
@@ -134,7 +138,7 @@ class Ranking(Pooling):
             # What is not in store by then may be so later.
             sold = np.flatnonzero(view.articles.num_baskets > 0).astype(np.int32)
             view = replace(view, articles=replace(view.articles, in_store=sold))
-            fit_recommender(similar, view, self.config, choice={}, console=self.console).save(folder)
+            fit_recommender(similar, view, self.config, choice={}, log=self.log(similar, first.name)).save(folder)
             told = {"fitted_as_of": seen_until(view)}
             (folder / "week.json").write_text(json.dumps(told, default=str), encoding="utf-8")
 
@@ -256,6 +260,7 @@ class Ranking(Pooling):
         *,
         length: int | None = None,
         held_out: tuple[RankerWeek, Callable[[np.ndarray], dict[str, float]]] | None = None,
+        log: TrainingLog | None = None,
     ) -> tuple[Ranker, int]:
         """Fits one ranker, as long as was chosen, or as is best for a week that is held out."""
         settings, k, seed = self._two_stage(name), self.config.evaluation.k, self.config.seed
@@ -278,7 +283,7 @@ class Ranking(Pooling):
             num_customers=view.timelines.num_customers,
             validate=validate,
             epochs=length,
-            console=self.console,
+            log=log or self.log(name, view.split.name if held_out is None else "validation"),
             **told,
         )
 
@@ -304,6 +309,52 @@ class Ranking(Pooling):
             shown = "  ".join(f"{figure} {value:.4f}" for figure, value in figures[ranker].items())
             self.console.print(f"  {name}  {ranker}, {length} long: {shown}", highlight=False)
         return {"choice": {"rankers": choice}, "figures": figures}
+
+    def judge_ranker(
+        self,
+        name: str,
+        *,
+        objective: Objective,
+        watch: Callable[[dict[str, float]], None],
+        log: TrainingLog | None = None,
+    ) -> None:
+        """Fits the ranker of two stages from all weeks before test but the last, and judges it on that, after each epoch.
+
+        Args:
+            name: Of two stages with one ranker.
+            objective: A mean over customers of how well lists foretell what they bought.
+            watch: Is told the figures; boosted trees are judged once, after the best of their rounds.
+            log: Where progress is told.
+
+        Raises:
+            InputError: There are several rankers, or the objective is none of candidates that are put in order.
+        """
+        settings, split, k = self._two_stage(name), self.splits["test"], self.config.evaluation.k
+        if len(settings.rankers) != 1:
+            raise InputError(
+                f"generators.{name}.rankers: {len(settings.rankers)} rankers are fitted apart, and each has settings of its own. "
+                "Search for those of one at a time."
+            )
+        if not objective.is_of_customers:
+            known = ", ".join(f"{metric}@{k}" for metric in CUSTOMER_METRICS)
+            raise InputError(f"tune.objective: `{objective.figure}` is not known of a ranker; choose one of {known}.")
+        (ranker,) = settings.rankers
+        (week, *_others), _before = self._stacked_weeks(name, split)
+        last, *earlier = self.ranker_weeks(name, split)
+        wanted = self._targets_of(week)
+        asked = make_judge(last, wanted, k=objective.k, metrics=(objective.metric,))
+        plain = make_judge(last, wanted, k=k)
+
+        def judge(score: np.ndarray) -> dict[str, float]:
+            figures = objective.order(objective.read(asked(score)), plain(score))
+            watch(figures)
+            return figures
+
+        fitted, _length = self._fit_ranker(
+            name, ranker, earlier, self._make_view(split), held_out=(last, judge), log=log
+        )
+        if ranker == "lightgbm":
+            judge(score_week(fitted, last))
 
     def fit_two_stage(
         self, name: str, view: View, generators: dict[str, Recommender], *, rankers: dict[str, dict[str, Any]]

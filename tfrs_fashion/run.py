@@ -25,6 +25,7 @@ from tfrs_fashion.evaluation.report import load_metrics, metrics_table
 from tfrs_fashion.experiments import LOG, experiments_folder, keep_record, read_log, write_record
 from tfrs_fashion.features.view import View
 from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement, write_target_ranks
+from tfrs_fashion.models.board import write_images
 from tfrs_fashion.ranking_sections import TwoStageConfig
 from tfrs_fashion.recommenders.indexed_tower import IndexedTower
 from tfrs_fashion.recommenders.popularity import nobody
@@ -236,6 +237,11 @@ class Run(Training):
                 self._write_record(folder, judged=judged, split=split)
 
             self._stage(report, wanted, write, force=True)
+            if config.tensorboard.enabled:
+                figures = sorted((report / "figures").glob("*.png"))
+                write_images(
+                    self.folder / "tensorboard" / "report", {figure.stem: figure.read_bytes() for figure in figures}
+                )
         experiments = experiments_folder(self.folder)
         # Killed before it was kept, a record is kept now.
         record = keep_record(report, experiments)

@@ -254,6 +254,22 @@ class RecommendConfig(Section):
     batch_size: int = Field(default=256, ge=1)
 
 
+class TensorBoardConfig(Section):
+    """What is told to TensorBoard, in `tensorboard/` of the run folder; it changes nothing of what is fitted.
+
+    Attributes:
+        enabled: Whether trainings leave a log.
+        histograms: Whether it holds the values of weights after each epoch.
+        profile: Whether it holds a trace of ten training steps.
+        num_projected: Articles, and customers, whose embeddings the projector shows, at most; 0 for none.
+    """
+
+    enabled: bool = True
+    histograms: bool = True
+    profile: bool = False
+    num_projected: int = Field(default=5000, ge=0)
+
+
 class ExportConfig(Section):
     """What goes into artifacts, and where released ones go: `<folder>/<name>/<version>/`.
 

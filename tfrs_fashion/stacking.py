@@ -1,6 +1,6 @@
 """From the pool of a past week to what a ranker learns from: what is kept, how it is described, and how it is judged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -82,20 +82,24 @@ def best_articles(week: RankerWeek, score: np.ndarray, *, k: int) -> pd.DataFram
     )
 
 
-def make_judge(week: RankerWeek, targets: pd.DataFrame, *, k: int) -> Callable[[np.ndarray], dict[str, float]]:
+def make_judge(
+    week: RankerWeek, targets: pd.DataFrame, *, k: int, metrics: Sequence[str] = ("map", "recall")
+) -> Callable[[np.ndarray], dict[str, float]]:
     """Makes the function that judges scores of a week's candidates.
 
     Args:
         week: Not learned from.
         targets: `customer_index, article_index` bought in it.
         k: Places that count.
+        metrics: Some of `CUSTOMER_METRICS`; the first is what early stopping goes by.
 
     Returns:
-        A function of `[num_pairs]` scores that gives `val_map@k` and `val_recall@k`, over everyone who bought something.
+        A function of `[num_pairs]` scores that gives `val_map@k` and `val_recall@k`, or what else is asked for, over everyone who
+        bought something.
     """
 
     def judge(score: np.ndarray) -> dict[str, float]:
         means = customer_metrics(best_articles(week, score, k=k), targets, k=k).mean()
-        return {f"val_map@{k}": float(means["map"]), f"val_recall@{k}": float(means["recall"])}
+        return {f"val_{name}@{k}": float(means[name]) for name in metrics}
 
     return judge

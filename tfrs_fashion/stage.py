@@ -157,7 +157,16 @@ def stage_seconds(folder: Path) -> float | None:
 
 
 @contextlib.contextmanager
-def _open_lock(folder: Path) -> Iterator[int]:
+def only_one(folder: Path, *, waits: bool = False) -> Iterator[None]:
+    """Lets one process at a time work in a folder.
+
+    Args:
+        folder: Made if it is not there.
+        waits: Whether another process is waited for.
+
+    Raises:
+        InputError: Another process is at work there, or the folder cannot be written to.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
@@ -166,35 +175,12 @@ def _open_lock(folder: Path) -> Iterator[int]:
             f"{folder}: cannot write here ({error.strerror}). Choose another folder: --run-dir, or export.folder."
         ) from error
     try:
-        yield lock
-    finally:
-        os.close(lock)
-
-
-@contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Lets one process at a time work in a folder.
-
-    Raises:
-        InputError: Another process is at work there, or the folder cannot be written to.
-    """
-    with _open_lock(folder) as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except OSError as error:
             raise InputError(
                 f"{folder}: another process is at work here. Wait for it, or choose another --run-dir."
             ) from error
         yield
-
-
-@contextlib.contextmanager
-def one_after_another(folder: Path) -> Iterator[None]:
-    """Waits until no other process works in a folder, and keeps the others waiting.
-
-    Raises:
-        InputError: The folder cannot be written to.
-    """
-    with _open_lock(folder) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    finally:
+        os.close(lock)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from tfrs_fashion.config import MODELS
+from tfrs_fashion.evaluation.projector import write_projector
 from tfrs_fashion.features.articles import check_product_codes
-from tfrs_fashion.fitting import beats_fallback_for_strangers, fit_recommender, load_recommender, make_validator
+from tfrs_fashion.fitting import fit_recommender, load_recommender
 from tfrs_fashion.generator_sections import (
     BaseTwoTowerConfig,
     BasketMlpConfig,
@@ -23,6 +24,9 @@ from tfrs_fashion.generator_sections import (
     TwoStageConfig,
 )
 from tfrs_fashion.index.scann import check_size
+from tfrs_fashion.models.training_log import TrainingLog
+from tfrs_fashion.objective import Objective, beats_fallback_for_strangers, make_measure, make_validator
+from tfrs_fashion.projection import project
 from tfrs_fashion.ranking import Ranking
 from tfrs_fashion.recommenders.indexed_tower import IndexedTower
 from tfrs_fashion.recommenders.recommender import Recommender
@@ -76,7 +80,7 @@ class Training(Ranking):
             figures.append(judge(recommender))
             return figures[-1]
 
-        fitted = fit_recommender(name, view, self.config, choice={}, validate=validate, console=self.console)
+        fitted = fit_recommender(name, view, self.config, choice={}, validate=validate, log=self.log(name, on))
         choice: dict[str, Any] = {"epochs": int(np.argmax([found[f"val_map@{k}"] for found in figures])) + 1}
         curves = {metric: [found[metric] for found in figures] for metric in figures[0]}
         if isinstance(fitted, TwoTower):
@@ -87,6 +91,51 @@ class Training(Ranking):
                 choice["answers_strangers"] = better
         self.forget(on)
         return {"choice": choice, "curves": curves}
+
+    def judge_settings(
+        self,
+        name: str,
+        *,
+        objective: Objective,
+        watch: Callable[[dict[str, float]], None],
+        fitted: Callable[[str], Recommender] | None = None,
+        log: TrainingLog | None = None,
+    ) -> None:
+        """Fits a recommender as `train` does to choose, and judges it on the validation window, after each epoch if it has any.
+
+        Args:
+            name: A recommender.
+            objective: What settings are chosen by.
+            watch: Is told the figures; what it raises ends the fit.
+            fitted: Gives those that it is made from, fitted on the same.
+            log: Where progress is told.
+        """
+        if isinstance(self.config.generators.get(name), TwoStageConfig):
+            self.judge_ranker(name, objective=objective, watch=watch, log=log)
+            return
+        view = self.view("validation")
+        measure = make_measure(
+            objective, view=view, tables=self.tables, targets=self._targets("validation"), config=self.config
+        )
+        is_watched = False
+
+        def judge(recommender: Recommender) -> dict[str, float]:
+            nonlocal is_watched
+            figures = measure(recommender)
+            watch(figures)
+            is_watched = True
+            return figures
+
+        fitted = fitted or partial(fit_recommender, view=view, config=self.config, choice={})
+        if name == "blend":
+            choice = self.choose_blend(self.splits["validation"])["choice"]
+            parts = {part: fitted(part) for part in self.config.blend.generators}
+            recommender: Recommender = self.fit_blend(view, parts, **choice)
+        else:
+            told: dict[str, Any] = {"fitted": fitted, "validate": judge, "log": log}
+            recommender = fit_recommender(name, view, self.config, choice={}, **told)
+        if not is_watched:
+            judge(recommender)
 
     def _chosen(self, name: str) -> dict[str, Any]:
         return dict(json.loads((self._model(name) / "chosen.json").read_text(encoding="utf-8")))
@@ -104,7 +153,9 @@ class Training(Ranking):
 
         def write(name: str, folder: Path) -> None:
             chosen = self._choose(name)
-            self._fit(name, "test", chosen.get("choice", {}), self._load).save(folder)
+            fitted = self._fit(name, "test", chosen.get("choice", {}), self._load)
+            fitted.save(folder)
+            self._project(name, fitted)
             (folder / "chosen.json").write_text(json.dumps(chosen, indent=2), encoding="utf-8")
 
         towers = {name for name, kind in self.config.servable.values() if kind == "scann"}
@@ -113,6 +164,13 @@ class Training(Ranking):
             check_size(len(self.view("test").articles.in_store))
         for name in self.config.fitted:
             self._stage(self._model(name), self._trained(name), partial(write, name), force=force)
+
+    def _project(self, name: str, fitted: Recommender) -> None:
+        """Writes what TensorBoard's projector shows of towers, beside what their training logged."""
+        told = self.config.tensorboard
+        if told.enabled and told.num_projected and isinstance(fitted, IndexedTower):
+            place = self.folder / "tensorboard" / name / "test"
+            write_projector(place, project(fitted, self.view("test"), self.tables, config=self.config))
 
     def _load(self, name: str) -> Recommender:
         return load_recommender(name, self._model(name), self.config)
@@ -126,4 +184,4 @@ class Training(Ranking):
             generators = {part: fitted(part) for part in self.config.blend.generators}
             return self.fit_two_stage(name, self.view(split), generators, **choice)
         view = self.view(split)
-        return fit_recommender(name, view, self.config, choice=choice, fitted=fitted, console=self.console)
+        return fit_recommender(name, view, self.config, choice=choice, fitted=fitted, log=self.log(name, split))

@@ -6,6 +6,7 @@ import tensorflow_recommenders as tfrs
 from rich.console import Console
 
 from tfrs_fashion.models.fit import fit_model
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.schema import RunError
 
 
@@ -82,6 +83,10 @@ def test_a_loss_that_is_no_number_ends_training(loss: float) -> None:
 def test_each_epoch_shows_its_figures() -> None:
     shown = io.StringIO()
     fit_model(
-        make_model(), make_dataset([2.0]), epochs=1, validate=lambda: {"val_map@3": 0.25}, console=Console(file=shown)
+        make_model(),
+        make_dataset([2.0]),
+        epochs=1,
+        validate=lambda: {"val_map@3": 0.25},
+        log=TrainingLog(Console(file=shown)),
     )
     assert "told epoch 1/1  loss 2.0000  val_map@3 0.2500" in shown.getvalue()

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_recommenders as tfrs
 
 from tfrs_fashion.models.encoders import CategoryEncoder
+from tfrs_fashion.models.recorded import RecordedModel
 from tfrs_fashion.sections import CategoryEncoding
 
 
@@ -49,7 +49,7 @@ class BaseTower(tf.keras.Model):
         return hidden
 
 
-class BaseTwoTowerModel(tfrs.Model):
+class BaseTwoTowerModel(RecordedModel):
     """Two towers whose inner product's sigmoid is 1 for what was bought, and 0 for as many random articles.
 
     Args:

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_recommenders as tfrs
 
 from tfrs_fashion.features.bought import bought_articles, keep_strongest
 from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
 from tfrs_fashion.models.encoders import multiply_sparse
 from tfrs_fashion.models.losses import basket_sigmoid
+from tfrs_fashion.models.recorded import RecordedModel
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX
 
 
@@ -80,7 +80,7 @@ class BasketEncoder(tf.keras.Model):
         return hidden, num_read
 
 
-class BasketModel(tfrs.Model):
+class BasketModel(RecordedModel):
     """Independent sigmoids over all candidates, trained on the next basket.
 
     Args:

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_recommenders as tfrs
 
 from tfrs_fashion.models.encoders import ArticleEncoder
 from tfrs_fashion.models.losses import basket_sigmoid
+from tfrs_fashion.models.recorded import RecordedModel
 
 
 class FashionDna(tf.keras.Model):
@@ -52,7 +52,7 @@ class FashionDna(tf.keras.Model):
         return vectors
 
 
-class FashionDnaModel(tfrs.Model):
+class FashionDnaModel(RecordedModel):
     """The logistic factorisation `p = sigmoid(f·s + b)` of who bought what, by batches of articles.
 
     Args:

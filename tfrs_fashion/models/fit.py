@@ -7,6 +7,9 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 from rich.console import Console
 
+from tfrs_fashion.models.board import Board
+from tfrs_fashion.models.recorded import RecordedModel
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.schema import RunError
 
 
@@ -79,7 +82,7 @@ def fit_model(
     steps_per_epoch: int = 0,
     validate: Callable[[], dict[str, float]] | None = None,
     patience: int = 2,
-    console: Console | None = None,
+    log: TrainingLog | None = None,
     section: str = "two_tower",
 ) -> tuple[int, dict[str, list[float]]]:
     """Trains a compiled model.
@@ -91,7 +94,7 @@ def fit_model(
         steps_per_epoch: Batches of an epoch; 0 for a whole pass.
         validate: Called after each epoch; without it all epochs are run.
         patience: Epochs to wait for a better first figure.
-        console: Where each epoch's figures are shown.
+        log: Where progress is told.
         section: Of the pipeline file that holds the learning rate.
 
     Returns:
@@ -104,7 +107,12 @@ def fit_model(
     stopping = EarlyStopping(validate, patience=patience) if validate is not None else None
     if stopping is not None:
         callbacks.append(stopping)
-    callbacks.append(_Show(console, epochs, section))
+    log = log or TrainingLog()
+    if log.folder is not None:
+        if isinstance(model, RecordedModel):
+            model.records_steps = True
+        callbacks.append(Board(log))
+    callbacks.append(_Show(log.console, epochs, section))
     if steps_per_epoch:
         dataset = dataset.repeat()
     fitted = model.fit(dataset, epochs=epochs, steps_per_epoch=steps_per_epoch or None, callbacks=callbacks, verbose=0)

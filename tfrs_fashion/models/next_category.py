@@ -3,10 +3,10 @@
 from typing import Any
 
 import tensorflow as tf
-import tensorflow_recommenders as tfrs
 
 from tfrs_fashion.features.sequences import Steps
 from tfrs_fashion.models.encoders import ArticleEncoder, GivenArticles
+from tfrs_fashion.models.recorded import RecordedModel
 from tfrs_fashion.models.sequential import SequentialTower, embed_targets, mean_loss
 
 
@@ -15,7 +15,7 @@ def stretch(query: tf.Tensor) -> tf.Tensor:
     return query * tf.sqrt(tf.cast(tf.shape(query)[1], tf.float32))
 
 
-class NextCategoryModel(tfrs.Model):
+class NextCategoryModel(RecordedModel):
     """Predicts of which category each next purchase is, by cross-entropy.
 
     Args:

@@ -10,6 +10,7 @@ import tensorflow_recommenders as tfrs
 
 from tfrs_fashion.models.encoders import CategoryEncoder, NumberEncoder
 from tfrs_fashion.models.list_losses import RankingLoss, lambdarank, listwise, pointwise
+from tfrs_fashion.models.recorded import RecordedModel
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX
 
 NUM_RELEVANCES = 3
@@ -191,7 +192,7 @@ class _ListLoss(tf.keras.losses.Loss):
         return tf.reduce_mean(self._measure(y_true, y_pred, sample_weight))
 
 
-class RankingModel(tfrs.Model):
+class RankingModel(RecordedModel):
     """A ranking network and its tasks.
 
     Args:

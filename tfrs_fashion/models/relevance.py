@@ -9,6 +9,7 @@ import tensorflow_recommenders as tfrs
 
 from tfrs_fashion.features.text import HashedWords
 from tfrs_fashion.models.encoders import NumberEncoder, WordEncoder
+from tfrs_fashion.models.recorded import RecordedModel
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX
 
 Imbalance = Literal["none", "weights", "focal"]
@@ -131,7 +132,7 @@ class _Focal(tf.keras.losses.Loss):
         return focal(y_true, y_pred)
 
 
-class RelevanceModel(tfrs.Model):
+class RelevanceModel(RecordedModel):
     """A relevance network and its task.
 
     Args:

@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_recommenders as tfrs
 
 from tfrs_fashion.features.bought import BoughtArticles
 from tfrs_fashion.features.history import HistoryFeatures
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.models.encoders import ArticleEncoder, EncodedArticles
 from tfrs_fashion.models.losses import basket_softmax
+from tfrs_fashion.models.recorded import RecordedModel
 from tfrs_fashion.models.towers import CandidateTower, QueryTower
 
 
-class TwoTowerModel(tfrs.Model):
+class TwoTowerModel(RecordedModel):
     """Two towers whose scaled cosine predicts what the next basket holds.
 
     A query is computed once a basket, whatever the number of its articles. The candidates of a batch are the distinct

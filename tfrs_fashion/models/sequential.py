@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_recommenders as tfrs
 
 from tfrs_fashion.features.inputs import SECONDS_A_DAY
 from tfrs_fashion.features.sequences import Steps
@@ -19,6 +18,7 @@ from tfrs_fashion.models.encoders import (
     NumberEncoding,
 )
 from tfrs_fashion.models.objectives import Objective
+from tfrs_fashion.models.recorded import RecordedModel
 from tfrs_fashion.models.sequence_encoders import SequenceKind, make_sequence_encoder
 from tfrs_fashion.models.towers import CandidateTower
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX
@@ -251,7 +251,7 @@ def mean_loss(losses: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32))
 
 
-class SequentialModel(tfrs.Model):
+class SequentialModel(RecordedModel):
     """A sequential tower and a candidate tower whose scaled cosine predicts each next purchase.
 
     Args:

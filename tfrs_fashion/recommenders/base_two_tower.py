@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
 
 from tfrs_fashion.features.inputs import HistoryTable, make_training_baskets, make_training_dataset
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.base_two_tower import BaseTower, BaseTwoTowerModel
 from tfrs_fashion.models.fit import fit_model
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.recommenders.factorization import Factorization
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.schema import FIRST_INDEX, InputError
@@ -31,7 +31,7 @@ def fit_base_two_tower(
     name: str,
     validate: Callable[[Recommender], dict[str, float]] | None = None,
     patience: int = 2,
-    console: Console | None = None,
+    log: TrainingLog | None = None,
 ) -> Factorization:
     """Fits two towers on all baskets, against as many random articles.
 
@@ -49,7 +49,7 @@ def fit_base_two_tower(
         name: As used in reports.
         validate: Judges the model after each epoch; without it all epochs are run.
         patience: Epochs without a better figure before training stops.
-        console: Where each epoch's figures are shown.
+        log: Where progress is told.
 
     Returns:
         The towers after the last epoch as factors, of customers who bought and of articles in store.
@@ -102,5 +102,5 @@ def fit_base_two_tower(
         return Factorization(customer_factors, article_factors, articles.in_store, name=name)
 
     judge = None if validate is None else lambda: validate(recommender())
-    fit_model(model, dataset, epochs=epochs, validate=judge, patience=patience, console=console, section=section)
+    fit_model(model, dataset, epochs=epochs, validate=judge, patience=patience, log=log, section=section)
     return recommender()

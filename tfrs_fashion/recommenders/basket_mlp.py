@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
 
 from tfrs_fashion.data.split import seconds_since_1970
 from tfrs_fashion.features.inputs import (
@@ -20,6 +19,7 @@ from tfrs_fashion.features.view import View
 from tfrs_fashion.index.exact import Exact
 from tfrs_fashion.models.basket import BasketEncoder, BasketModel
 from tfrs_fashion.models.fit import fit_model
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.recommenders.recommender import (
     Recommendations,
     Recommender,
@@ -96,7 +96,7 @@ def fit_basket_mlp(
     name: str,
     validate: Callable[[Recommender], dict[str, float]] | None = None,
     patience: int = 2,
-    console: Console | None = None,
+    log: TrainingLog | None = None,
 ) -> BasketMlp:
     """Fits the odds that the next basket holds each article in store.
 
@@ -119,7 +119,7 @@ def fit_basket_mlp(
         name: As used in reports.
         validate: Judges the model after each epoch; without it all epochs are run.
         patience: Epochs without a better figure before training stops.
-        console: Where each epoch's figures are shown.
+        log: Where progress is told.
 
     Returns:
         The model after the last epoch.
@@ -164,5 +164,5 @@ def fit_basket_mlp(
         return BasketMlp(model.encoder, model.candidate_embedding(), candidates, settings=settings, name=name)
 
     judge = None if validate is None else lambda: validate(recommender())
-    fit_model(model, dataset, epochs=epochs, validate=judge, patience=patience, console=console, section=section)
+    fit_model(model, dataset, epochs=epochs, validate=judge, patience=patience, log=log, section=section)
     return recommender()

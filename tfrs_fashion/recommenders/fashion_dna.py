@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
 from scipy.sparse import csr_matrix
 
 from tfrs_fashion.features.purchases import customer_matrix
@@ -13,6 +12,7 @@ from tfrs_fashion.features.view import View
 from tfrs_fashion.models.encoders import ArticleEncoder
 from tfrs_fashion.models.fashion_dna import FashionDna, FashionDnaModel
 from tfrs_fashion.models.fit import fit_model
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.recommenders.factorization import Factorization
 from tfrs_fashion.recommenders.fit_towers import encode_in_batches, number_rows
 from tfrs_fashion.recommenders.recommender import Recommender, load_state, save_state
@@ -86,7 +86,7 @@ def fit_fashion_dna(
     seed: int,
     name: str,
     validate: Callable[[Recommender], dict[str, float]] | None = None,
-    console: Console | None = None,
+    log: TrainingLog | None = None,
 ) -> StaticStyles:
     """Fits Fashion DNA and the styles of customers who buy often.
 
@@ -100,7 +100,7 @@ def fit_fashion_dna(
         seed: Of weights and batches.
         name: As used in reports.
         validate: Judges the model after each epoch; without it all epochs are run.
-        console: Where each epoch's figures are shown.
+        log: Where progress is told.
 
     Returns:
         Styles and vectors after the last epoch.
@@ -162,7 +162,7 @@ def fit_fashion_dna(
         epochs=settings.epochs,
         validate=judge,
         patience=settings.patience,
-        console=console,
+        log=log,
         section=section,
     )
     return recommender()

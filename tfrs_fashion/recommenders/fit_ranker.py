@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
 from sklearn.linear_model import LogisticRegression
 
 from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.ranking import RankingModel, RankingNetwork
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.models.trees import Trees, import_lightgbm, read_trees
 from tfrs_fashion.ranking_sections import NetworkRankerConfig, TreesRankerConfig
 from tfrs_fashion.recommenders.rankers import NetworkRanker, Ranker, TreesRanker
@@ -213,7 +213,7 @@ def fit_network(
     epochs: int | None = None,
     k: int,
     seed: int,
-    console: Console | None = None,
+    log: TrainingLog | None = None,
     name: str,
 ) -> tuple[NetworkRanker, int]:
     """Fits a ranking network.
@@ -228,7 +228,7 @@ def fit_network(
         epochs: Passes over the lists.
         k: Places that count.
         seed: Of weights, samples and batches.
-        console: Where progress is shown.
+        log: Where progress is told.
         name: Of the recommender, for progress and messages.
 
     Returns:
@@ -283,7 +283,7 @@ def fit_network(
         epochs=epochs or settings.epochs,
         validate=None if validate is None else judge,
         patience=settings.patience,
-        console=console,
+        log=log,
         section=f"generators.{name}.network",
     )
     if weights:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
 
 from tfrs_fashion.data.split import seconds_since_1970
 from tfrs_fashion.features.inputs import SECONDS_A_DAY
@@ -16,6 +15,7 @@ from tfrs_fashion.models.losses import sampling_probability
 from tfrs_fashion.models.objectives import FullSoftmax, InBatch, Objective, Sampled
 from tfrs_fashion.models.sequential import SequentialModel
 from tfrs_fashion.models.towers import CandidateTower
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.recommenders.fit_towers import encode_in_batches
 from tfrs_fashion.recommenders.indexed_tower import CandidateSet, IndexedTower
 from tfrs_fashion.recommenders.recommender import Recommender
@@ -35,7 +35,7 @@ def fit_sequential(
     seed: int,
     name: str,
     validate: Callable[[Recommender], dict[str, float]] | None = None,
-    console: Console | None = None,
+    log: TrainingLog | None = None,
 ) -> IndexedTower:
     """Fits a sequential tower on what customers bought next.
 
@@ -49,7 +49,7 @@ def fit_sequential(
         seed: Of weights, batches and samples.
         name: As used in reports.
         validate: Judges the tower after each epoch; without it all epochs are run.
-        console: Where each epoch's figures are shown.
+        log: Where progress is told.
 
     Returns:
         The tower after the last epoch, over the exact index.
@@ -108,7 +108,7 @@ def fit_sequential(
             name=name,
         )
 
-    told: dict[str, Any] = {"max_epochs": max_epochs, "validate": validate, "console": console, "name": name}
+    told: dict[str, Any] = {"max_epochs": max_epochs, "validate": validate, "log": log, "name": name}
     train_sequence_model(model, parts, settings, recommender, **told)
     return recommender()
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
 
 from tfrs_fashion.data.split import seconds_since_1970
 from tfrs_fashion.features.inputs import (
@@ -21,6 +20,7 @@ from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.losses import sampling_probability
 from tfrs_fashion.models.retrieval import TwoTowerModel
 from tfrs_fashion.models.towers import CandidateTower
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.recommenders.indexed_tower import CandidateSet
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower, TwoTowerQuery, make_history_layer, make_query_tower
@@ -61,7 +61,7 @@ def fit_two_tower(
     answers_strangers: bool = True,
     seed: int = 1,
     validate: Callable[[Recommender], dict[str, float]] | None = None,
-    console: Console | None = None,
+    log: TrainingLog | None = None,
 ) -> TwoTower:
     """Fits two towers on what customers bought next.
 
@@ -95,7 +95,7 @@ def fit_two_tower(
         answers_strangers: Whether customers without a history are answered; otherwise they are left to popularity.
         seed: Of weights, batches and samples.
         validate: Judges the towers after each epoch; without it all epochs are run.
-        console: Where each epoch's figures are shown.
+        log: Where progress is told.
 
     Returns:
         The towers after the last epoch, over the exact index, with the number of the best epoch and all figures.
@@ -226,7 +226,7 @@ def fit_two_tower(
         steps_per_epoch=steps_per_epoch,
         validate=judge,
         patience=patience,
-        console=console,
+        log=log,
     )
     return recommender(best, curves)
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
 
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.next_category import NextCategoryModel, stretch
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.recommenders.group_popularity import CategoryPopularity, count_baskets
 from tfrs_fashion.recommenders.recommender import Recommender, load_state, save_state
 from tfrs_fashion.recommenders.sequence_parts import make_sequence_parts, train_sequence_model
@@ -87,7 +87,7 @@ def fit_next_category(
     seed: int,
     name: str,
     validate: Callable[[Recommender], dict[str, float]] | None = None,
-    console: Console | None = None,
+    log: TrainingLog | None = None,
 ) -> NextCategory:
     """Fits a tower that tells the category of what each customer bought next, and counts what sells in each.
 
@@ -100,7 +100,7 @@ def fit_next_category(
         seed: Of weights and batches.
         name: As used in reports.
         validate: Judges the lists after each epoch; without it all epochs are run.
-        console: Where each epoch's figures are shown.
+        log: Where progress is told.
 
     Raises:
         InputError: There is no such feature, or no basket to learn from.
@@ -143,6 +143,6 @@ def fit_next_category(
             name=name,
         )
 
-    told: dict[str, Any] = {"max_epochs": max_epochs, "validate": validate, "console": console, "name": name}
+    told: dict[str, Any] = {"max_epochs": max_epochs, "validate": validate, "log": log, "name": name}
     train_sequence_model(model, parts, settings, recommender, **told)
     return recommender()

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
-from rich.console import Console
 
 from tfrs_fashion.data.split import seconds_since_1970
 from tfrs_fashion.features.inputs import SECONDS_A_DAY
@@ -16,6 +15,7 @@ from tfrs_fashion.features.view import View
 from tfrs_fashion.models.encoders import ArticleEncoder, GivenArticles
 from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.sequential import SequentialTower
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.recommenders.fit_towers import encode_in_batches, number_rows
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.sequential import SequenceQuery, make_sequential_tower
@@ -133,7 +133,7 @@ def train_sequence_model(
     *,
     max_epochs: int,
     validate: Callable[[Recommender], dict[str, float]] | None,
-    console: Console | None,
+    log: TrainingLog | None,
     name: str,
 ) -> None:
     """Trains a model whose variables all exist, by Adam, whose rate rises for a while and falls along a cosine.
@@ -145,7 +145,7 @@ def train_sequence_model(
         recommender: Makes a recommender of what is learned so far.
         max_epochs: Epochs over which the rate falls, however many of them there will be.
         validate: Judges it after each epoch; without it all epochs are run.
-        console: Where each epoch's figures are shown.
+        log: Where progress is told.
         name: Of the generator.
 
     Raises:
@@ -168,6 +168,6 @@ def train_sequence_model(
         epochs=settings.epochs,
         validate=None if validate is None else lambda: validate(recommender()),
         patience=settings.patience,
-        console=console,
+        log=log,
         section=f"generators.{name}",
     )

@@ -1,0 +1,246 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tfrs_fashion.schema import InputError
+from tfrs_fashion.search import Search, decode, encode, make_oracle, make_space
+from tfrs_fashion.tune_sections import TuneConfig, ordered
+
+SPACE: dict[str, Any] = {
+    "depth": {"type": "int", "low": 1, "high": 9},
+    "rate": {"type": "float", "low": 0.001, "high": 0.1, "log": True},
+    "dims": {"type": "choice", "values": [[], [8], [8, 4]]},
+    "kind": {"type": "choice", "values": ["plain", "cross"]},
+    "crosses": {"type": "int", "low": 1, "high": 4, "when": {"kind": ["cross"]}},
+}
+OWN: dict[str, Any] = {"depth": 3, "rate": 0.01, "dims": (8,), "kind": "plain", "crosses": 2}
+
+
+class KilledError(BaseException):
+    """As if the process had been killed."""
+
+
+def make_search(
+    folder: Path, run: Callable[[str, dict[str, Any], int | None], float], *, max_epochs: int = 1, **settings: Any
+) -> Search:
+    told = TuneConfig.model_validate({"space": SPACE, "algorithm": "random", "max_trials": 8, **settings})
+    ended: list[str] = []
+    oracle = make_oracle(
+        told, make_space(told, OWN), objective="map@3", max_epochs=max_epochs, seed=7, ended=ended.append
+    )
+    return Search(oracle, folder / "search", run, settings=told, objective="map@3")
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    files = sorted((folder / "search").glob("trial_*/trial.json"))
+    return {file.parent.name: json.loads(file.read_text())["status"] for file in files}
+
+
+@pytest.mark.parametrize("name", list(SPACE))
+def test_what_is_tried_comes_back_from_keras_tuner_as_it_was(name: str) -> None:
+    parameter = TuneConfig.model_validate({"space": SPACE}).space[name]
+    for value in parameter.values or (int(parameter.low or 0) or parameter.low, parameter.high):
+        found = decode(parameter, json.loads(json.dumps(encode(parameter, value))))
+        assert found == (list(value) if isinstance(value, tuple) else value)
+
+
+def test_numbers_of_a_choice_keep_their_order_and_others_are_text() -> None:
+    space = TuneConfig.model_validate(
+        {"space": {"a": {"type": "choice", "values": [1, 2.5]}, "b": {"type": "choice", "values": [1, "two", True]}}}
+    ).space
+    assert [encode(space["a"], value) for value in (1, 2.5)] == [1.0, 2.5]
+    assert [encode(space["b"], value) for value in (1, "two", True)] == ["1", '"two"', "true"]
+
+
+@pytest.mark.parametrize("algorithm", ["random", "bayesian"])
+def test_a_search_begins_with_the_pipelines_own_settings_and_tries_nothing_twice(
+    tmp_path: Path, algorithm: str
+) -> None:
+    tried: list[dict[str, Any]] = []
+
+    def run(_id: str, values: dict[str, Any], budget: int | None) -> float:
+        assert budget is None
+        tried.append(values)
+        return float(values["depth"])
+
+    make_search(tmp_path, run, algorithm=algorithm, num_initial_trials=3).search()
+    assert len(tried) == 8
+    # What depends on the other kind is left out.
+    assert tried[0] == {"depth": 3, "rate": 0.01, "dims": [8], "kind": "plain"}
+    assert len({json.dumps(values, sort_keys=True) for values in tried}) == 8
+    for values in tried:
+        assert 1 <= values["depth"] <= 9
+        assert isinstance(values["depth"], int)
+        assert 0.001 <= values["rate"] <= 0.1
+        assert values["dims"] in ([], [8], [8, 4])
+        assert ("crosses" in values) == (values["kind"] == "cross")
+    assert {values["kind"] for values in tried} == {"plain", "cross"}
+
+
+def test_a_killed_search_goes_on_without_losing_or_repeating_a_trial(tmp_path: Path) -> None:
+    begun: list[str] = []
+    whole: list[dict[str, Any]] = []
+    make_search(tmp_path / "whole", lambda _id, values, _budget: whole.append(values) or 0.5).search()  # type: ignore[func-returns-value]
+    tried: dict[str, dict[str, Any]] = {}
+
+    def run(trial_id: str, values: dict[str, Any], _budget: int | None) -> float:
+        begun.append(trial_id)
+        tried[trial_id] = values
+        if len(begun) in (3, 5):
+            raise KilledError
+        return 0.5
+
+    for _kill in range(2):
+        with pytest.raises(KilledError):
+            make_search(tmp_path, run).search()
+    make_search(tmp_path, run).search()
+    # The third and, after it was done again, the fourth were under way when the process ended.
+    assert begun == ["0", "1", "2", "2", "3", "3", "4", "5", "6", "7"]
+    assert set(statuses(tmp_path).values()) == {"COMPLETED"}
+    assert [tried[str(number)] for number in range(8)] == whole
+
+
+def test_a_kill_between_two_files_neither_repeats_nor_forgets(tmp_path: Path) -> None:
+    begun: list[str] = []
+    state = tmp_path / "search" / "oracle.json"
+
+    def run(trial_id: str, _values: dict[str, Any], _budget: int | None) -> float:
+        begun.append(trial_id)
+        if trial_id == "2" and begun.count("2") == 1:
+            # As it stands while this trial runs.
+            shutil.copy(state, tmp_path / "former.json")
+        if trial_id == "3":
+            raise KilledError
+        return 0.5
+
+    with pytest.raises(KilledError):
+        make_search(tmp_path, run).search()
+    # The process was killed after it wrote that trial 2 ended and that trial 3 began, and before it said so of the search.
+    shutil.copy(tmp_path / "former.json", state)
+    assert statuses(tmp_path)["trial_2"] == "COMPLETED"
+    begun.clear()
+    make_search(tmp_path, lambda trial_id, _values, _budget: begun.append(trial_id) or 0.5).search()  # type: ignore[func-returns-value]
+    assert begun == ["3", "4", "5", "6", "7"]
+    assert len(statuses(tmp_path)) == 8
+
+
+def test_more_trials_may_be_asked_for_later(tmp_path: Path) -> None:
+    begun: list[str] = []
+
+    def run(trial_id: str, _values: dict[str, Any], _budget: int | None) -> float:
+        begun.append(trial_id)
+        return 0.5
+
+    make_search(tmp_path, run, max_trials=2).search()
+    make_search(tmp_path, run, max_trials=4).search()
+    assert begun == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("failure", [ValueError("no"), MemoryError("12 GB"), float("nan"), float("inf")])
+def test_a_trial_that_fails_is_told_of_and_the_search_goes_on(tmp_path: Path, failure: Any) -> None:
+    def run(trial_id: str, values: dict[str, Any], _budget: int | None) -> float:
+        if trial_id == "1":
+            if isinstance(failure, Exception):
+                raise failure
+            return float(failure)
+        return 0.5
+
+    make_search(tmp_path, run, max_trials=4).search()
+    assert list(statuses(tmp_path).values()) == ["COMPLETED", "FAILED", "COMPLETED", "COMPLETED"]
+
+
+def test_failures_in_a_row_end_the_search(tmp_path: Path) -> None:
+    begun: list[str] = []
+
+    def run(trial_id: str, _values: dict[str, Any], _budget: int | None) -> float:
+        begun.append(trial_id)
+        if trial_id in ("1", "3", "4"):
+            raise ValueError("no")
+        return 0.5
+
+    make_search(tmp_path, run, max_failures=2).search()
+    assert begun == ["0", "1", "2", "3", "4"]
+
+
+def test_hyperband_gives_the_better_trials_more_epochs(tmp_path: Path) -> None:
+    given: list[tuple[int, int]] = []
+
+    def run(_id: str, values: dict[str, Any], budget: int | None) -> float:
+        assert budget is not None
+        given.append((values["depth"], budget))
+        return float(values["depth"])
+
+    make_search(tmp_path, run, algorithm="hyperband", max_epochs=9).search()
+    assert given[0] == (3, 1)
+    by_budget = {budget: [depth for depth, found in given if found == budget] for budget in (1, 3, 9)}
+    # Of the first bracket the best go on; a later bracket begins with 3 epochs, and the last with all 9.
+    num_first = len(by_budget[1])
+    assert num_first == 9
+    assert sorted(by_budget[1])[-3:] == sorted(by_budget[3][:3])
+    assert max(by_budget[3][:3]) == by_budget[9][0]
+
+
+def test_the_pipelines_own_value_has_to_lie_in_the_space() -> None:
+    told = TuneConfig.model_validate({"space": SPACE})
+    with pytest.raises(
+        InputError, match=r"tune\.space\.depth: the pipeline's own value is 12, which is not between 1 and 9"
+    ):
+        make_space(told, {**OWN, "depth": 12})
+    with pytest.raises(InputError, match=r"tune\.space\.dims: .* is \[3\], which is none of \[\], \[8\], \[8, 4\]"):
+        make_space(told, {**OWN, "dims": (3,)})
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"a": {"type": "int", "low": 9, "high": 1}}, "`low` is 9 and `high` is 1; expected `low` below `high`"),
+        ({"a": {"type": "float", "low": 0.0, "high": 1.0, "log": True}}, "`log` needs a `low` above 0"),
+        ({"a": {"type": "float", "low": 0.0}}, "a float needs `low` and `high`"),
+        ({"a": {"type": "int", "low": 1, "high": 2.5}}, "an int has whole numbers"),
+        ({"a": {"type": "choice", "values": [1]}}, "at least two values, each once"),
+        ({"a": {"type": "choice", "values": [1, 1]}}, "at least two values, each once"),
+        ({"a": {"type": "choice", "values": [1, 2], "low": 0}}, "leave out low"),
+        ({"a": {"type": "int", "low": 1, "high": 2, "values": [1]}}, '`values` are for the type "choice"'),
+        ({"a": {"type": "float", "low": 1, "high": 2, "log": True, "step": 1}}, "exclude each other"),
+        ({"a": {"type": "float", "low": float("nan"), "high": 2}}, "expected `low` below `high`"),
+        ({"a": {"type": "int", "low": 1, "high": 2, "when": {"b": [1]}}}, "names `b`, which is no other setting"),
+        (
+            {"a": {"type": "int", "low": 1, "high": 2}, "b": {"type": "int", "low": 1, "high": 2, "when": {"a": [1]}}},
+            "names `a`, which is a int; a condition needs a choice",
+        ),
+        (
+            {
+                "a": {"type": "choice", "values": [1, 2]},
+                "b": {"type": "int", "low": 1, "high": 2, "when": {"a": [3]}},
+            },
+            "names 3, which is none of the values of `a`",
+        ),
+        (
+            {
+                "a": {"type": "choice", "values": [1, 2], "when": {"b": [1]}},
+                "b": {"type": "choice", "values": [1, 2], "when": {"a": [1]}},
+            },
+            "a, b depend on each other in a circle",
+        ),
+    ],
+)
+def test_a_space_that_makes_no_sense_is_refused(space: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        TuneConfig.model_validate({"space": space})
+
+
+def test_settings_come_after_those_that_they_depend_on() -> None:
+    told = TuneConfig.model_validate(
+        {
+            "space": {
+                "c": {"type": "int", "low": 1, "high": 2, "when": {"b": [1]}},
+                "b": {"type": "choice", "values": [1, 2], "when": {"a": ["x"]}},
+                "a": {"type": "choice", "values": ["x", "y"]},
+            }
+        }
+    )
+    assert ordered(told.space) == ["a", "b", "c"]
