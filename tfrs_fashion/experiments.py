@@ -290,7 +290,12 @@ def compare_experiments(folder: Path, first: str, second: str) -> tuple[dict[str
 def experiments_table(known: Sequence[Experiment]) -> Table:
     """Lays records out for a terminal: one row each, with the headline figure of what the pipeline recommends from."""
     # Narrow enough for a terminal of 80 columns; the year is in the id.
-    table = Table(title=f"{len(known):,} experiments", box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=0)
+    table = Table(
+        title=f"{len(known):,} experiment{'' if len(known) == 1 else 's'}",
+        box=rich.box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=0,
+    )
     for column in ("id", "time (UTC)", "commit"):
         table.add_column(column, no_wrap=True)
     for column in ("pipeline", "recommender"):
