@@ -29,6 +29,7 @@ FLOORS = (
         "stacking",
         "ranking",
         "training",
+        "experiments",
         "run",
         "explaining",
         "relevance",
@@ -175,6 +176,7 @@ def test_only_export_writes_saved_models(path: Path) -> None:
 # A run's own outputs and a request's ids are no raw files; each reader outside `data` is named here.
 OWN_FILES = {
     "backtest": {"read_parquet"},  # figures of customers that it wrote
+    "experiments": {"read_parquet", "read_table"},  # its log, and figures of customers that the run wrote
     "judging": {"read_parquet"},  # candidates that the run wrote
     "run": {"read_parquet", "read_csv"},  # the customers that a request names
 }

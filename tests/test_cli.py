@@ -14,6 +14,8 @@ VERBS = (
     *("run", "prepare", "explore", "train", "export", "evaluate", "backtest", "release", "recommend"),
     *("explain", "relevance"),
 )
+# These read what runs recorded, and take no pipeline.
+READERS = ("experiments", "compare")
 # So small that a verb takes a second or two.
 SMALL = {
     "data.num_customers": "30",
@@ -57,7 +59,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_loads_no_tensorflow() -> None:
     program = (
         "import sys; from typer.testing import CliRunner; from tfrs_fashion.cli import app\n"
-        f"for verb in ['', *{VERBS!r}]:\n"
+        f"for verb in ['', *{VERBS + READERS!r}]:\n"
         "    answer = CliRunner().invoke(app, [*([verb] if verb else []), '--help'])\n"
         "    assert answer.exit_code == 0, answer.output\n"
         "    assert 'Usage' in answer.output\n"
@@ -69,7 +71,7 @@ def test_help_loads_no_tensorflow() -> None:
 
 def test_help_names_every_verb() -> None:
     answer = CliRunner().invoke(app, ["--help"])
-    assert all(f" {verb} " in answer.stdout for verb in VERBS)
+    assert all(f" {verb} " in answer.stdout for verb in VERBS + READERS)
 
 
 @pytest.mark.parametrize("arguments", [[], ["no-such-verb"], ["run"], ["run", "a.toml", "--no-such-option"]])

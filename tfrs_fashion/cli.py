@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from tfrs_fashion.backtest import Backtest
 
 app = typer.Typer(
-    help="Recommendations for fashion retail. Every verb takes a pipeline file and does the stages before its own.",
+    help="Recommendations for fashion retail. A verb takes a pipeline file and does the stages before its own; `experiments` "
+    "and `compare` read what runs recorded.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,6 +34,7 @@ Set = Annotated[
 RunDir = Annotated[
     Path | None, typer.Option("--run-dir", help="Where outputs go; runs/<pipeline> by default.", show_default=False)
 ]
+Experiments = Annotated[Path, typer.Option("--experiments", help="Where runs record themselves: beside their folders.")]
 Force = Annotated[bool, typer.Option("--force", help="Repeat the stage even if it is up to date.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -61,11 +63,16 @@ def _do(
     work: "Callable[[Backtest], None]",
     alone: bool = True,
 ) -> None:
-    """Runs a verb, by default as the only process of its run folder: bad input or usage exits with 2, another failure with 1, each with one message."""
+    """Runs a verb of a pipeline, by default as the only process of its run folder; see `_guard`."""
+    _guard(debug, lambda: _work(pipeline, overrides, run_dir, force, work, alone))
+
+
+def _guard(debug: bool, work: Callable[[], None]) -> None:
+    """Runs a verb: bad input or usage exits with 2, another failure with 1, each with one message."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0" if debug else "3"  # errors are raised; the rest is noise
     code = 0
     try:
-        _work(pipeline, overrides, run_dir, force, work, alone)
+        work()
     except KeyboardInterrupt:
         errors.print("interrupted: finished stages are kept; the same command goes on from there", markup=False)
         code = 1
@@ -282,6 +289,39 @@ def recommend(
             run.recommend(customers=customers, force=force)
 
     _do(pipeline, overrides, run_dir, force, debug, work)
+
+
+@app.command()
+def experiments(folder: Experiments = Path("runs/experiments"), debug: Debug = False) -> None:
+    """List what was evaluated, newest last: one record each time a report was written."""
+
+    def work() -> None:
+        from tfrs_fashion.experiments import experiments_table, read_experiments
+
+        console.print(experiments_table(read_experiments(folder)))
+
+    _guard(debug, work)
+
+
+@app.command()
+def compare(
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="An id, the beginning of one, or a run folder.", show_default=False)
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="What A is compared with.", show_default=False)],
+    folder: Experiments = Path("runs/experiments"),
+    debug: Debug = False,
+) -> None:
+    """Lay two experiments side by side: what was changed from A to B and what that did; write comparison.html."""
+
+    def work() -> None:
+        from tfrs_fashion.experiments import compare_experiments
+
+        document, page = compare_experiments(folder, a, b)
+        for line in (document["verdict"]["headline"], *document["verdict"]["reasons"], f"comparison: {page}"):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    _guard(debug, work)
 
 
 def main() -> None:

@@ -257,6 +257,8 @@ def write_judgement(
 ) -> None:
     """Writes the report over the candidates of all artifacts; see `evaluation.report.write_report`.
 
+    Beside it goes `customers.parquet`: `customer_id`, and for each artifact the customer's `map` at the first k.
+
     Args:
         folder: Where to write.
         config: The pipeline.
@@ -339,6 +341,9 @@ def write_judgement(
         notes.append(
             "Not every article in store is ranked: nothing that was bought in the window was in store before it."
         )
+    measures = pd.DataFrame({name: card.by_customer for name, card in scorecards.items()})
+    measures.insert(0, "customer_id", ids_by_index(tables)[0][measures.index.to_numpy() - FIRST_INDEX])
+    measures.to_parquet(folder / "customers.parquet", index=False)
     told: dict[str, Any] = {
         "baselines": [name for name in evaluation.baselines if name in by_customer],
         "metric": f"map@{evaluation.k}",

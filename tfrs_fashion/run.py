@@ -8,11 +8,13 @@ import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from ibis import _
 
+from tfrs_fashion.data.contents import Contents
 from tfrs_fashion.data.customers import read_customers
 from tfrs_fashion.data.sources import make_dialect
 from tfrs_fashion.data.split import first_purchase_seconds
@@ -20,6 +22,7 @@ from tfrs_fashion.evaluation.doctor import RankerTraining
 from tfrs_fashion.evaluation.exploration import write_exploration
 from tfrs_fashion.evaluation.finding import Finding
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
+from tfrs_fashion.experiments import LOG, experiments_folder, keep_record, read_log, write_record
 from tfrs_fashion.features.view import View
 from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement, write_target_ranks
 from tfrs_fashion.models.board import write_images
@@ -37,7 +40,7 @@ from tfrs_fashion.serving.batch import (
     write_submission,
 )
 from tfrs_fashion.serving.export import export_artifact, latest_artifact, list_versions, write_models_config
-from tfrs_fashion.stage import fingerprint, only_one, recover, stored_fingerprint
+from tfrs_fashion.stage import fingerprint, only_one, recover, stage_seconds, stored_fingerprint
 from tfrs_fashion.training import Training
 
 
@@ -136,8 +139,45 @@ class Run(Training):
             self._stage(place, fingerprint("ranks", self._trained(name), number, at), partial(write, name), force=force)
         return places
 
+    def _durations(self) -> dict[str, float]:
+        """How many seconds each stage before the report took when it was written."""
+        config = self.config
+        stages = ["tables", "timelines", *(["vectors"] if self._has_vectors else [])]
+        stages += [f"models/{name}" for name in config.fitted]
+        places = {stage: self.folder / stage for stage in stages}
+        places |= {f"saved_models/{name}": self._artifact(name) for name in config.servable}
+        stages = [f"candidates/{name}" for name in config.servable]
+        stages += [f"target_ranks/{name}" for name in config.ranked_in_full]
+        places |= {stage: self.folder / stage for stage in stages}
+        found = {stage: stage_seconds(place) for stage, place in places.items()}
+        return {stage: seconds for stage, seconds in found.items() if seconds is not None}
+
+    def _write_record(self, report: Path, *, judged: pd.DataFrame, split: dict[str, Any]) -> None:
+        contents = Contents.of(self.tables)
+        write_record(
+            report,
+            config=self.config,
+            run_folder=self.folder,
+            split=split,
+            recommenders=load_metrics(report)["recommenders"],
+            durations=self._durations(),
+            fingerprints={
+                "data": stored_fingerprint(self.folder / "tables"),
+                "purchases": contents.of_purchases(self.tables.transactions),
+                "targets": contents.of_targets(judged),
+            },
+        )
+
+    def _check_experiments(self) -> None:
+        """Refuses to do work that could not be recorded."""
+        read_log(experiments_folder(self.folder))
+
     def evaluate(self, *, force: bool = False) -> None:
-        """Writes `candidates/<name>/`, the answers of the artifacts, `target_ranks/<name>/` where wanted, and `report/`."""
+        """Writes `candidates/<name>/`, the answers of the artifacts, `target_ranks/<name>/` where wanted, and `report/`.
+
+        Each report that is written adds a record to the log of experiments beside the run folder.
+        """
+        self._check_experiments()
         self.export()
         config, evaluation = self.config, self.config.evaluation
         length = max(evaluation.k, evaluation.num_candidates)
@@ -165,7 +205,14 @@ class Run(Training):
             towers = {name: found for name, found in loaded.items() if isinstance(found, IndexedTower)}
             clustered = towers["two_tower"] if self._has_clusters else None
             assert clustered is None or isinstance(clustered, TwoTower)
-            write = partial(
+            split = {
+                "pipeline": config.name,
+                "seed": config.seed,
+                **self.splits["test"].describe(),
+                "validation_as_of": self.splits["validation"].describe()["as_of"],
+                "validation_end": self.splits["validation"].describe()["end"],
+            }
+            judge = partial(
                 write_judgement,
                 config=config,
                 view=self.view("test"),
@@ -174,13 +221,7 @@ class Run(Training):
                 bought=bought,
                 candidates=places,
                 artifacts={name: self._artifact(name) for name in config.servable},
-                split={
-                    "pipeline": config.name,
-                    "seed": config.seed,
-                    **self.splits["test"].describe(),
-                    "validation_as_of": self.splits["validation"].describe()["as_of"],
-                    "validation_end": self.splits["validation"].describe()["end"],
-                },
+                split=split,
                 counts=(*self.counts, *self.view("test").counts),
                 curves={name: found["curves"] for name, found in chosen.items() if "curves" in found},
                 towers=clustered,
@@ -190,18 +231,27 @@ class Run(Training):
                 rankers=self._ranker_training(),
                 ranked=ranked,
             )
+
+            def write(folder: Path) -> None:
+                judge(folder)
+                self._write_record(folder, judged=judged, split=split)
+
             self._stage(report, wanted, write, force=True)
             if config.tensorboard.enabled:
                 figures = sorted((report / "figures").glob("*.png"))
                 write_images(
                     self.folder / "tensorboard" / "report", {figure.stem: figure.read_bytes() for figure in figures}
                 )
+        experiments = experiments_folder(self.folder)
+        # Killed before it was kept, a record is kept now.
+        record = keep_record(report, experiments)
         metrics = load_metrics(report)
         self.console.print(metrics_table(metrics))
         asked = config.recommend.recommender
         self.messages += [found["sentence"] for found in metrics["differences"] if found["recommender"] == asked]
         self.messages += [f"doctor: {Finding(**found).sentence}" for found in metrics.get("findings", [])]
         self.messages.append(f"report: {report / 'report.html'}")
+        self.messages.append(f"experiment: {record} in {experiments / LOG}")
 
     # release
 
@@ -329,7 +379,9 @@ class Run(Training):
 
     def everything(self) -> None:
         """Does every stage; with `force`, every stage again."""
-        self._check_owners()  # not after hours of training
+        # Not after hours of training.
+        self._check_owners()
+        self._check_experiments()
         for stage in (self.prepare, self.train, self.export, self.evaluate, self.release, self.recommend):
             stage(force=self.force)
         # Of a whole run the last lines name what it is for.

@@ -151,6 +151,11 @@ def run_stage(folder: Path, wanted: str, write: Callable[[Path], None], *, force
     return True
 
 
+def stage_seconds(folder: Path) -> float | None:
+    """Returns how long it took to write an output, or None where there is none."""
+    return _about(folder).get("duration_seconds")
+
+
 @contextlib.contextmanager
 def only_one(folder: Path, *, waits: bool = False) -> Iterator[None]:
     """Lets one process at a time work in a folder.

@@ -1,10 +1,7 @@
 """Export: a recommender as a SavedModel in TF Serving's layout, with its metadata. Nothing else writes SavedModels."""
 
 import hashlib
-import importlib.metadata
 import json
-import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,8 +14,7 @@ from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.recommender import Recommender, longest_history
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.serving.funnel import Funnel, IdTable
-
-_LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "scann", "numpy", "pandas", "ibis-framework")
+from tfrs_fashion.serving.provenance import git_commit, library_versions
 
 
 def export_artifact(
@@ -58,7 +54,8 @@ def export_artifact(
         # The signatures hold all that is computed; Keras would trace and store a function of each layer beside them.
         with keras_option_scope(save_traces=False):
             tf.saved_model.save(funnel, str(folder), signatures=funnel.signatures(), options=options)
-    metadata = {**metadata, "recommender": recommender.name, "libraries": _versions(), "git_commit": _git_commit()}
+    made_by = {"libraries": library_versions(), "git_commit": git_commit()}
+    metadata = {**metadata, "recommender": recommender.name, **made_by}
     (folder / "metadata.json").write_text(
         json.dumps(metadata, indent=2, ensure_ascii=False, sort_keys=True), encoding="utf-8"
     )
@@ -105,24 +102,3 @@ def write_models_config(folder: Path) -> None:
     partial = folder / ".models.config.partial"
     partial.write_text("model_config_list {\n" + "".join(entries) + "}\n", encoding="utf-8")
     partial.replace(folder / "models.config")
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for library in _LIBRARIES:
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _git_commit() -> str | None:
-    """Returns the commit of the code that runs, if it runs from a checkout."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    answer = subprocess.run(
-        [git, "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return answer.stdout.strip() or None
