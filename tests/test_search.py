@@ -166,6 +166,24 @@ def test_failures_in_a_row_end_the_search(tmp_path: Path) -> None:
     assert begun == ["0", "1", "2", "3", "4"]
 
 
+def test_no_trial_begins_after_the_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("tfrs_fashion.search.time.monotonic", lambda: now)
+    begun: list[str] = []
+
+    def run(trial_id: str, _values: dict[str, Any], _budget: int | None) -> float:
+        nonlocal now
+        begun.append(trial_id)
+        now += 50.0
+        return 0.5
+
+    # At 0, 50, and 100 seconds of 120.
+    make_search(tmp_path, run, max_minutes=2).search()
+    assert begun == ["0", "1", "2"]
+    make_search(tmp_path, run, max_minutes=1).search()
+    assert begun == ["0", "1", "2", "3", "4"]
+
+
 def test_hyperband_gives_the_better_trials_more_epochs(tmp_path: Path) -> None:
     given: list[tuple[int, int]] = []
 

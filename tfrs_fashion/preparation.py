@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import ibis
 import numpy as np
@@ -105,18 +105,20 @@ class Preparation:
             **self.config.split.store,
         )
 
-    def log(self, name: str, fitted_on: str) -> TrainingLog:
+    def log(self, name: str, fitted_on: str, settings: dict[str, Any] | None = None) -> TrainingLog:
         """Returns where a training tells its progress.
 
         Args:
             name: Of what is fitted.
             fitted_on: Of the split, or of whatever else tells its fits apart.
+            settings: Of it; those of the recommender of this name by default.
         """
         told = self.config.tensorboard
+        settings = self.config.settings_of(name) if settings is None else settings
         return TrainingLog(
             console=self.console,
             folder=self.folder / "tensorboard" / name / fitted_on.replace(" ", "_") if told.enabled else None,
-            settings=json.dumps({**self.config.settings_of(name), "seed": self.config.seed}, indent=2, default=str),
+            settings=json.dumps({**settings, "seed": self.config.seed}, indent=2, default=str),
             histograms=told.histograms,
             profile=told.profile,
         )

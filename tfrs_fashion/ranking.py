@@ -264,7 +264,8 @@ class Ranking(Pooling):
     ) -> tuple[Ranker, int]:
         """Fits one ranker, as long as was chosen, or as is best for a week that is held out."""
         settings, k, seed = self._two_stage(name), self.config.evaluation.k, self.config.seed
-        told: dict[str, Any] = {"k": k, "seed": seed, "name": name}
+        log = log or self.log(name, view.split.name if held_out is None else "validation")
+        told: dict[str, Any] = {"k": k, "seed": seed, "name": name, "log": log.part(ranker)}
         if ranker == "lightgbm":
             later = held_out[0] if held_out is not None else None
             return fit_trees(weeks, settings.lightgbm, held_out=later, num_rounds=length, **told)
@@ -283,7 +284,6 @@ class Ranking(Pooling):
             num_customers=view.timelines.num_customers,
             validate=validate,
             epochs=length,
-            log=log or self.log(name, view.split.name if held_out is None else "validation"),
             **told,
         )
 

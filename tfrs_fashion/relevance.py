@@ -8,7 +8,7 @@ class of what comes after it, of customers that the models have not learned from
 import datetime
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from tfrs_fashion.features.relevance import (
 )
 from tfrs_fashion.features.text import HashedWords, hash_texts
 from tfrs_fashion.models.relevance import Imbalance
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.preparation import Preparation
 from tfrs_fashion.recommenders.fit_relevance import (
     MODELS,
@@ -205,7 +206,9 @@ class Relevance(Preparation):
             chosen: list[Imbalance] = []
             for number in range(num_judged):
                 rows = np.flatnonzero(fold == number)
-                probability[rows], factors, found = self._tell(kind, pairs, fold == number, words, folds)
+                probability[rows], factors, found = self._tell(
+                    kind, pairs, fold == number, words, folds, log_name=f"{title}/{kind.name}/fold {number}"
+                )
                 told[rows] = (probability[rows] * factors).argmax(axis=1)
                 chosen.append(found)
             done = {"imbalance": ", ".join(dict.fromkeys(chosen))}
@@ -236,6 +239,8 @@ class Relevance(Preparation):
         is_judged: np.ndarray,
         words: HashedWords,
         folds: Callable[[Pairs, int, np.random.Generator], np.ndarray],
+        *,
+        log_name: str,
     ) -> tuple[np.ndarray, np.ndarray, Imbalance]:
         """Fits one model on what is not judged; what to do about rare classes is chosen on parts of that.
 
@@ -253,7 +258,8 @@ class Relevance(Preparation):
             for number in range(kind.num_parts):
                 rows = np.flatnonzero(part == number)
                 held_out, learned = known.take(rows), known.take(np.flatnonzero(part != number))
-                ask = self._fit(kind, learned, held_out, words, imbalance)
+                log = self._log(f"{log_name}/{imbalance} {number}")
+                ask = self._fit(kind, learned, held_out, words, imbalance, log)
                 found[rows] = ask(held_out)
                 answer += ask(judged) / kind.num_parts
             found = found[is_told]
@@ -267,8 +273,19 @@ class Relevance(Preparation):
         assert best is not None
         return best[1:]
 
+    def _log(self, name: str) -> TrainingLog:
+        # Hundreds of fits: their lines would bury what comes of them.
+        log = self.log("relevance", name, self.config.relevance.model_dump(mode="json"))
+        return replace(log, console=None)
+
     def _fit(
-        self, kind: ModelKind, learned: Pairs, held_out: Pairs, words: HashedWords, imbalance: Imbalance
+        self,
+        kind: ModelKind,
+        learned: Pairs,
+        held_out: Pairs,
+        words: HashedWords,
+        imbalance: Imbalance,
+        log: TrainingLog,
     ) -> Callable[[Pairs], np.ndarray]:
         seed = self.config.seed
         if kind.family == "linear":
@@ -282,7 +299,7 @@ class Relevance(Preparation):
 
         settings = self.config.relevance
         return fit_relevance_network(
-            kind, learned, held_out, words, settings, imbalance=imbalance, judge=judge, seed=seed
+            kind, learned, held_out, words, settings, imbalance=imbalance, judge=judge, seed=seed, log=log
         )
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,9 +133,11 @@ class _Kept:
     Attributes:
         failures: So many trials in a row that fail end the search.
         ended: Is told the id of each trial that ends.
+        deadline: After this moment of `time.monotonic` no trial begins.
     """
 
     failures: int
+    deadline: float
     ended: Callable[[str], None]
 
     def end_trial(self: Any, trial: Trial) -> None:
@@ -170,7 +173,7 @@ class _Kept:
 
     def populate_space(self: Any, trial_id: str) -> dict[str, Any]:
         """Chooses the settings of the next trial."""
-        if self.is_given_up():
+        if self.is_given_up() or time.monotonic() > self.deadline:
             return {"status": STOPPED, "values": None}
         found: dict[str, Any] = super().populate_space(trial_id)  # type: ignore[misc]
         # A halving of Hyperband is meant to take up settings again; the others are not.
@@ -237,6 +240,7 @@ def make_oracle(
             sweeps = settings.num_sweeps
             oracle = _Hyperband(max_epochs=max_epochs, factor=settings.factor, hyperband_iterations=sweeps, **told)
     oracle.failures, oracle.ended = settings.max_failures, ended
+    oracle.deadline = time.monotonic() + 60.0 * settings.max_minutes if settings.max_minutes else math.inf
     oracle.verbose = 0
     return oracle
 

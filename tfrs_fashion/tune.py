@@ -5,7 +5,7 @@ import json
 import shutil
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,9 @@ class Tune(Training):
     def _wanted(self) -> str:
         """The fingerprint of what must be the same for a search to go on: all but how long it may take."""
         config = self.config
-        searched = config.tune.model_dump(exclude={"max_trials", "num_sweeps", "max_failures", "max_kills"})
+        searched = config.tune.model_dump(
+            exclude={"max_trials", "max_minutes", "num_sweeps", "max_failures", "max_kills"}
+        )
         told = (
             config.settings_of(self.recommender),
             config.split.model_dump(),
@@ -204,9 +206,7 @@ class Tune(Training):
         bench = self.with_config(config)
         log = bench.log(self.recommender, "tune")
         if log.folder is not None:
-            log = TrainingLog(
-                **{**vars(log), "folder": self.folder / "tensorboard" / "tune" / self.recommender / trial_id}
-            )
+            log = replace(log, folder=self.folder / "tensorboard" / "tune" / self.recommender / trial_id)
         if isinstance(config.generators.get(self.recommender), TwoStageConfig):
             # Several workers would write the same weeks.
             with only_one(self.folder / "ranked", waits=True):

@@ -72,6 +72,7 @@ class TuneConfig(Section):
         direction: Whether it is to rise or to fall.
         algorithm: `random`, `bayesian` (a Gaussian process), or `hyperband` (many trials of few epochs, few of all).
         max_trials: Trials at most, the pipeline's own settings being the first; of `hyperband`, `num_sweeps` says how many.
+        max_minutes: After so long no further trial begins; 0 for no limit. Of a search that goes on, the time counts anew.
         num_sweeps: Of `hyperband`: sweeps over all its brackets.
         factor: Of `hyperband`: how many times more epochs each next round has, and how many times fewer trials.
         num_initial_trials: Of `bayesian`: trials by chance before the process is asked; 0 for three for each setting.
@@ -88,6 +89,7 @@ class TuneConfig(Section):
     direction: Literal["max", "min"] = "max"
     algorithm: Literal["random", "bayesian", "hyperband"] = "bayesian"
     max_trials: int = Field(default=40, ge=2)
+    max_minutes: float = Field(default=0.0, ge=0)
     num_sweeps: int = Field(default=1, ge=1)
     factor: int = Field(default=3, ge=2)
     num_initial_trials: int = Field(default=0, ge=0)

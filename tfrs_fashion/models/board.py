@@ -3,7 +3,7 @@
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,19 @@ class Board(tf.keras.callbacks.Callback):
     def _stop_trace(self) -> None:
         tf.profiler.experimental.stop()
         self._is_tracing = False
+
+
+def write_curve(log: TrainingLog, name: str, values: Sequence[float]) -> None:
+    """Writes a figure by rounds, of a training without epochs, and its settings."""
+    if log.folder is None:
+        return
+    writer = open_log(log.folder)
+    with writer.as_default(step=0):
+        if log.settings:
+            tf.summary.text("settings", f"```\n{log.settings}\n```")
+        for step, value in enumerate(values, start=1):
+            tf.summary.scalar(name, value, step=step)
+    writer.close()
 
 
 def write_images(folder: Path, images: dict[str, bytes]) -> None:

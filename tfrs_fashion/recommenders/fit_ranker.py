@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 
+from tfrs_fashion.models.board import write_curve
 from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.ranking import RankingModel, RankingNetwork
 from tfrs_fashion.models.training_log import TrainingLog
@@ -136,6 +137,7 @@ def fit_trees(
     num_rounds: int | None = None,
     k: int,
     seed: int,
+    log: TrainingLog | None = None,
     name: str,
 ) -> tuple[TreesRanker, int]:
     """Fits boosted trees by LightGBM.
@@ -147,6 +149,7 @@ def fit_trees(
         num_rounds: Of boosting.
         k: Places that count.
         seed: Of samples.
+        log: Where map@k of the held-out week is told round by round.
         name: Of the recommender, for messages.
 
     Returns:
@@ -193,10 +196,14 @@ def fit_trees(
         booster = lightgbm.train(told, train, num_boost_round=num_rounds or settings.rounds)
         rounds = booster.current_iteration()
     else:
-        stop = lightgbm.early_stopping(settings.patience, verbose=False)
+        curves: dict[str, Any] = {}
+        callbacks = [lightgbm.early_stopping(settings.patience, verbose=False), lightgbm.record_evaluation(curves)]
         booster = lightgbm.train(
-            told, train, settings.rounds, valid_sets=[dataset([held_out], train)], callbacks=[stop]
+            told, train, settings.rounds, valid_sets=[dataset([held_out], train)], callbacks=callbacks
         )
+        if log is not None:
+            (by_round,) = next(iter(curves.values())).values()
+            write_curve(log, f"val_map@{k}", by_round)
         rounds = max(booster.best_iteration, 1)
     trees = Trees(read_trees(booster.dump_model(num_iteration=rounds)))
     return TreesRanker(trees, booster.model_to_string(num_iteration=rounds), calibration=(1.0, 0.0)), rounds

@@ -12,6 +12,7 @@ from tfrs_fashion.features.relevance import AMOUNTS
 from tfrs_fashion.features.text import HashedWords
 from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.relevance import Imbalance, RelevanceModel, RelevanceNetwork, class_weights
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.models.trees import import_lightgbm
 from tfrs_fashion.ranking_sections import RelevanceConfig
 from tfrs_fashion.schema import FIRST_INDEX
@@ -182,6 +183,7 @@ def fit_relevance_network(
     imbalance: Imbalance,
     judge: Callable[[np.ndarray], float],
     seed: int,
+    log: TrainingLog | None = None,
 ) -> Callable[[Pairs], np.ndarray]:
     """Fits a relevance network.
 
@@ -194,6 +196,7 @@ def fit_relevance_network(
         imbalance: See `models.relevance.RelevanceModel`.
         judge: Of probabilities of what is held out; a model that stops early does so by it.
         seed: Of weights and batches.
+        log: Where progress is told.
 
     Returns:
         A function that tells the probabilities of pairs, `[num_pairs, num_classes]` float64.
@@ -245,7 +248,7 @@ def fit_relevance_network(
         return found
 
     if not kind.stops_early:
-        fit_model(model, dataset, epochs=settings.epochs)
+        fit_model(model, dataset, epochs=settings.epochs, log=log)
         return ask
     best: dict[str, Any] = {"figure": -1.0, "weights": network.get_weights()}
 
@@ -255,6 +258,6 @@ def fit_relevance_network(
             best.update(figure=figure, weights=network.get_weights())
         return {"val_macro_f1": figure}
 
-    fit_model(model, dataset, epochs=settings.epochs, validate=validate, patience=settings.patience)
+    fit_model(model, dataset, epochs=settings.epochs, validate=validate, patience=settings.patience, log=log)
     network.set_weights(best["weights"])
     return ask

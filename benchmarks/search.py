@@ -1,0 +1,67 @@
+"""Hyperband against random search over the same settings, for the same time: the best figure on validation, by seed.
+
+    python benchmarks/search.py
+    python benchmarks/search.py pipelines/complete_journey.toml --minutes 15 --seeds 1 2 3
+
+Both search what the pipeline's `[tune]` names, `two_tower.epochs` of `--epochs` looks at validation, and stop to begin trials when
+the time is over (a trial that has begun is finished). Random search ends hopeless trials early, as it does by default.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+import tfrs_fashion  # noqa: F401  (before TensorFlow)
+from tfrs_fashion.config import load_config
+from tfrs_fashion.tune import Tune
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pipeline", nargs="?", default="pipelines/complete_journey.toml")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--run-dir", type=Path)
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=36)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    options = parser.parse_args()
+    folder = options.run_dir or Path("runs") / f"{Path(options.pipeline).stem}_search"
+    print(
+        "| seed | algorithm | trials | of them whole | best | the pipeline's own |\n| --- | --- | ---: | ---: | ---: | ---: |"
+    )
+    for seed in options.seeds:
+        for algorithm in ("random", "hyperband"):
+            told = {
+                "seed": seed,
+                "tune.algorithm": algorithm,
+                "tune.max_trials": 1000,
+                "tune.num_sweeps": 100,
+                "tune.max_minutes": options.minutes,
+                "two_tower.epochs": options.epochs,
+                "two_tower.steps_per_epoch": options.steps,
+            }
+            overrides = (*options.overrides, *(f"{key}={value}" for key, value in told.items()))
+            place = folder / f"{algorithm}_{seed}"
+            tune = Tune(
+                config=load_config(options.pipeline, overrides),
+                folder=place,
+                console=Console(quiet=True),
+                source=Path(options.pipeline),
+                overrides=overrides,
+            )
+            tune.tune()
+            document = json.loads((tune.search_folder / "leaderboard" / "leaderboard.json").read_text(encoding="utf-8"))
+            trials = {trial["name"]: trial for trial in document["trials"]}
+            whole = sum(len(trial["curve"]) == options.epochs for trial in trials.values())
+            best, own = trials[document["best"]], trials[document["own"]]
+            print(
+                f"| {seed} | {algorithm} | {len(trials)} | {whole} | {best['objective']:.4f} | {own['objective']:.4f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
