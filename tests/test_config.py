@@ -478,3 +478,15 @@ def test_a_fit_depends_on_what_it_is_made_from(pipeline: Path) -> None:
     for name in ("blend", "two_stage", "two_tower_30d", "two_tower"):
         assert config.settings_of(name) != other.settings_of(name)
     assert config.settings_of("popularity_7d") == other.settings_of("popularity_7d")
+
+
+def test_the_search_of_the_tuning_page_can_be_declared(root: Path, tmp_path: Path) -> None:
+    page = (root / "docs" / "tuning.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    file = tmp_path / "shop.toml"
+    file.write_text('[data]\nsource = "simulator"\n' + block)
+    told = load_config(file).tune
+    assert list(told.space) == [
+        f"two_tower.{name}" for name in ("learning_rate", "num_steps", "embedding_dim", "hidden_dims")
+    ]
+    assert told.space["two_tower.hidden_dims"].values == ((), (128,), (128, 64))

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tfrs_fashion.config import load_config
+from tfrs_fashion.pipeline_file import read_setting
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.search import Search, decode, encode, make_oracle, make_space
 from tfrs_fashion.tune_sections import TuneConfig, ordered
@@ -262,3 +264,13 @@ def test_settings_come_after_those_that_they_depend_on() -> None:
         }
     )
     assert ordered(told.space) == ["a", "b", "c"]
+
+
+def test_every_search_that_is_declared_begins_from_its_pipelines_own_settings(root: Path) -> None:
+    searched = []
+    for path in sorted((root / "pipelines").glob("*.toml")):
+        config = load_config(path)
+        if config.tune.space:
+            make_space(config.tune, {name: read_setting(config, name) for name in config.tune.space})
+            searched.append(path.stem)
+    assert searched == ["complete_journey", "rent_the_runway", "tiny"]
