@@ -37,6 +37,7 @@ FLOORS = (
         "objective",
         "projection",
         "search",
+        "search_plan",
         "trials",
         "workers",
         "tune",

@@ -12,7 +12,7 @@ from tfrs_fashion.stage import only_one
 
 VERBS = (
     *("run", "prepare", "explore", "train", "export", "evaluate", "backtest", "release", "recommend"),
-    *("explain", "relevance"),
+    *("explain", "relevance", "tune"),
 )
 # These read what runs recorded, and take no pipeline.
 READERS = ("experiments", "compare")

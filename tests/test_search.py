@@ -1,10 +1,12 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from keras_tuner import HyperParameters
 
 from tfrs_fashion.config import load_config
 from tfrs_fashion.pipeline_file import read_setting
@@ -130,6 +132,76 @@ def test_a_kill_between_two_files_neither_repeats_nor_forgets(tmp_path: Path) ->
     assert len(statuses(tmp_path)) == 8
 
 
+@pytest.mark.parametrize("algorithm", ["random", "bayesian"])
+def test_a_search_that_goes_on_tries_what_one_that_was_never_killed_does(tmp_path: Path, algorithm: str) -> None:
+    tried: dict[str, list[dict[str, Any]]] = {"whole": [], "killed": []}
+
+    def run(trial_id: str, values: dict[str, Any], _budget: int | None, *, which: str, kill: bool = False) -> float:
+        if kill and trial_id == "6":
+            raise KilledError
+        tried[which].append(values)
+        return float(values["depth"])
+
+    settings: dict[str, Any] = {"algorithm": algorithm, "num_initial_trials": 3, "max_trials": 9}
+    make_search(tmp_path / "whole", partial(run, which="whole"), **settings).search()
+    with pytest.raises(KilledError):
+        make_search(tmp_path / "killed", partial(run, which="killed", kill=True), **settings).search()
+    make_search(tmp_path / "killed", partial(run, which="killed"), **settings).search()
+    assert tried["killed"] == tried["whole"]
+
+
+def test_a_setting_may_depend_on_several_and_on_one_that_depends_itself(tmp_path: Path) -> None:
+    space: dict[str, Any] = {
+        "a": {"type": "choice", "values": ["x", "y"]},
+        "n": {"type": "choice", "values": [1, 2.5]},
+        "b": {"type": "choice", "values": [True, False], "when": {"a": ["x"]}},
+        "c": {"type": "int", "low": 1, "high": 2, "when": {"b": [True]}},
+        "d": {"type": "float", "low": 0.0, "high": 1.0, "when": {"a": ["x"], "n": [2.5]}},
+    }
+    told = TuneConfig.model_validate({"space": space, "algorithm": "random", "max_trials": 25})
+    own = {"a": "x", "n": 1, "b": True, "c": 1, "d": 0.5}
+    made = make_space(told, own)
+    # As chief and workers exchange it.
+    assert {hp.name for hp in HyperParameters.from_proto(made.to_proto()).space} == set(space)
+    oracle = make_oracle(told, made, objective="map@3", max_epochs=1, seed=0, ended=lambda _id: None)
+    tried: list[dict[str, Any]] = []
+
+    def run(_id: str, values: dict[str, Any], _budget: int | None) -> float:
+        tried.append(values)
+        return 0.5
+
+    Search(oracle, tmp_path / "search", run, settings=told, objective="map@3").search()
+    assert len(tried) == 25
+    assert tried[0] == {"a": "x", "n": 1.0, "b": True, "c": 1}
+    for values in tried:
+        assert ("b" in values) == (values["a"] == "x")
+        assert ("c" in values) == (values.get("b") is True)
+        assert ("d" in values) == (values["a"] == "x" and values["n"] == 2.5)
+    assert {len(values) for values in tried} == {2, 3, 4, 5}
+
+
+def test_whole_numbers_stay_below_the_end_of_their_range(tmp_path: Path) -> None:
+    told = TuneConfig.model_validate(
+        {
+            "space": {"size": {"type": "int", "low": 2, "high": 20, "log": True}},
+            "algorithm": "bayesian",
+            "max_trials": 9,
+        }
+    )
+    oracle = make_oracle(
+        told, make_space(told, {"size": 5}), objective="map@3", max_epochs=1, seed=1, ended=lambda _id: None
+    )
+    tried: list[int] = []
+
+    def run(_id: str, values: dict[str, Any], _budget: int | None) -> float:
+        tried.append(values["size"])
+        return float(values["size"])
+
+    Search(oracle, tmp_path / "search", run, settings=told, objective="map@3").search()
+    # The more the better, so that the end is tried.
+    assert max(tried) == 20
+
+
 def test_more_trials_may_be_asked_for_later(tmp_path: Path) -> None:
     begun: list[str] = []
 
@@ -202,6 +274,38 @@ def test_hyperband_gives_the_better_trials_more_epochs(tmp_path: Path) -> None:
     assert num_first == 9
     assert sorted(by_budget[1])[-3:] == sorted(by_budget[3][:3])
     assert max(by_budget[3][:3]) == by_budget[9][0]
+
+
+def test_hyperband_goes_on_with_those_that_did_not_fail(tmp_path: Path) -> None:
+    given: list[tuple[str, int]] = []
+
+    def run(trial_id: str, values: dict[str, Any], budget: int | None) -> float:
+        assert budget is not None
+        given.append((trial_id, budget))
+        if budget == 1 and len(given) % 3 == 0:
+            raise ValueError("no")
+        return float(values["depth"])
+
+    search = make_search(tmp_path, run, algorithm="hyperband", max_epochs=9, max_failures=3)
+    search.search()
+    failed = {name for name, status in statuses(tmp_path).items() if status == "FAILED"}
+    assert len(failed) == 3
+    # Of nine, three failed, three go on, and one of these.
+    first = [budget for _id, budget in given][:13]
+    assert first == [1] * 9 + [3] * 3 + [9]
+
+
+def test_hyperband_sweeps_as_often_as_is_asked_for_now(tmp_path: Path) -> None:
+    begun: list[str] = []
+
+    def run(trial_id: str, values: dict[str, Any], _budget: int | None) -> float:
+        begun.append(trial_id)
+        return float(values["depth"])
+
+    make_search(tmp_path, run, algorithm="hyperband", max_epochs=3).search()
+    once = len(begun)
+    make_search(tmp_path, run, algorithm="hyperband", max_epochs=3, num_sweeps=2).search()
+    assert len(begun) == len(set(begun)) == 2 * once
 
 
 def test_the_pipelines_own_value_has_to_lie_in_the_space() -> None:

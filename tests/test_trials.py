@@ -72,6 +72,17 @@ def test_a_hopeless_trial_is_ended_by_the_records_of_finished_ones(tmp_path: Pat
         watch({"val_map@3": 0.44})
 
 
+def test_trials_of_other_budgets_do_not_count(tmp_path: Path) -> None:
+    for number in range(3):
+        short = make_record(0.9)
+        short.budget = 1
+        short.save(tmp_path / f"trial_{number}")
+    record = TrialRecord(values={}, budget=9)
+    watch = Watch(tmp_path, "3", record, objective=OBJECTIVE, min_trials=2)
+    watch({"val_map@3": 0.1})
+    assert read_trials(tmp_path)["3"].curve == [{"val_map@3": 0.1}]
+
+
 def test_an_objective_that_is_no_number_fails(tmp_path: Path) -> None:
     watch = Watch(tmp_path, "0", TrialRecord(values={}), objective=OBJECTIVE, min_trials=None)
     watch({"val_map@3": 0.5})

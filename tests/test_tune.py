@@ -18,6 +18,7 @@ from tfrs_fashion.config import load_config
 from tfrs_fashion.pipeline_file import read_setting
 from tfrs_fashion.run import Run
 from tfrs_fashion.schema import InputError, RunError
+from tfrs_fashion.search_plan import SearchPlan
 from tfrs_fashion.trials import TrialRecord, read_trials
 from tfrs_fashion.tune import Tune
 
@@ -47,7 +48,7 @@ def test_every_trial_is_judged_as_a_run_chooses(als: Tune) -> None:
     assert list(records) == [str(number) for number in range(6)]
     assert records["0"].values == {name: read_setting(als.config, name) for name in als.config.tune.space}
     curves: list[dict[str, float]] = []
-    als.judge_settings("als", objective=als.objective, watch=curves.append)
+    als.judge_settings("als", objective=als.plan.objective, watch=curves.append)
     assert records["0"].curve == curves
     assert {record.status for record in records.values()} == {"finished"}
     best = max(records.values(), key=lambda record: record.curve[0]["val_map@12"])
@@ -91,7 +92,7 @@ def test_any_figure_of_the_report_may_be_what_is_chosen_by(als: Tune) -> None:
     ):
         tune = make_tune(als.folder, *ALS, f"tune.objective={objective}", f"tune.direction={direction}")
         figures: list[dict[str, float]] = []
-        tune.judge_settings("als", objective=tune.objective, watch=figures.append)
+        tune.judge_settings("als", objective=tune.plan.objective, watch=figures.append)
         (found,) = figures
         value = found[f"val_{objective}"]
         assert 0 < value <= 1
@@ -129,7 +130,16 @@ def test_any_figure_of_the_report_may_be_what_is_chosen_by(als: Tune) -> None:
             ("tune.recommender=repurchase", 'tune.space={"generators.repurchase.days"={type="int",low=0,high=9}}', "tune.algorithm=hyperband"),
             '"hyperband" gives trials epochs, and `repurchase` has none',
         ),
-        (("tune.algorithm=hyperband", "two_tower.epochs=2"), "two_tower.epochs: 2, and Hyperband begins with a 3th of it"),
+        (
+            ('tune.space={"generators.als.factors"={type="int",low=2,high=16}}',),
+            "`generators.als.factors` changes nothing of `two_tower`",
+        ),
+        (
+            ('tune.space={"two_tower.embedding_dim"={type="float",low=8,high=32}}',),
+            "`two_tower.embedding_dim`: expected a whole number",
+        ),
+        (("tune.objective=auc", "evaluation.full_ranking_customers=0", "tune.recommender=als", ALS[1]), "Set `evaluation.full_ranking_customers`"),
+        (("tune.algorithm=hyperband", "two_tower.epochs=2"), "two_tower.epochs: 2, and Hyperband divides it by 3"),
         (
             ("tune.algorithm=hyperband", 'tune.space={"two_tower.epochs"={type="int",low=1,high=9}}'),
             "`two_tower.epochs` is what Hyperband gives its trials",
@@ -159,7 +169,11 @@ def test_an_objective_that_no_report_holds_is_refused_before_the_first_trial(als
 class Pretended(Tune):
     """A search whose trials do as they are told, instead of fitting anything, and have epochs."""
 
-    _budget = "pretended.epochs"
+    @property
+    def plan(self) -> Any:  # type: ignore[override]
+        plan = SearchPlan(self.config)
+        plan.budget = "pretended.epochs"
+        return plan
 
     def _fit_trial(self, trial_id: str, values: dict[str, Any], budget: int | None, watch: Any) -> None:
         value = {"0": 0.5, "1": float("nan"), "3": MemoryError("12 GB")}.get(trial_id, 0.25)
@@ -203,14 +217,33 @@ def test_failed_trials_are_shown_with_their_error_and_are_never_the_best(als: Tu
 
 def test_a_trial_whose_process_was_killed_twice_is_given_up(als: Tune, tmp_path: Path) -> None:
     tune = pretend(als, tmp_path, "tune.max_trials=2", "tune.max_kills=2")
-    for attempts in (1, 2):
-        TrialRecord(values={}, attempts=attempts).save(tune.search_folder / "trial_0")
-        if attempts == 1:
-            tune._run_trial("0", {}, None)
-            assert read_trials(tune.search_folder)["0"].status == "finished"
+    TrialRecord(values={}, attempts=1).save(tune.search_folder / "trial_0")
+    tune._run_trial("0", {}, None)
+    assert read_trials(tune.search_folder)["0"].status == "finished"
+    TrialRecord(values={}, attempts=2).save(tune.search_folder / "trial_0")
     with pytest.raises(RunError, match=r"its process was killed 2 times while it ran: out of memory, perhaps"):
         tune._run_trial("0", {}, None)
     assert read_trials(tune.search_folder)["0"].status == "failed"
+
+
+def test_a_trial_that_was_judged_is_not_fitted_again_because_the_search_did_not_know(
+    als: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune = pretend(als, tmp_path)
+    assert tune._run_trial("0", {"rate": 1}, None) == 0.5
+    monkeypatch.setattr(tune, "_fit_trial", lambda *_told: pytest.fail("fitted again"))
+    assert tune._run_trial("0", {"rate": 1}, None) == 0.5
+
+
+@pytest.mark.parametrize("left", ["oracle.json", "trial_0"])
+def test_what_is_left_of_a_search_that_does_not_say_of_which_is_refused(als: Tune, tmp_path: Path, left: str) -> None:
+    tune = pretend(als, tmp_path)
+    tune.search_folder.mkdir(parents=True)
+    (tune.search_folder / left).mkdir()
+    with pytest.raises(InputError, match="holds a search over other settings or data"):
+        tune.tune()
+    tune.tune(force=True)
+    assert len(read_trials(tune.search_folder)) > 3
 
 
 def test_an_interrupt_is_no_fault_of_the_trial(als: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,9 +321,29 @@ def test_the_ranker_of_two_stages_is_judged_on_the_week_that_it_is_chosen_by(tmp
     chosen = tune.choose_two_stage("two_stage", tune.splits["test"])
     best = max(figures["val_map@12"] for figures in records["0"].curve)
     assert chosen["figures"]["network"]["val_map@12"] == pytest.approx(best)
-    both = make_tune(tune.folder, *tune.overrides, "generators.two_stage.rankers=['network','lightgbm']")
+    # What a trial's settings leave as it is, is that of the run; what they change is kept apart from it.
+    assert {path.parent for path in tune.search_folder.glob("pools/*")} == set()
+    training = tune.ranker_training("two_stage", tune.splits["test"])
+    assert len(training) == 2
+    other = make_tune(
+        tmp_path / "run",
+        *tune.overrides,
+        "tune.max_trials=2",
+        'tune.space={"blend.num_candidates"={type="choice",values=[200,40]}}',
+    )
+    other.tune(force=True)
+    assert len({path.name[:10] for path in other.search_folder.glob("pools/*")}) == 3
+    assert [found.features.shape for found in tune.ranker_training("two_stage", tune.splits["test"])] == [
+        found.features.shape for found in training
+    ]
+
+
+def test_rankers_are_searched_one_at_a_time_and_by_what_is_known_of_them(tmp_path: Path) -> None:
+    told = ("tune.recommender=two_stage", 'tune.space={"generators.two_stage.weeks"={type="int",low=3,high=5}}')
     with pytest.raises(InputError, match="2 rankers are fitted apart"):
-        both.judge_ranker("two_stage", objective=tune.objective, watch=lambda _figures: None)
+        make_tune(tmp_path, *told, "generators.two_stage.rankers=['network','lightgbm']").plan.check()
+    with pytest.raises(InputError, match=r"`coverage@12` is not known of a ranker; choose one of map@12, recall@12"):
+        make_tune(tmp_path, *told, "tune.objective=coverage@12").plan.check()
 
 
 SLOW = (
@@ -330,11 +383,15 @@ def test_two_workers_share_a_search_whichever_of_them_is_killed(tmp_path: Path) 
     def finished() -> list[str]:
         return [name for name, record in read_trials(search).items() if record.status == "finished"]
 
+    def both_at_work() -> bool:
+        assert chief.poll() is None, (tmp_path / "log").read_text()
+        return len(running()) == 2
+
     with (tmp_path / "log").open("w") as log:
         chief = subprocess.Popen([*command, "--workers", "2"], stdout=log, stderr=log)
         try:
             # Both are at work, on different trials.
-            wait_for(lambda: len(running()) == 2)
+            wait_for(both_at_work)
             workers = psutil.Process(chief.pid).children()
             assert len(workers) == 2
             workers[0].send_signal(signal.SIGKILL)

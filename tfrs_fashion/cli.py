@@ -153,27 +153,27 @@ def train(
 def tune(
     pipeline: Pipeline,
     workers: Annotated[int, typer.Option(min=1, help="Processes that run trials side by side.")] = 1,
-    ends_with_parent: Annotated[bool, typer.Option("--ends-with-parent", hidden=True)] = False,
+    ends_with_parent: Annotated[int | None, typer.Option("--ends-with-parent", hidden=True)] = None,
     set_: Set = None,
     run_dir: RunDir = None,
     force: Force = False,
     debug: Debug = False,
 ) -> None:
     """Search for better settings of one recommender, as [tune] says; write a leaderboard and a pipeline file of the best."""
-    # Of keras-tuner's protocol: a worker shares the run folder of its chief.
-    is_worker = "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "chief")
+    from tfrs_fashion.workers import end_with_parent, is_worker
+
+    if ends_with_parent is not None:
+        end_with_parent(ends_with_parent)
 
     def work(run: "Backtest") -> None:
         from tfrs_fashion.tune import Tune
-        from tfrs_fashion.workers import end_with_parent
 
-        if ends_with_parent:
-            end_with_parent()
         search = Tune(config=run.config, folder=run.folder, console=run.console, messages=run.messages)
         search.source, search.overrides = pipeline, tuple(set_ or ())
         search.tune(num_workers=workers, force=force)
 
-    _do(pipeline, set_, run_dir, force, debug, work, alone=not is_worker)
+    # A worker shares the run folder of its chief.
+    _do(pipeline, set_, run_dir, force, debug, work, alone=not is_worker())
 
 
 @app.command()

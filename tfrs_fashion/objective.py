@@ -12,8 +12,9 @@ from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS, customer_metrics
 from tfrs_fashion.evaluation.report import METRIC_NAME
 from tfrs_fashion.evaluation.scorecard import evaluate_recommender
+from tfrs_fashion.evaluation.target_ranks import find_rankable, measure_target_ranks
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import rank_customers
+from tfrs_fashion.fitting import rank_customers, rank_targets
 from tfrs_fashion.judging import article_statistics, bought_pairs, customer_slices
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.schema import FIRST_INDEX, InputError, Tables, find_nearest
@@ -157,6 +158,8 @@ def make_measure(
             return objective.order(value, figures)
 
         return measure
+    if not objective.k:
+        return _measure_ranks(objective, view=view, targets=targets, config=config)
     features, evaluation = config.features, config.evaluation
     statistics = article_statistics(
         view, tables.articles, categorical=features.categorical, category=features.roles.category
@@ -180,11 +183,34 @@ def make_measure(
             for left_out in (None, bought[bought["customer_index"].isin(customers)])
         )
         figures = evaluate_recommender(lists, new_lists, targets, bought, statistics, **told).figures
-        if objective.figure not in figures:
-            near = find_nearest(objective.figure, figures)
-            hint = f"did you mean `{near}`?" if near else f"known are {', '.join(sorted(figures))}."
-            raise InputError(f"tune.objective: reports have no figure `{objective.figure}`; {hint}")
+        _check_known(objective, figures)
         plain = {f"val_{name}": figures[name]["value"] for name in (f"map@{k}", f"recall@{k}")}
         return objective.order(figures[objective.figure]["value"], plain)
 
     return measure_all
+
+
+def _check_known(objective: Objective, figures: Mapping[str, Any]) -> None:
+    if objective.figure not in figures:
+        near = find_nearest(objective.figure, figures)
+        hint = f"did you mean `{near}`?" if near else f"known are {', '.join(sorted(figures))}."
+        raise InputError(f"tune.objective: reports have no figure `{objective.figure}`; {hint}")
+
+
+def _measure_ranks(
+    objective: Objective, *, view: View, targets: pd.DataFrame, config: PipelineConfig
+) -> Callable[[Recommender], dict[str, float]]:
+    """Makes the function for figures of full rankings, such as `auc`; see `make_measure`."""
+    number, seed = config.evaluation.full_ranking_customers, config.seed
+    rankable = find_rankable(targets, view.articles.in_store)
+    drawn = np.random.default_rng(seed).permutation(rankable["customer_index"].unique())[:number]
+    asked = rankable[rankable["customer_index"].isin(drawn)]
+    plain = make_validator(view, targets, k=config.evaluation.k)
+
+    def measure(recommender: Recommender) -> dict[str, float]:
+        ranks = rank_targets(recommender, view, asked, seed=seed)
+        figures = measure_target_ranks(ranks, num_samples=_FEW_SAMPLES, seed=seed)
+        _check_known(objective, figures)
+        return objective.order(float(figures[objective.figure].value), plain(recommender))
+
+    return measure

@@ -178,12 +178,17 @@ class Preparation:
     @cached_property
     def _embedded(self) -> str:
         features = self.config.features
-        named = [features.images.folder, features.images.weights, features.sentence_encoder]
-        files = [
-            file for path in named if path for file in (Path(path), *sorted(Path(path).rglob("*"))) if file.is_file()
-        ]
         settings = (features.images.model_dump(), features.sentence_encoder, features.categorical, self.config.seed)
-        return fingerprint("vectors", self._prepared, settings, files_fingerprint(files))
+        return fingerprint("vectors", self._prepared, settings, files_fingerprint(self._vector_files))
+
+    @property
+    def _vector_files(self) -> list[Path]:
+        """The files that the vectors are made from."""
+        features = self.config.features
+        named = [
+            Path(path) for path in (features.images.folder, features.images.weights, features.sentence_encoder) if path
+        ]
+        return [file for path in named for file in (path, *sorted(path.rglob("*"))) if file.is_file()]
 
     @property
     def _shown(self) -> str:

@@ -18,7 +18,6 @@ import pandas as pd
 
 from tfrs_fashion.data.split import Split, target_counts
 from tfrs_fashion.evaluation.doctor import RankerTraining
-from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS
 from tfrs_fashion.features.pair_lookups import make_pair_lookups
 from tfrs_fashion.features.pairs import PairFeatureLayer
 from tfrs_fashion.features.view import View
@@ -47,7 +46,6 @@ from tfrs_fashion.recommenders.fit_ranker import (
 from tfrs_fashion.recommenders.rankers import Ranker
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.two_stage import PairDescriber, ScoringRecommender, TwoStage
-from tfrs_fashion.schema import InputError
 from tfrs_fashion.stacking import describe_pairs, make_judge
 from tfrs_fashion.stage import fingerprint, stored_fingerprint
 
@@ -325,19 +323,8 @@ class Ranking(Pooling):
             objective: A mean over customers of how well lists foretell what they bought.
             watch: Is told the figures; boosted trees are judged once, after the best of their rounds.
             log: Where progress is told.
-
-        Raises:
-            InputError: There are several rankers, or the objective is none of candidates that are put in order.
         """
         settings, split, k = self._two_stage(name), self.splits["test"], self.config.evaluation.k
-        if len(settings.rankers) != 1:
-            raise InputError(
-                f"generators.{name}.rankers: {len(settings.rankers)} rankers are fitted apart, and each has settings of its own. "
-                "Search for those of one at a time."
-            )
-        if not objective.is_of_customers:
-            known = ", ".join(f"{metric}@{k}" for metric in CUSTOMER_METRICS)
-            raise InputError(f"tune.objective: `{objective.figure}` is not known of a ranker; choose one of {known}.")
         (ranker,) = settings.rankers
         (week, *_others), _before = self._stacked_weeks(name, split)
         last, *earlier = self.ranker_weeks(name, split)

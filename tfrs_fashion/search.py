@@ -11,21 +11,26 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras_tuner
+import numpy as np
 from keras_tuner import errors
 from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.hyperparameters import Choice, Float, HyperParameter, Int
 from keras_tuner.engine.oracle import Oracle
 from keras_tuner.engine.trial import Trial
+from keras_tuner.src.engine.conditions import Parent
 
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.tune_sections import ParameterConfig, TuneConfig, ordered, plain
 
 # Of a trial, as keras-tuner calls it.
 COMPLETED, FAILED, STOPPED = "COMPLETED", "FAILED", "STOPPED"
+# Between two questions for a trial, in seconds.
+_PAUSE = 0.2
 # What Hyperband says of a trial beside its settings.
 _BUDGET = "tuner/epochs"
 
@@ -84,39 +89,27 @@ def make_space(settings: TuneConfig, own: Mapping[str, Any]) -> keras_tuner.Hype
                 f"tune.space.{name}: the pipeline's own value is {plain(own[name])!r}, which is {known}. A search starts from it, to have "
                 "what it is compared with: widen the range, or change the pipeline's value."
             )
-        _add(space, name, parameter, list(parameter.when.items()), settings.space, default=encode(parameter, own[name]))
+        space.merge([_make_parameter(name, parameter, settings.space, default=encode(parameter, own[name]))])
     return space
 
 
-def _add(
-    space: keras_tuner.HyperParameters,
-    name: str,
-    parameter: ParameterConfig,
-    conditions: Sequence[tuple[str, tuple[Any, ...]]],
-    others: Mapping[str, ParameterConfig],
-    *,
-    default: Any,
-) -> None:
-    if conditions:
-        (other, values), *rest = conditions
-        with space.conditional_scope(other, [encode(others[other], value) for value in values]):
-            _add(space, name, parameter, rest, others, default=default)
-        return
+def _make_parameter(
+    name: str, parameter: ParameterConfig, others: Mapping[str, ParameterConfig], *, default: Any
+) -> HyperParameter:
+    conditions = [
+        Parent(other, [encode(others[other], value) for value in values]) for other, values in parameter.when.items()
+    ]
+    told: dict[str, Any] = {"default": default, "conditions": conditions}
     if parameter.type == "choice":
         choices = [encode(parameter, value) for value in parameter.values]
-        space.Choice(name, choices, default=default, ordered=_is_numeric(parameter))
-        return
-    told: dict[str, Any] = {"sampling": "log" if parameter.log else "linear", "default": default}
-    if parameter.step is not None:
-        told["step"] = parameter.step
+        return Choice(name, choices, ordered=_is_numeric(parameter), **told)
+    assert parameter.low is not None
+    assert parameter.high is not None
+    told["sampling"] = "log" if parameter.log else "linear"
     if parameter.type == "float":
-        space.Float(name, parameter.low, parameter.high, **told)
-    else:
-        assert parameter.low is not None
-        assert parameter.high is not None
-        if "step" in told:
-            told["step"] = int(told["step"])
-        space.Int(name, int(parameter.low), int(parameter.high), **told)
+        return Float(name, parameter.low, parameter.high, step=parameter.step, **told)
+    step = None if parameter.log else int(parameter.step or 1)
+    return Int(name, int(parameter.low), int(parameter.high), step=step, **told)
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:
@@ -176,6 +169,10 @@ class _Kept:
         if self.is_given_up() or time.monotonic() > self.deadline:
             return {"status": STOPPED, "values": None}
         found: dict[str, Any] = super().populate_space(trial_id)  # type: ignore[misc]
+        for hp in self.get_space().space:
+            # At the upper end of a logarithmic range keras-tuner rounds beyond it.
+            if found["status"] == "RUNNING" and isinstance(hp, Int) and hp.name in found["values"]:
+                found["values"][hp.name] = min(found["values"][hp.name], hp.max_value)
         # A halving of Hyperband is meant to take up settings again; the others are not.
         if found["status"] == "RUNNING" and _BUDGET not in found["values"] and self._duplicate(found["values"]):
             values = self._random_values()
@@ -197,9 +194,32 @@ class _Random(_Kept, keras_tuner.oracles.RandomSearchOracle):
 class _Bayesian(_Kept, keras_tuner.oracles.BayesianOptimizationOracle):
     """Settings that a Gaussian process expects much of, or knows little of."""
 
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Chooses the settings of the next trial, alike in a search that goes on and in one that was never killed."""
+        self._random_state = np.random.RandomState(self.seed + len(self.start_order))
+        return super().populate_space(trial_id)
+
 
 class _Hyperband(_Kept, keras_tuner.oracles.HyperbandOracle):
     """Many trials of few epochs, the better ones of more."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on where a former process ended, for as many sweeps as are asked for now."""
+        sweeps = self.hyperband_iterations  # type: ignore[has-type]
+        super().set_state(state)
+        self.hyperband_iterations = sweeps
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Chooses the settings of the next trial; those that failed count as the worst, or no round would end with them."""
+        failed = [trial for trial in self.trials.values() if trial.status == FAILED]
+        worst = -math.inf if self.objective.direction == "max" else math.inf
+        for trial in failed:
+            trial.status, trial.score = COMPLETED, worst
+        try:
+            return super().populate_space(trial_id)
+        finally:
+            for trial in failed:
+                trial.status, trial.score = FAILED, None
 
 
 def make_oracle(
@@ -225,7 +245,8 @@ def make_oracle(
         "objective": keras_tuner.Objective(objective, settings.direction),
         "hyperparameters": space,
         "allow_new_entries": False,
-        "seed": seed,
+        # Its 0 is no seed.
+        "seed": seed + 1,
         # Failures are counted here, where they end a search without an error in the midst of the protocol.
         "max_consecutive_failed_trials": 1_000_000_000,
     }
@@ -243,16 +264,6 @@ def make_oracle(
     oracle.deadline = time.monotonic() + 60.0 * settings.max_minutes if settings.max_minutes else math.inf
     oracle.verbose = 0
     return oracle
-
-
-def worker_id() -> str:
-    """Names this process among those of one search, by keras-tuner's own variable; empty where it searches alone."""
-    return os.environ.get("KERASTUNER_TUNER_ID", "") if "KERASTUNER_ORACLE_IP" in os.environ else ""
-
-
-def is_worker() -> bool:
-    """Tells whether this process runs trials that a chief elsewhere chooses."""
-    return bool(worker_id()) and "chief" not in worker_id()
 
 
 class Search(BaseTuner):
@@ -290,15 +301,16 @@ class Search(BaseTuner):
             self.oracle.save()
         _write(Path(self._get_tuner_fname()), self.get_state())
 
+    def pre_create_trial(self) -> None:
+        """Waits a little, since there may be nothing to do until other workers have ended their trials."""
+        time.sleep(_PAUSE)
+
     def run_trial(self, trial: Trial, *_args: Any, **_settings: Any) -> dict[str, float]:
         """Runs one trial."""
         values = dict(trial.hyperparameters.values)
         space = self._settings.space
         told = {name: decode(space[name], value) for name, value in values.items() if name in space}
-        try:
-            found = self._run(trial.trial_id, told, values.get(_BUDGET))
-        except MemoryError as error:
-            raise errors.FailedTrialError(f"out of memory: {error}") from error
+        found = self._run(trial.trial_id, told, values.get(_BUDGET))
         if not math.isfinite(found):
             raise errors.FailedTrialError(f"{self._objective} is {found}")
         return {self._objective: float(found)}

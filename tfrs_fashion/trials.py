@@ -55,6 +55,11 @@ class TrialRecord:
         except FileNotFoundError:
             return None
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether it ended with a figure."""
+        return self.status in ("finished", "hopeless") and bool(self.curve)
+
     def best(self, objective: Objective) -> tuple[int, float]:
         """Returns the best epoch, counted from 1, and the objective after it."""
         values = [objective.read(figures) for figures in self.curve]
@@ -75,7 +80,7 @@ def is_hopeless(curve: list[float], others: list[list[float]], *, direction: str
 
     Args:
         curve: The objective after each epoch so far.
-        others: Of finished trials; those that ended before this epoch count with the best that they had.
+        others: Of trials that have ended; those that did before this epoch count with the best that they had.
         direction: `max` or `min`.
         min_trials: With fewer of them nothing is told.
 
@@ -96,7 +101,7 @@ class Watch:
         trial_id: Of the trial.
         record: Of the trial.
         objective: What settings are chosen by.
-        min_trials: Finished ones before any is hopeless; None where none ever is.
+        min_trials: So many have to have ended before any is hopeless; None where none ever is.
     """
 
     def __init__(
@@ -123,7 +128,8 @@ class Watch:
         others = [
             [objective.read(epoch) for epoch in other.curve]
             for name, other in read_trials(self._folder).items()
-            if name != self._id and other.status in ("finished", "hopeless") and other.curve
+            # Over more epochs the learning rate falls more slowly: after the first ones such a trial is behind.
+            if name != self._id and other.is_judged and other.budget == record.budget
         ]
         curve = [objective.read(epoch) for epoch in record.curve]
         if is_hopeless(curve, others, direction=objective.direction, min_trials=self._min_trials):

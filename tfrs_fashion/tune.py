@@ -15,33 +15,23 @@ import tensorflow as tf
 from rich.markup import escape
 from rich.table import Table
 
-from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.data.sources import source_files
+from tfrs_fashion.data.split import Split
+from tfrs_fashion.evaluation.document import write_json
 from tfrs_fashion.evaluation.leaderboard import JudgedTrial, Leaderboard, format_value, write_leaderboard
 from tfrs_fashion.fitting import fit_recommender
 from tfrs_fashion.models.board import write_hparams
 from tfrs_fashion.models.training_log import TrainingLog
-from tfrs_fashion.objective import Objective, make_measure
+from tfrs_fashion.objective import make_measure
 from tfrs_fashion.pipeline_file import change, read_setting, write_pipeline
-from tfrs_fashion.ranking_sections import TwoStageConfig
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.schema import InputError, RunError
-from tfrs_fashion.search import Search, is_worker, make_oracle, make_space
+from tfrs_fashion.search import Search, make_oracle, make_space
+from tfrs_fashion.search_plan import SearchPlan
 from tfrs_fashion.stage import files_fingerprint, fingerprint, only_one, stored_fingerprint, write_whole
 from tfrs_fashion.training import Training
 from tfrs_fashion.trials import HopelessTrialError, TrialRecord, Watch, read_trials
-from tfrs_fashion.tune_sections import plain
-from tfrs_fashion.workers import run_workers
-
-# Settings that a search may not touch: what is judged would be another thing from trial to trial, or would be prepared anew.
-_TUNABLE = ("two_tower", "generators", "blend", "features")
-_PREPARED = (
-    "features.profile",
-    "features.profile_numbers",
-    "features.images",
-    "features.sentence_encoder",
-    "features.roles",
-)
+from tfrs_fashion.workers import check_port, is_worker, run_workers, worker_id
 
 
 @dataclass
@@ -51,126 +41,77 @@ class Tune(Training):
     Attributes:
         source: The pipeline file.
         overrides: What the command changed in it.
+        base: Of a trial, the search that it belongs to.
     """
 
     source: Path = Path()
     overrides: tuple[str, ...] = ()
+    base: "Tune | None" = None
 
-    @property
-    def recommender(self) -> str:
-        """The recommender whose settings are searched."""
-        return self.config.tune.recommender or self.config.servable[self.config.recommend.recommender][0]
-
-    @property
-    def objective(self) -> Objective:
-        """What settings are chosen by."""
-        tune = self.config.tune
-        return Objective(tune.objective or f"map@{self.config.evaluation.k}", tune.direction)
+    @cached_property
+    def plan(self) -> SearchPlan:
+        """What is searched."""
+        return SearchPlan(self.config)
 
     @property
     def search_folder(self) -> Path:
         """Where the search keeps its state."""
-        return self.folder / "tune" / self.recommender
-
-    # what is searched
-
-    @cached_property
-    def _budget(self) -> str:
-        """The setting that says how many epochs (of trees: rounds) a trial has; empty where there is none."""
-        name = self.recommender
-        if name == "two_tower":
-            return "two_tower.epochs"
-        made = self.config.generators.get(name)
-        if isinstance(made, TwoStageConfig):
-            kind = "network.epochs" if made.rankers == ("network",) else "lightgbm.rounds"
-            return f"generators.{name}.{kind}"
-        return f"generators.{name}.epochs" if hasattr(made, "epochs") else ""
-
-    def check(self) -> None:
-        """Refuses a search that could not be run, before anything is prepared.
-
-        Raises:
-            InputError: Saying which setting of the search is wrong.
-        """
-        tune, config = self.config.tune, self.config
-        known = [*config.fitted, *config.generators, "two_tower", "blend"]
-        if self.recommender not in known:
-            raise InputError(
-                f"tune.recommender: nothing makes `{self.recommender}`; known are {', '.join(dict.fromkeys(known))}."
-            )
-        if not tune.space:
-            raise InputError(
-                "tune.space: nothing to search. Name settings of the pipeline there and what each may be, e.g. "
-                '"two_tower.learning_rate" = {type = "float", low = 0.001, high = 0.02, log = true}.'
-            )
-        for name, parameter in tune.space.items():
-            if name.partition(".")[0] not in _TUNABLE or name.startswith(_PREPARED):
-                raise InputError(
-                    f"tune.space: `{name}` cannot be searched. Settings of {', '.join(_TUNABLE)} can, but for what tables and vectors "
-                    f"are prepared from ({', '.join(_PREPARED)}); others would change what trials are judged by."
-                )
-            read_setting(config, name)
-            for value in parameter.values or (parameter.low, parameter.high):
-                assert value is not None
-                change(
-                    config, {name: int(value) if parameter.type == "int" and isinstance(value, float) else plain(value)}
-                )
-        if tune.algorithm == "hyperband":
-            if not self._budget:
-                raise InputError(
-                    f'tune.algorithm: "hyperband" gives trials epochs, and `{self.recommender}` has none; choose another.'
-                )
-            if self._budget in tune.space:
-                raise InputError(f"tune.space: `{self._budget}` is what Hyperband gives its trials; leave it out.")
-            if read_setting(config, self._budget) < tune.factor:
-                raise InputError(
-                    f"{self._budget}: {read_setting(config, self._budget)}, and Hyperband begins with a {tune.factor}th of it "
-                    "(`tune.factor`); raise it, or choose another `tune.algorithm`."
-                )
-        make_space(tune, self._own)
+        return self.folder / "tune" / self.plan.recommender
 
     @property
-    def _own(self) -> dict[str, Any]:
-        return {name: read_setting(self.config, name) for name in self.config.tune.space}
+    def _board_folder(self) -> Path:
+        return self.folder / "tensorboard" / "tune" / self.plan.recommender
 
     @property
     def _wanted(self) -> str:
         """The fingerprint of what must be the same for a search to go on: all but how long it may take."""
         config = self.config
         searched = config.tune.model_dump(
-            exclude={"max_trials", "max_minutes", "num_sweeps", "max_failures", "max_kills"}
+            include={"algorithm", "factor", "num_initial_trials", "stops_hopeless", "space"}
         )
-        told = (
-            config.settings_of(self.recommender),
-            config.split.model_dump(),
-            config.evaluation.model_dump(),
-            config.seed,
-        )
-        data = (config.data.model_dump(), files_fingerprint(source_files(config.data)))
-        return fingerprint("tune", self.recommender, searched, told, data)
+        objective = (self.plan.objective.figure, self.plan.objective.direction, config.tune.min_trials)
+        told = (config.settings_of(self.plan.recommender), config.split.model_dump(), config.evaluation.model_dump())
+        data = (config.data.model_dump(), files_fingerprint([*source_files(config.data), *self._vector_files]))
+        return fingerprint("tune", self.plan.recommender, searched, objective, told, config.seed, data)
 
     # trials
 
     @cached_property
-    def _parts(self) -> dict[str, Recommender]:
+    def _parts(self) -> dict[str, tuple[str, Recommender]]:
         return {}
 
-    def _fit_part(self, config: PipelineConfig, name: str) -> Recommender:
+    def _fit_part(self, bench: "Tune", name: str) -> Recommender:
         """Fits what a recommender is made from; once, where trials differ in other settings."""
-        key = fingerprint(config.settings_of(name))
-        if key not in self._parts:
-            view = self.with_config(config).view("validation")
-            self._parts[key] = fit_recommender(name, view, config, choice={}, log=TrainingLog(console=self.console))
-        return self._parts[key]
+        key = fingerprint(bench.config.settings_of(name))
+        if self._parts.get(name, ("",))[0] != key:
+            log = TrainingLog(console=self.console)
+            self._parts[name] = key, fit_recommender(name, bench.view("validation"), bench.config, choice={}, log=log)
+        return self._parts[name][1]
+
+    def _pool_folder(self, week: Split) -> Path:
+        """The run's own pools, where a trial's settings make the same ones; others are kept apart from these."""
+        own, key = super()._pool_folder(week), self._pooled(week)
+        if self.base is None or key == self.base._pooled(week):
+            return own
+        return self.search_folder / "pools" / f"{own.name}_{key[:8]}"
+
+    def _similar_folder(self, similar: str, first: Split) -> Path:
+        own, key = super()._similar_folder(similar, first), self._similar_key(similar, first)
+        if self.base is None or key == self.base._similar_key(similar, first):
+            return own
+        return self.search_folder / "similar" / own.parent.name / f"{similar}_{key[:8]}"
 
     def _run_trial(self, trial_id: str, values: dict[str, Any], budget: int | None) -> float:
         """Runs a trial, and returns the best objective of its epochs."""
-        folder, tune, objective = self.search_folder, self.config.tune, self.objective
+        folder, tune, objective = self.search_folder, self.config.tune, self.plan.objective
         place = folder / f"trial_{trial_id}"
         former = TrialRecord.load(place)
+        if former is not None and former.is_judged and (former.values, former.budget) == (values, budget):
+            # Its process was killed before the search knew of it.
+            return former.best(objective)[1]
         record = TrialRecord(values=values, budget=budget, attempts=(former.attempts if former else 0) + 1)
-        # What is judged once, at its end, cannot be ended early.
-        stops = tune.stops_hopeless and self._budget.endswith(".epochs")
+        # The pipeline's own settings, with which the first trial is made, are what others are compared with.
+        stops = tune.stops_hopeless and self.plan.can_be_ended_early and int(trial_id) > 0
         min_trials = tune.min_trials if stops else None
         watch = Watch(folder, trial_id, record, objective=objective, min_trials=min_trials)
         watch.keep()
@@ -201,22 +142,24 @@ class Tune(Training):
         # What a former trial has left behind makes room for this one.
         tf.keras.backend.clear_session()
         gc.collect()
-        given = {} if budget is None else {self._budget: budget}
+        given = {} if budget is None else {self.plan.budget: budget}
         config = change(self.config, {**values, **given})
-        bench = self.with_config(config)
-        log = bench.log(self.recommender, "tune")
-        if log.folder is not None:
-            log = replace(log, folder=self.folder / "tensorboard" / "tune" / self.recommender / trial_id)
-        if isinstance(config.generators.get(self.recommender), TwoStageConfig):
+        name, bench = self.plan.recommender, self.with_config(config)
+        bench.base = self
+        log = replace(bench.log(name, "tune"), folder=self._board_folder / trial_id)
+        if not config.tensorboard.enabled:
+            log = replace(log, folder=None)
+        if self.plan.is_two_stage or name == "blend":
             # Several workers would write the same weeks.
             with only_one(self.folder / "ranked", waits=True):
-                bench.ranker_weeks(self.recommender, bench.splits["test"])
+                if self.plan.is_two_stage:
+                    bench.ranker_weeks(name, bench.splits["test"])
+                else:
+                    num_weeks = config.blend.weeks + config.blend.validation_weeks
+                    bench.pools(bench.splits["validation"], num_weeks=num_weeks)
+        objective = self.plan.objective
         bench.judge_settings(
-            self.recommender,
-            objective=self.objective,
-            watch=watch,
-            fitted=lambda part: self._fit_part(config, part),
-            log=log,
+            name, objective=objective, watch=watch, fitted=lambda part: self._fit_part(bench, part), log=log
         )
 
     # the search
@@ -224,10 +167,12 @@ class Tune(Training):
     def _check_folder(self, *, force: bool) -> None:
         """Takes up the search that the folder holds, or refuses it."""
         folder = self.search_folder
+        about = folder / "search.json"
         try:
-            held = json.loads((folder / "search.json").read_text(encoding="utf-8"))["fingerprint"]
+            held = json.loads(about.read_text(encoding="utf-8"))["fingerprint"]
         except FileNotFoundError:
-            held = None
+            # What a search leaves is of one that is unknown, if it does not say of which.
+            held = "unknown" if (folder / "oracle.json").exists() or any(folder.glob("trial_*")) else None
         except (ValueError, KeyError):
             held = "unreadable"
         if held not in (None, self._wanted) and not force:
@@ -235,16 +180,20 @@ class Tune(Training):
                 f"{folder}: holds a search over other settings or data. Choose another --run-dir, or begin it anew with --force, which "
                 "removes what it found."
             )
-        if force and folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        if force:
+            for left in (folder, self._board_folder):
+                former = left.with_name(f".{left.name}.former")
+                shutil.rmtree(former, ignore_errors=True)
+                if left.exists():
+                    left.rename(former)
+                    shutil.rmtree(former)
         if held is None or force:
-            (folder / "search.json").write_text(json.dumps({"fingerprint": self._wanted}), encoding="utf-8")
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(about, {"fingerprint": self._wanted})
 
     def _check_objective(self) -> None:
         """Refuses an objective that reports do not hold, before the first trial."""
-        made = self.config.generators.get(self.recommender)
-        if isinstance(made, TwoStageConfig) or self.objective.is_of_customers:
+        if self.plan.is_two_stage or self.plan.objective.is_of_customers:
             return
         view = self.view("validation")
         fallback = fit_recommender(self.config.export.fallback, view, self.config, choice={})
@@ -254,14 +203,16 @@ class Tune(Training):
             "targets": self._targets("validation"),
             "config": self.config,
         }
-        make_measure(self.objective, **told)(fallback)
+        make_measure(self.plan.objective, **told)(fallback)
+
+    _is_given_up = False
 
     def make_search(self) -> Search:
         """Makes the search, as chief, worker or alone."""
         tune = self.config.tune
-        epochs = read_setting(self.config, self._budget) if tune.algorithm == "hyperband" else 1
-        space = make_space(tune, self._own)
-        figure = self.objective.figure
+        epochs = read_setting(self.config, self.plan.budget) if tune.algorithm == "hyperband" else 1
+        space = make_space(tune, self.plan.own)
+        figure = self.plan.objective.figure
         oracle = make_oracle(tune, space, objective=figure, max_epochs=epochs, seed=self.config.seed, ended=self._tell)
         return Search(oracle, self.search_folder, self._run_trial, settings=tune, objective=figure)
 
@@ -269,8 +220,12 @@ class Tune(Training):
         """Shows how a trial ended."""
         record = TrialRecord.load(self.search_folder / f"trial_{trial_id}")
         assert record is not None
-        found = f"{self.objective.figure} {record.best(self.objective)[1]:.4f}" if record.curve else record.error[:60]
-        mark = {"failed": "failed: ", "hopeless": "stopped early: "}.get(record.status, "")
+        found = (
+            record.error
+            if record.status == "failed"
+            else f"{self.plan.objective.figure} {record.best(self.plan.objective)[1]:.4f}"
+        )
+        mark = {"failed": "failed: ", "hopeless": "ended early: "}.get(record.status, "")
         self.console.print(
             f"  trial {trial_id}  {mark}{found}  {record.seconds:.0f} s  {_in_words(record.values)}",
             markup=False,
@@ -289,11 +244,14 @@ class Tune(Training):
             InputError: The search cannot be run as it is declared.
             RunError: No trial succeeded, or too many in a row failed.
         """
-        self.check()
+        self.plan.check()
         if is_worker():
             self._check_prepared()
+            self._read()
             self.make_search().search()
             return
+        if worker_id():
+            check_port()
         self.prepare()
         self._check_objective()
         with only_one(self.search_folder.parent):
@@ -301,13 +259,27 @@ class Tune(Training):
             if num_workers > 1:
                 arguments = ["tune", str(self.source), "--run-dir", str(self.folder)]
                 arguments += [part for override in self.overrides for part in ("--set", override)]
-                search = self.make_search
                 run_workers(
-                    lambda: search().search(), arguments, num_workers=num_workers, logs=self.search_folder / "workers"
+                    self._search,
+                    arguments,
+                    num_workers=num_workers,
+                    progress=lambda: sum(record.attempts for record in read_trials(self.search_folder).values()),
+                    logs=self.search_folder / "workers",
                 )
             else:
-                self.make_search().search()
+                self._read()
+                self._search()
             self._report()
+
+    def _read(self) -> None:
+        """Reads what trials share, once for all of them."""
+        if not self.plan.is_two_stage:
+            self.view("validation")
+
+    def _search(self) -> None:
+        search = self.make_search()
+        search.search()
+        self._is_given_up = search.oracle.is_given_up()
 
     def _check_prepared(self) -> None:
         if stored_fingerprint(self.folder / "timelines") != self._prepared:
@@ -319,7 +291,7 @@ class Tune(Training):
     # what came of it
 
     def _leaderboard(self) -> Leaderboard:
-        objective, tune, found = self.objective, self.config.tune, read_trials(self.search_folder)
+        objective, tune, found = self.plan.objective, self.config.tune, read_trials(self.search_folder)
         trials = [
             JudgedTrial(
                 name=name,
@@ -336,12 +308,13 @@ class Tune(Training):
             if record.status != "running"
         ]
         return Leaderboard(
-            recommender=self.recommender,
+            recommender=self.plan.recommender,
             objective=objective.figure,
             direction=objective.direction,
             is_log={name: parameter.log for name, parameter in tune.space.items()},
             trials=trials,
-            whole=read_setting(self.config, self._budget) if tune.algorithm == "hyperband" else None,
+            window="the last week before test" if self.plan.is_two_stage else "validation",
+            whole=read_setting(self.config, self.plan.budget) if tune.algorithm == "hyperband" else None,
         )
 
     def _report(self) -> None:
@@ -352,13 +325,13 @@ class Tune(Training):
         with write_whole(place) as partial:
             write_leaderboard(partial, board, title=config.name, algorithm=config.tune.algorithm, seed=config.seed)
             if best is not None:
-                values = {**best.values, **({} if best.budget is None else {self._budget: best.budget})}
+                values = {**best.values, **({} if best.budget is None else {self.plan.budget: best.budget})}
                 write_pipeline(
                     self.source, partial / "best.toml", name=config.name, overrides=self.overrides, values=values
                 )
         if config.tensorboard.enabled:
             write_hparams(
-                self.folder / "tensorboard" / "tune" / self.recommender,
+                self.folder / "tensorboard" / "tune" / self.plan.recommender,
                 objective=board.objective,
                 trials={trial.name: (trial.values, value) for trial, value in board.ranked},
             )
@@ -367,14 +340,15 @@ class Tune(Training):
             raise RunError(f"{board.sentence}; the last one: {board.trials[-1].error}. All are in {place}.")
         self._show(board)
         self.messages += [board.sentence, f"best settings: {place / 'best.toml'}"]
-        if board.num_failed_last >= config.tune.max_failures:
+        if self._is_given_up:
+            last = next(trial for trial in reversed(board.trials) if trial.status == "failed")
             raise RunError(
-                f"{board.num_failed_last} trials in a row failed, and the search was ended (`tune.max_failures`); the last one: "
-                f"{board.trials[-1].error}. What went before is in {place}."
+                f"{config.tune.max_failures} trials in a row failed, and the search was ended (`tune.max_failures`), e.g. trial "
+                f"{last.name}: {last.error}. What went before is in {place}."
             )
 
     def _show(self, board: Leaderboard) -> None:
-        table = Table(title=f"{board.recommender}, on validation", box=rich.box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(title=f"{board.recommender}, on {board.window}", box=rich.box.SIMPLE_HEAD, pad_edge=False)
         for column in ("trial", board.objective, "epoch", "settings"):
             table.add_column(column, overflow="fold")
         for trial, value in board.ranked[:10]:

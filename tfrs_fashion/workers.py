@@ -1,6 +1,8 @@
 """Several processes that run the trials of one search, which a chief among them chooses, by keras-tuner's protocol."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,11 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tfrs_fashion.schema import RunError
+from tfrs_fashion.schema import InputError, RunError
 
 _LOOPBACK = "127.0.0.1"
 # How often the chief looks after its workers, and a worker after its chief, in seconds.
 _EVERY = 0.5
+# How long what is at an end may take to end, in seconds.
+_GRACE = 5.0
+_MAX_IN_VAIN = 5
 
 
 def _free_port() -> int:
@@ -22,9 +27,39 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def end_with_parent() -> None:
-    """Ends this process when the one that started it is gone: its search is, too."""
-    parent = os.getppid()
+def worker_id() -> str:
+    """Names this process among those of one search, by keras-tuner's own variable; empty where it searches alone."""
+    return os.environ.get("KERASTUNER_TUNER_ID", "") if "KERASTUNER_ORACLE_IP" in os.environ else ""
+
+
+def is_worker() -> bool:
+    """Tells whether this process runs trials that a chief elsewhere chooses."""
+    return bool(worker_id()) and "chief" not in worker_id()
+
+
+def check_port() -> None:
+    """Refuses to be the second chief at one address: gRPC would let both serve the workers in turns.
+
+    Raises:
+        InputError: Something listens there.
+    """
+    place = os.environ["KERASTUNER_ORACLE_IP"], int(os.environ["KERASTUNER_ORACLE_PORT"])
+    with socket.socket() as found:
+        try:
+            found.bind(place)
+        except OSError as error:
+            raise InputError(
+                f"KERASTUNER_ORACLE_IP, KERASTUNER_ORACLE_PORT: {place[0]}:{place[1]} cannot be listened on ({error.strerror}). "
+                "Another search may do so: choose another port for this one and its workers."
+            ) from error
+
+
+def end_with_parent(parent: int) -> None:
+    """Ends this process when the one that started it is gone: its search is, too.
+
+    Args:
+        parent: Its process id.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -34,7 +69,14 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def run_workers(search: Callable[[], None], arguments: Sequence[str], *, num_workers: int, logs: Path) -> None:
+def run_workers(
+    search: Callable[[], None],
+    arguments: Sequence[str],
+    *,
+    num_workers: int,
+    progress: Callable[[], int],
+    logs: Path,
+) -> None:
     """Runs a search with several workers on this machine, and restarts those that are killed.
 
     A worker that is killed takes up its trial again when it is restarted; the trial itself counts how often.
@@ -43,21 +85,30 @@ def run_workers(search: Callable[[], None], arguments: Sequence[str], *, num_wor
         search: Serves as the chief until the search ends.
         arguments: Of the command of a worker, after `tfrs-fashion`.
         num_workers: How many.
+        progress: Counts what workers have begun; one that is killed again and again before it begins anything is given up.
         logs: Folder of what workers say.
 
     Raises:
-        RunError: A worker failed by itself, and not by a trial of its.
+        RunError: The chief or a worker failed by itself, and not by a trial.
     """
     logs.mkdir(parents=True, exist_ok=True)
     told = {"KERASTUNER_ORACLE_IP": _LOOPBACK, "KERASTUNER_ORACLE_PORT": str(_free_port())}
     cores = max(1, (os.cpu_count() or 1) // num_workers)
     shared = {name: str(cores) for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")}
+    failures: list[BaseException] = []
+    in_vain = 0
+
+    def serve() -> None:
+        try:
+            search()
+        except BaseException as error:
+            failures.append(error)
 
     def start(number: int) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **shared, **told, "KERASTUNER_TUNER_ID": f"worker{number}"}
         with (logs / f"worker{number}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "tfrs_fashion.cli", *arguments, "--ends-with-parent"],
+                [sys.executable, "-m", "tfrs_fashion.cli", *arguments, "--ends-with-parent", str(os.getpid())],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -65,30 +116,50 @@ def run_workers(search: Callable[[], None], arguments: Sequence[str], *, num_wor
             )
 
     workers = {number: start(number) for number in range(num_workers)}
+    begun = progress()
     os.environ.update(told, KERASTUNER_TUNER_ID="chief")
-    # Its server ends some seconds after the last worker; the results are in place when that has ended.
-    threading.Thread(target=search, daemon=True).start()
+    chief = threading.Thread(target=serve, daemon=True)
+    chief.start()
     try:
-        while workers:
+        while workers and chief.is_alive():
             time.sleep(_EVERY)
             for number, worker in list(workers.items()):
                 code = worker.poll()
                 if code is None:
                     continue
                 del workers[number]
+                said = logs / f"worker{number}.log"
                 if code < 0:
                     # By a signal; how often one trial may be is told in its record.
+                    in_vain, begun = (0, progress()) if progress() > begun else (in_vain + 1, begun)
+                    if in_vain > _MAX_IN_VAIN:
+                        raise RunError(
+                            f"worker {number} is killed (signal {-code}) before it begins anything; see {said}."
+                        )
                     workers[number] = start(number)
                 elif code > 0:
-                    last = (logs / f"worker{number}.log").read_text(encoding="utf-8", errors="replace").strip()
+                    last = said.read_text(encoding="utf-8", errors="replace").strip()
                     raise RunError(
-                        f"worker {number} of the search ended with {code}: {last[-400:]}. All it said is in "
-                        f"{logs / f'worker{number}.log'}. The same command goes on where the search stands."
+                        f"worker {number} of the search ended with {code}: {last[-400:]}. All it said is in {said}. The same "
+                        "command goes on where the search stands."
                     )
+        # The chief ends when there is no further trial and none is under way. Who asks it only now would wait for an hour.
+        end = time.monotonic() + _GRACE
+        while not failures and time.monotonic() < end and any(worker.poll() is None for worker in workers.values()):
+            time.sleep(_EVERY)
+        if failures:
+            raise RunError(f"the search ended: {failures[0]}. The same command goes on where it stands.") from failures[
+                0
+            ]
     finally:
+        # An interrupt, so that a trial under way knows that it is not to blame.
         for worker in workers.values():
+            worker.send_signal(signal.SIGINT)
+        end = time.monotonic() + _GRACE
+        for worker in workers.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(max(0.0, end - time.monotonic()))
             worker.kill()
-        for worker in workers.values():
             worker.wait()
         for name in (*told, "KERASTUNER_TUNER_ID"):
             os.environ.pop(name, None)

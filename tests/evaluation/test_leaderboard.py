@@ -46,13 +46,6 @@ def test_the_gain_is_told_in_words() -> None:
     assert make_board(short, whole=9).sentence.endswith("have 0.2000 after 1 of 9 epochs")
 
 
-def test_failures_in_a_row_are_counted_from_the_end() -> None:
-    fail = [make_trial(number, None, status="failed") for number in range(3)]
-    assert make_board([*TRIALS, *fail]).num_failed_last == 3
-    assert make_board(TRIALS).num_failed_last == 0
-    assert make_board(fail).num_failed_last == 3
-
-
 def test_what_matters_is_found_and_what_does_not_is_not() -> None:
     random = np.random.default_rng(3)
     trials = []

@@ -71,6 +71,7 @@ class Leaderboard:
         direction: `max` or `min`.
         is_log: Of each setting, whether it is drawn by its logarithm.
         trials: In the order of the search; the first one is by the pipeline's own settings.
+        window: What trials were judged on, in words.
         whole: Epochs of a whole trial, with Hyperband.
     """
 
@@ -79,6 +80,7 @@ class Leaderboard:
     direction: str
     is_log: Mapping[str, bool]
     trials: Sequence[JudgedTrial]
+    window: str = "validation"
     whole: int | None = None
 
     @cached_property
@@ -99,19 +101,13 @@ class Leaderboard:
         return self.trials[0]
 
     @property
-    def num_failed_last(self) -> int:
-        """How many trials failed in a row at the end."""
-        statuses = [trial.status for trial in self.trials]
-        return next((n for n, status in enumerate(reversed(statuses)) if status != "failed"), len(statuses))
-
-    @property
     def sentence(self) -> str:
-        """What was gained on the validation window, in words."""
+        """What was gained, in words."""
         if self.best is None:
             return f"none of {len(self.trials)} trial(s) succeeded"
         best, own = self.ranked[0], self.own
         found = (
-            f"best of {len(self.trials)} trials: {self.objective} {best[1]:.4f} on validation (trial {best[0].name})"
+            f"best of {len(self.trials)} trials: {self.objective} {best[1]:.4f} on {self.window} (trial {best[0].name})"
         )
         if own.objective is None:
             return f"{found}; the pipeline's own settings failed"
@@ -193,7 +189,7 @@ def _draw(board: Leaderboard, importance: Importance | None, path: Path) -> str:
     ]
     titles = ["in the order of the search", *(shorten(name, 60) for name in settings)]
     axes, *others = make_panels(
-        f"{board.objective} on validation by trial", heights=(2.4, *[1.9] * len(settings)), titles=titles
+        f"{board.objective} on {board.window} by trial", heights=(2.4, *[1.9] * len(settings)), titles=titles
     )
     in_order = sorted(board.ranked, key=lambda found: int(found[0].name))
     x, y = [int(trial.name) for trial, _value in in_order], [value for _trial, value in in_order]

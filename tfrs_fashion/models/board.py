@@ -27,7 +27,10 @@ _HPARAMS = ".hparams"
 
 def open_log(folder: Path) -> tf.summary.SummaryWriter:
     """Opens a log of its own: events of a former run that lie in the same folder would be drawn as one with these."""
-    shutil.rmtree(folder, ignore_errors=True)
+    # Folders below it are logs of parts of what is fitted.
+    for former in folder.glob("events.out.tfevents*"):
+        former.unlink()
+    shutil.rmtree(folder / "plugins", ignore_errors=True)
     return tf.summary.create_file_writer(str(folder))
 
 
@@ -66,11 +69,12 @@ class Board(tf.keras.callbacks.Callback):
         super().__init__()
         assert log.folder is not None
         self._folder, self._log = log.folder, log
+        self._writer = open_log(log.folder)
+        self._is_tracing = False
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Opens the log."""
-        self._writer = open_log(self._folder)
-        self._step, self._is_tracing = 0, False
+        """Tells the settings."""
+        self._step = 0
         self._waiting: dict[str, list[float]] = {"batch_loss": [], "gradient_norm": []}
         with self._writer.as_default(step=0):
             if self._log.settings:
@@ -102,9 +106,10 @@ class Board(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Writes what there is to say of the epoch."""
+        if self._is_tracing:
+            self._stop_trace()
         self._write_batches()
         rate = self.model.optimizer.learning_rate
-        rate = rate(self.model.optimizer.iterations) if callable(rate) else rate
         seconds = max(self._end - self._start, 1e-9)
         told = {name: value for name, value in logs.items() if name == "loss" or name.startswith("val_")}
         with self._writer.as_default(step=epoch + 1):
@@ -117,8 +122,8 @@ class Board(tf.keras.callbacks.Callback):
                 self._describe(name, variable)
         self._writer.flush()
 
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Closes the log."""
+    def close(self) -> None:
+        """Closes the log, however the training ended."""
         if self._is_tracing:
             self._stop_trace()
         self._writer.close()
@@ -128,7 +133,8 @@ class Board(tf.keras.callbacks.Callback):
             tf.summary.scalar(f"weight/{name}", tf.reshape(variable, []))
             return
         rows = variable.shape[0] if variable.shape.rank == 2 else 0
-        if rows >= _MIN_ROWS:
+        # Of a layer's kernel the rows stand for inputs, and not for articles or customers.
+        if rows >= _MIN_ROWS and not name.endswith("kernel"):
             some = tf.gather(variable, np.unique(np.linspace(0, rows - 1, _MAX_ROWS).astype(np.int64)))
             tf.summary.scalar(f"embedding_norm/{name}", tf.reduce_mean(tf.norm(some, axis=1)))
         else:

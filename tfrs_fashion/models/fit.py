@@ -108,13 +108,20 @@ def fit_model(
     if stopping is not None:
         callbacks.append(stopping)
     log = log or TrainingLog()
-    if log.folder is not None:
+    board = None if log.folder is None else Board(log)
+    if board is not None:
         if isinstance(model, RecordedModel):
             model.records_steps = True
-        callbacks.append(Board(log))
+        callbacks.append(board)
     callbacks.append(_Show(log.console, epochs, section))
     if steps_per_epoch:
         dataset = dataset.repeat()
-    fitted = model.fit(dataset, epochs=epochs, steps_per_epoch=steps_per_epoch or None, callbacks=callbacks, verbose=0)
+    try:
+        fitted = model.fit(
+            dataset, epochs=epochs, steps_per_epoch=steps_per_epoch or None, callbacks=callbacks, verbose=0
+        )
+    finally:
+        if board is not None:
+            board.close()
     curves = {name: [float(value) for value in fitted.history[name]] for name in _figures(fitted.history)}
     return (stopping.best_epoch if stopping is not None else epochs), curves

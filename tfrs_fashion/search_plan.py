@@ -1,0 +1,161 @@
+"""What a search is to do: which settings of which recommender it tries, by which figure, and whether that makes sense."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tfrs_fashion.config import PipelineConfig
+from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS
+from tfrs_fashion.objective import Objective
+from tfrs_fashion.pipeline_file import change, read_setting
+from tfrs_fashion.ranking_sections import TwoStageConfig
+from tfrs_fashion.schema import InputError
+from tfrs_fashion.search import make_space
+from tfrs_fashion.tune_sections import ParameterConfig, plain
+
+# Settings that a search may not touch: what is judged would be another thing from trial to trial, or would be prepared anew.
+_TUNABLE = ("two_tower", "generators", "blend", "features")
+_FIXED = (
+    "blend.week_days",
+    "features.profile",
+    "features.profile_numbers",
+    "features.images",
+    "features.sentence_encoder",
+    "features.roles",
+)
+# Where within a range of numbers a value lies that no whole number is.
+_INNER = math.sqrt(2.0) - 1.0
+
+
+@dataclass
+class SearchPlan:
+    """The search that a pipeline declares.
+
+    Attributes:
+        config: The pipeline.
+    """
+
+    config: PipelineConfig
+
+    @property
+    def recommender(self) -> str:
+        """The recommender whose settings are searched."""
+        return self.config.tune.recommender or self.config.servable[self.config.recommend.recommender][0]
+
+    @property
+    def objective(self) -> Objective:
+        """What settings are chosen by."""
+        tune = self.config.tune
+        return Objective(tune.objective or f"map@{self.config.evaluation.k}", tune.direction)
+
+    @property
+    def is_two_stage(self) -> bool:
+        """Whether settings of a ranker are searched."""
+        return isinstance(self.config.generators.get(self.recommender), TwoStageConfig)
+
+    @cached_property
+    def budget(self) -> str:
+        """The setting that says how many epochs (of trees: rounds) a trial has; empty where there is none."""
+        name = self.recommender
+        if name == "two_tower":
+            return "two_tower.epochs"
+        made = self.config.generators.get(name)
+        if isinstance(made, TwoStageConfig):
+            kind = "network.epochs" if made.rankers == ("network",) else "lightgbm.rounds"
+            return f"generators.{name}.{kind}"
+        return f"generators.{name}.epochs" if hasattr(made, "epochs") else ""
+
+    @property
+    def can_be_ended_early(self) -> bool:
+        """Whether trials are judged after each of several epochs, as many for all."""
+        return self.budget.endswith(".epochs") and self.budget not in self.config.tune.space
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """What the pipeline says of the settings that are searched."""
+        return {name: read_setting(self.config, name) for name in self.config.tune.space}
+
+    def check(self) -> None:
+        """Refuses a search that could not be run, before anything is prepared.
+
+        Raises:
+            InputError: Saying which setting of the search is wrong.
+        """
+        tune, config, name = self.config.tune, self.config, self.recommender
+        known = dict.fromkeys([*config.fitted, *config.generators, "two_tower", "blend"])
+        if name not in known:
+            raise InputError(f"tune.recommender: nothing makes `{name}`; known are {', '.join(known)}.")
+        if not tune.space:
+            raise InputError(
+                "tune.space: nothing to search. Name settings of the pipeline there and what each may be, e.g. "
+                '"two_tower.learning_rate" = {type = "float", low = 0.001, high = 0.02, log = true}.'
+            )
+        for setting, parameter in tune.space.items():
+            self._check_setting(setting, parameter)
+        if self.is_two_stage:
+            self._check_two_stage()
+        elif not self.objective.k and not config.evaluation.full_ranking_customers:
+            raise InputError(
+                f"tune.objective: `{self.objective.figure}` has no length such as map@12, and figures without one are of full "
+                "rankings. Set `evaluation.full_ranking_customers`, or name a figure of lists."
+            )
+        if tune.algorithm == "hyperband":
+            self._check_hyperband()
+        make_space(tune, self.own)
+
+    def _check_setting(self, setting: str, parameter: ParameterConfig) -> None:
+        config, name = self.config, self.recommender
+        if setting.partition(".")[0] not in _TUNABLE or setting.startswith(_FIXED):
+            raise InputError(
+                f"tune.space: `{setting}` cannot be searched. Settings of {', '.join(_TUNABLE)} can, but for {', '.join(_FIXED)}: "
+                "others would change what trials are judged by, or what is prepared for all of them."
+            )
+        if setting == "features.categorical" and config.features.images.folder and not config.features.images.weights:
+            raise InputError(
+                "tune.space: `features.categorical` cannot be searched here, since the network of the images learns from them, and "
+                "is fitted once for all trials. Give it weights (`features.images.weights`), or leave the setting out."
+            )
+        read_setting(config, setting)
+        tried: list[Any] = [plain(value) for value in parameter.values]
+        if parameter.type != "choice":
+            assert parameter.low is not None
+            assert parameter.high is not None
+            ends = [parameter.low, parameter.high]
+            # A whole number at both ends would hide that the setting takes no others.
+            inner = parameter.low + _INNER * (parameter.high - parameter.low)
+            tried = [int(value) for value in ends] if parameter.type == "int" else [*ends, inner]
+        changed = [change(config, {setting: value}) for value in tried]
+        if all(other.settings_of(name) == config.settings_of(name) for other in changed):
+            raise InputError(
+                f"tune.space: `{setting}` changes nothing of `{name}`, so that all trials would be alike. Leave it out, or search "
+                "for settings of another recommender (`tune.recommender`)."
+            )
+
+    def _check_two_stage(self) -> None:
+        made, k = self.config.generators[self.recommender], self.config.evaluation.k
+        assert isinstance(made, TwoStageConfig)
+        if len(made.rankers) != 1:
+            raise InputError(
+                f"generators.{self.recommender}.rankers: {len(made.rankers)} rankers are fitted apart, and each has settings of its "
+                "own. Search for those of one at a time."
+            )
+        if not self.objective.is_of_customers:
+            known = ", ".join(f"{metric}@{k}" for metric in CUSTOMER_METRICS)
+            raise InputError(
+                f"tune.objective: `{self.objective.figure}` is not known of a ranker; choose one of {known}."
+            )
+
+    def _check_hyperband(self) -> None:
+        tune, config, budget = self.config.tune, self.config, self.budget
+        if not budget:
+            raise InputError(
+                f'tune.algorithm: "hyperband" gives trials epochs, and `{self.recommender}` has none; choose another.'
+            )
+        if budget in tune.space:
+            raise InputError(f"tune.space: `{budget}` is what Hyperband gives its trials; leave it out.")
+        if (epochs := read_setting(config, budget)) < tune.factor:
+            raise InputError(
+                f"{budget}: {epochs}, and Hyperband divides it by {tune.factor} (`tune.factor`) for its first trials; raise it, or "
+                "choose another `tune.algorithm`."
+            )
