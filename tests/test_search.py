@@ -52,6 +52,13 @@ def test_what_is_tried_comes_back_from_keras_tuner_as_it_was(name: str) -> None:
         assert found == (list(value) if isinstance(value, tuple) else value)
 
 
+def test_drawn_numbers_have_four_digits_within_their_range() -> None:
+    parameter = TuneConfig.model_validate({"space": SPACE}).space["rate"]
+    assert decode(parameter, 0.0123456789) == 0.01235
+    narrow = parameter.model_copy(update={"low": 0.0123456, "high": 0.0987654})
+    assert [decode(narrow, value) for value in (0.0123456, 0.0987654)] == [0.01235, 0.0987654]
+
+
 def test_numbers_of_a_choice_keep_their_order_and_others_are_text() -> None:
     space = TuneConfig.model_validate(
         {"space": {"a": {"type": "choice", "values": [1, 2.5]}, "b": {"type": "choice", "values": [1, "two", True]}}}

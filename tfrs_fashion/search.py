@@ -51,10 +51,14 @@ def encode(parameter: ParameterConfig, value: Any) -> Any:
 
 
 def decode(parameter: ParameterConfig, value: Any) -> Any:
-    """Returns the setting that `encode` was given."""
-    if parameter.type == "choice" and not _is_numeric(parameter):
-        return json.loads(value)
-    return int(value) if parameter.type == "int" else value
+    """Returns the setting that `encode` was given; of a drawn number four digits, which are what one would write down."""
+    if parameter.type == "choice":
+        return value if _is_numeric(parameter) else json.loads(value)
+    if parameter.type == "int":
+        return int(value)
+    assert parameter.low is not None
+    assert parameter.high is not None
+    return min(max(float(f"{value:.4g}"), parameter.low), parameter.high)
 
 
 def _holds(parameter: ParameterConfig, value: Any) -> bool:
