@@ -99,6 +99,6 @@ def test_trials_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 
 def test_a_half_written_record_is_never_read(tmp_path: Path) -> None:
     make_record(0.5).save(tmp_path / "trial_0")
-    (tmp_path / "trial_0" / ".record.json").write_text('{"values": {')
+    (tmp_path / "trial_0" / "record.json.partial").write_text('{"values": {')
     assert read_trials(tmp_path)["0"].curve == [{"val_map@3": 0.5}]
     assert json.loads((tmp_path / "trial_0" / "record.json").read_text())["status"] == "finished"

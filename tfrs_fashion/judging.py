@@ -24,7 +24,7 @@ from tfrs_fashion.evaluation.ranking_section import describe_ranking
 from tfrs_fashion.evaluation.reliability import describe_reliability
 from tfrs_fashion.evaluation.report import write_report
 from tfrs_fashion.evaluation.scorecard import describe_purchases, evaluate_recommender
-from tfrs_fashion.evaluation.target_ranks import find_rankable
+from tfrs_fashion.evaluation.target_ranks import draw_rankable
 from tfrs_fashion.evaluation.verdict import decide
 from tfrs_fashion.evidence import gather_purchases, make_answers
 from tfrs_fashion.features.articles import content_embedding, sales_by_article
@@ -122,9 +122,8 @@ def write_target_ranks(
         num_customers: So many of their customers are drawn by chance, at most.
         seed: Fixes who they are, and where what is not named stands.
     """
-    rankable = find_rankable(judged, view.articles.in_store)
-    drawn = np.random.default_rng(seed).permutation(rankable["customer_index"].unique())[:num_customers]
-    ranks = rank_targets(recommender, view, rankable[rankable["customer_index"].isin(drawn)], seed=seed)
+    drawn = draw_rankable(judged, view.articles.in_store, num_customers=num_customers, seed=seed)
+    ranks = rank_targets(recommender, view, drawn, seed=seed)
     check_target_ranks(ranks, num_articles=view.articles.num_articles, where=f"{recommender.name} target ranks")
     ranks.to_parquet(folder / "target_ranks.parquet", index=False)
     assert isinstance(recommender, tf.Module)

@@ -12,7 +12,7 @@ from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS, customer_metrics
 from tfrs_fashion.evaluation.report import METRIC_NAME
 from tfrs_fashion.evaluation.scorecard import evaluate_recommender
-from tfrs_fashion.evaluation.target_ranks import find_rankable, measure_target_ranks
+from tfrs_fashion.evaluation.target_ranks import draw_rankable, measure_target_ranks
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import rank_customers, rank_targets
 from tfrs_fashion.judging import article_statistics, bought_pairs, customer_slices
@@ -50,10 +50,6 @@ class Objective:
     def is_of_customers(self) -> bool:
         """Whether it is a plain mean over customers of how well lists foretell what they bought."""
         return re.fullmatch(r"[a-z_]+@\d+", self.figure) is not None and self.metric in CUSTOMER_METRICS
-
-    def is_better(self, one: float, other: float) -> bool:
-        """Tells whether a value is better than another."""
-        return one > other if self.direction == "max" else one < other
 
     def read(self, figures: Mapping[str, float]) -> float:
         """Reads the figure from those of an epoch."""
@@ -202,9 +198,7 @@ def _measure_ranks(
 ) -> Callable[[Recommender], dict[str, float]]:
     """Makes the function for figures of full rankings, such as `auc`; see `make_measure`."""
     number, seed = config.evaluation.full_ranking_customers, config.seed
-    rankable = find_rankable(targets, view.articles.in_store)
-    drawn = np.random.default_rng(seed).permutation(rankable["customer_index"].unique())[:number]
-    asked = rankable[rankable["customer_index"].isin(drawn)]
+    asked = draw_rankable(targets, view.articles.in_store, num_customers=number, seed=seed)
     plain = make_validator(view, targets, k=config.evaluation.k)
 
     def measure(recommender: Recommender) -> dict[str, float]:

@@ -333,7 +333,10 @@ class Ranking(Pooling):
         plain = make_judge(last, wanted, k=k)
 
         def judge(score: np.ndarray) -> dict[str, float]:
-            figures = objective.order(objective.read(asked(score)), plain(score))
+            figures = plain(score)
+            if f"val_{objective.figure}" not in figures:
+                figures |= asked(score)
+            figures = objective.order(objective.read(figures), figures)
             watch(figures)
             return figures
 

@@ -24,6 +24,7 @@ from keras_tuner.engine.oracle import Oracle
 from keras_tuner.engine.trial import Trial
 from keras_tuner.src.engine.conditions import Parent
 
+from tfrs_fashion.evaluation.document import write_json
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.tune_sections import ParameterConfig, TuneConfig, ordered, plain
 
@@ -116,14 +117,6 @@ def _make_parameter(
     return Int(name, int(parameter.low), int(parameter.high), step=step, **told)
 
 
-def _write(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes JSON whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(state, default=float), encoding="utf-8")
-    beside.replace(path)
-
-
 class _Kept:
     """What is added to keras-tuner's oracles: files written whole, a first trial by the pipeline's own settings, no repeats.
 
@@ -144,10 +137,10 @@ class _Kept:
 
     def save(self: Any) -> None:
         """Writes the state of the search."""
-        _write(Path(self._get_oracle_fname()), self.get_state())
+        write_json(Path(self._get_oracle_fname()), self.get_state())
 
     def _save_trial(self: Any, trial: Trial) -> None:
-        _write(Path(self._get_trial_dir(trial.trial_id)) / "trial.json", trial.get_state())
+        write_json(Path(self._get_trial_dir(trial.trial_id)) / "trial.json", trial.get_state())
 
     def reload(self: Any) -> None:
         """Reads what a former process left, however it ended."""
@@ -300,10 +293,10 @@ class Search(BaseTuner):
         return os.path.join(self.project_dir, "tuner.json")
 
     def save(self) -> None:
-        """Writes the state of the search, whole."""
+        """Writes the state of the search, whole; a worker has none."""
         if not self._is_worker():
             self.oracle.save()
-        _write(Path(self._get_tuner_fname()), self.get_state())
+            write_json(Path(self._get_tuner_fname()), self.get_state())
 
     def pre_create_trial(self) -> None:
         """Waits a little, since there may be nothing to do until other workers have ended their trials."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tfrs_fashion.evaluation.document import write_json
 from tfrs_fashion.objective import Objective
 from tfrs_fashion.schema import RunError
 
@@ -43,9 +44,7 @@ class TrialRecord:
     def save(self, folder: Path) -> None:
         """Writes it whole."""
         folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f".{_FILE}"
-        beside.write_text(json.dumps(asdict(self), default=float), encoding="utf-8")
-        beside.replace(folder / _FILE)
+        write_json(folder / _FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> "TrialRecord | None":

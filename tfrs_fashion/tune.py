@@ -331,7 +331,7 @@ class Tune(Training):
                 )
         if config.tensorboard.enabled:
             write_hparams(
-                self.folder / "tensorboard" / "tune" / self.plan.recommender,
+                self._board_folder,
                 objective=board.objective,
                 trials={trial.name: (trial.values, value) for trial, value in board.ranked},
             )

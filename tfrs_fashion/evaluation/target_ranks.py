@@ -29,6 +29,13 @@ def find_rankable(targets: pd.DataFrame, in_store: np.ndarray) -> pd.DataFrame:
     return found[num_targets < len(in_store)].reset_index(drop=True)
 
 
+def draw_rankable(targets: pd.DataFrame, in_store: np.ndarray, *, num_customers: int, seed: int) -> pd.DataFrame:
+    """Returns the rankable targets of some customers, drawn by the seed; see `find_rankable`."""
+    rankable = find_rankable(targets, in_store)
+    drawn = np.random.default_rng(seed).permutation(rankable["customer_index"].unique())[:num_customers]
+    return rankable[rankable["customer_index"].isin(drawn)]
+
+
 def spread_evenly(num_customers: int, *, seed: int) -> np.ndarray:
     """Returns `[num_customers]` float64 within (0, 1), spread evenly and dealt by chance; see `place_targets`."""
     return (np.random.default_rng(seed).permutation(num_customers) + 0.5) / num_customers
