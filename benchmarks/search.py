@@ -3,8 +3,9 @@
     python benchmarks/search.py
     python benchmarks/search.py pipelines/complete_journey.toml --minutes 15 --seeds 1 2 3
 
-Both search what the pipeline's `[tune]` names, `two_tower.epochs` of `--epochs` looks at validation, and stop to begin trials when
-the time is over (a trial that has begun is finished). Random search ends hopeless trials early, as it does by default.
+Both search what the pipeline's `[tune]` names, from the defaults of the package: `two_tower.epochs` of `--epochs` looks at
+validation. No trial begins when the time is over; one that has begun is finished. Random search ends hopeless trials early, as it
+does by default. A search that an earlier call left in the folder is begun anew.
 """
 
 import argparse
@@ -28,13 +29,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=36)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     options = parser.parse_args()
+    # The pipeline's own settings may be what a longer search has found: both begin from the defaults of the package.
+    read = load_config(options.pipeline, options.overrides)
+    defaults = {}
+    for name in read.tune.space:
+        section, key = name.split(".")
+        defaults[name] = getattr(type(getattr(read, section))(), key)
     folder = options.run_dir or Path("runs") / f"{Path(options.pipeline).stem}_search"
     print(
-        "| seed | algorithm | trials | of them whole | best | the pipeline's own |\n| --- | --- | ---: | ---: | ---: | ---: |"
+        "| seed | algorithm | seconds | trials | of them whole | best | the defaults |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |"
     )
     for seed in options.seeds:
         for algorithm in ("random", "hyperband"):
             told = {
+                **defaults,
                 "seed": seed,
                 "tune.algorithm": algorithm,
                 "tune.max_trials": 1000,
@@ -52,13 +60,16 @@ def main() -> None:
                 source=Path(options.pipeline),
                 overrides=overrides,
             )
-            tune.tune()
+            # What both need before their first trial is made first: their time begins after it.
+            tune.prepare()
+            tune.tune(force=True)
             document = json.loads((tune.search_folder / "leaderboard" / "leaderboard.json").read_text(encoding="utf-8"))
             trials = {trial["name"]: trial for trial in document["trials"]}
             whole = sum(len(trial["curve"]) == options.epochs for trial in trials.values())
+            seconds = sum(trial["seconds"] for trial in trials.values())
             best, own = trials[document["best"]], trials[document["own"]]
             print(
-                f"| {seed} | {algorithm} | {len(trials)} | {whole} | {best['objective']:.4f} | {own['objective']:.4f} |",
+                f"| {seed} | {algorithm} | {seconds:.0f} | {len(trials)} | {whole} | {best['objective']:.4f} | {own['objective']:.4f} |",
                 flush=True,
             )
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tfrs_fashion.run import Run
 
 ROOT = Path(__file__).parent.parent
+# Before a test imports it: MLflow tells its makers of its use.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 # How long an example takes says more of the machine's other work than of the example. On a machine that judges a
 # change, the same change meets the same examples each time.

@@ -21,6 +21,7 @@ FLOORS = (
     (
         "stage",
         "fitting",
+        "scoring",
         "judging",
         "evidence",
         "notes",
@@ -30,6 +31,7 @@ FLOORS = (
         "ranking",
         "training",
         "experiments",
+        "mlflow_export",
         "run",
         "explaining",
         "relevance",

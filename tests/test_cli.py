@@ -15,7 +15,7 @@ VERBS = (
     *("explain", "relevance", "tune"),
 )
 # These read what runs recorded, and take no pipeline.
-READERS = ("experiments", "compare")
+READERS = ("experiments", "compare", "mlflow")
 # So small that a verb takes a second or two.
 SMALL = {
     "data.num_customers": "30",

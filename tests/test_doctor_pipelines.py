@@ -24,10 +24,10 @@ from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.view import View, make_view
 from tfrs_fashion.fitting import fit_recommender
-from tfrs_fashion.judging import article_statistics, bought_pairs
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.run import Run
 from tfrs_fashion.schema import CANDIDATE_COLUMNS, FIRST_INDEX, Tables
+from tfrs_fashion.scoring import article_statistics, bought_pairs
 
 K = 12
 NUM_CANDIDATES = 50

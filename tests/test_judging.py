@@ -10,9 +10,10 @@ import pytest
 
 from tfrs_fashion.config import load_config
 from tfrs_fashion.features.view import View
-from tfrs_fashion.judging import article_groups, count_unseen
+from tfrs_fashion.judging import count_unseen
 from tfrs_fashion.notes import make_notes
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX, RowCount
+from tfrs_fashion.scoring import article_groups
 
 
 def test_values_out_of_vocabulary_are_counted_among_those_judged_and_in_store(view: View) -> None:

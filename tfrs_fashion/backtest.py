@@ -14,13 +14,13 @@ from tfrs_fashion.evaluation.backtest import BacktestWindow, backtest_table, wri
 from tfrs_fashion.evaluation.hits import find_hits
 from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS, measure_customers
 from tfrs_fashion.fitting import rank_customers
-from tfrs_fashion.judging import bought_pairs
 from tfrs_fashion.pooling import past_weeks
 from tfrs_fashion.recommenders.filled import Filled
 from tfrs_fashion.recommenders.popularity import nobody
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.run import Run
 from tfrs_fashion.schema import InputError
+from tfrs_fashion.scoring import bought_pairs
 from tfrs_fashion.stage import fingerprint, stored_fingerprint
 
 

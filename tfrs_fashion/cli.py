@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from tfrs_fashion.backtest import Backtest
 
 app = typer.Typer(
-    help="Recommendations for fashion retail. A verb takes a pipeline file and does the stages before its own; `experiments` "
-    "and `compare` read what runs recorded.",
+    help="Recommendations for fashion retail. A verb takes a pipeline file and does the stages before its own; `experiments`, "
+    "`compare` and `mlflow` read what runs recorded.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
-errors = Console(stderr=True, soft_wrap=True)
+# What is printed is text: `:x:` in a path is no picture.
+console = Console(emoji=False)
+errors = Console(stderr=True, soft_wrap=True, emoji=False)
 
 Pipeline = Annotated[Path, typer.Argument(metavar="PIPELINE.toml", help="The pipeline file.", show_default=False)]
 Set = Annotated[
@@ -299,6 +300,28 @@ def experiments(folder: Experiments = Path("runs/experiments"), debug: Debug = F
         from tfrs_fashion.experiments import experiments_table, read_experiments
 
         console.print(experiments_table(read_experiments(folder)))
+
+    _guard(debug, work)
+
+
+@app.command()
+def mlflow(
+    tracking_uri: Annotated[
+        str,
+        typer.Argument(metavar="URI", help="A tracking server or database: sqlite:///mlflow.db.", show_default=False),
+    ],
+    folder: Experiments = Path("runs/experiments"),
+    debug: Debug = False,
+) -> None:
+    """Copy what was evaluated to MLflow: one run a record; what is there already is left alone."""
+
+    def work() -> None:
+        from tfrs_fashion.mlflow_export import export_experiments
+
+        written, known = export_experiments(folder, tracking_uri)
+        console.print(
+            f"{written:,} run(s) written, {known:,} already there: {tracking_uri}", markup=False, soft_wrap=True
+        )
 
     _guard(debug, work)
 

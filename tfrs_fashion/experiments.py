@@ -29,7 +29,7 @@ from tfrs_fashion.stage import code_fingerprint, damage, fingerprint, only_one, 
 
 FOLDER, LOG = "experiments", "experiments.parquet"
 # What a report's folder keeps for its record.
-_RECORD, _CUSTOMERS, _CONFIG = "experiment.json", "customers.parquet", "config.toml"
+RECORD, CONFIG, _CUSTOMERS = "experiment.json", "config.toml", "customers.parquet"
 # Of these the names differ from run to run: a column holds them as JSON.
 _AS_JSON = ("split", "config", "libraries", "durations")
 _FIGURE = pa.struct(
@@ -110,10 +110,10 @@ def write_record(
         figures=list_figures(recommenders),
         **{f"{name}_fingerprint": value for name, value in fingerprints.items()},  # type: ignore[arg-type]
     )
-    write_json(folder / _RECORD, asdict(experiment))
+    write_json(folder / RECORD, asdict(experiment))
     # What a source has no setting for is refused even at its default.
     settings = {**experiment.config, "data": config.data.model_dump(mode="json", exclude_unset=True)}
-    write_text(folder / _CONFIG, tomlkit.dumps(_without_null(settings)))
+    write_text(folder / CONFIG, tomlkit.dumps(_without_null(settings)))
 
 
 def _to_row(experiment: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def read_log(folder: Path) -> pa.Table:
     """
     path = folder / LOG
     if not path.is_file():
-        rows = [_read_record(found) for found in sorted(folder.glob(f"*/{_RECORD}"))]
+        rows = [_read_record(found) for found in sorted(folder.glob(f"*/{RECORD}"))]
         return pa.Table.from_pylist(rows, schema=_SCHEMA)
     try:
         log = pq.read_table(path, partitioning=None)
@@ -152,7 +152,7 @@ def read_log(folder: Path) -> pa.Table:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{path}: cannot be read ({reason}), and was left as it is. Put a whole copy in its place; or move it away, "
-            f"and it is written anew from the {_RECORD} of each record when a run is next evaluated."
+            f"and it is written anew from the {RECORD} of each record when a run is next evaluated."
         ) from error
     if missing := [name for name in _SCHEMA.names if name not in log.column_names]:
         columns = ", ".join(f"`{name}`" for name in missing)
@@ -175,7 +175,7 @@ def keep_record(report: Path, folder: Path) -> str:
     Raises:
         InputError: The log is damaged, or the folder cannot be written to.
     """
-    row = _read_record(report / _RECORD)
+    row = _read_record(report / RECORD)
     name = str(row["id"])
     with only_one(folder, waits=True):
         log = read_log(folder)
@@ -183,7 +183,7 @@ def keep_record(report: Path, folder: Path) -> str:
         if is_known and (folder / LOG).is_file():
             return name
         with write_whole(folder / name, fingerprint=name) as partial:
-            for file in (_RECORD, _CUSTOMERS, _CONFIG):
+            for file in (RECORD, _CUSTOMERS, CONFIG):
                 shutil.copyfile(report / file, partial / file)
         new = pa.Table.from_pylist([] if is_known else [row], schema=_SCHEMA)
         # A column that another version wrote is kept.

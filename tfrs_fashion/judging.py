@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ibis
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -17,18 +16,14 @@ from tfrs_fashion.evaluation.cluster_sections import ClusterSection, describe_ar
 from tfrs_fashion.evaluation.clusters import MAX_FITTED, fit_clusters
 from tfrs_fashion.evaluation.compare import compare_recommenders
 from tfrs_fashion.evaluation.doctor import RankerTraining, examine
-from tfrs_fashion.evaluation.list_metrics import ArticleStatistics
-from tfrs_fashion.evaluation.near_misses import index_groups
 from tfrs_fashion.evaluation.rank_tables import check_candidates, check_target_ranks
 from tfrs_fashion.evaluation.ranking_section import describe_ranking
 from tfrs_fashion.evaluation.reliability import describe_reliability
 from tfrs_fashion.evaluation.report import write_report
-from tfrs_fashion.evaluation.scorecard import describe_purchases, evaluate_recommender
+from tfrs_fashion.evaluation.scorecard import describe_purchases
 from tfrs_fashion.evaluation.target_ranks import draw_rankable
 from tfrs_fashion.evaluation.verdict import decide
 from tfrs_fashion.evidence import gather_purchases, make_answers
-from tfrs_fashion.features.articles import content_embedding, sales_by_article
-from tfrs_fashion.features.customer_slices import make_slices
 from tfrs_fashion.features.history_lookups import list_absent_sections
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import embed_customers, rank_targets
@@ -36,6 +31,7 @@ from tfrs_fashion.notes import make_notes
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, RowCount, Tables
+from tfrs_fashion.scoring import Scoring
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, to_candidates
 from tfrs_fashion.serving.export import artifact_hash
 
@@ -47,11 +43,6 @@ def ids_by_index(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
     customers = tables.customers.order_by("customer_index").customer_id.execute()
     articles = tables.articles.order_by("article_index").article_id.execute()
     return customers.to_numpy(dtype=object), articles.to_numpy(dtype=object)
-
-
-def bought_pairs(view: View) -> pd.DataFrame:
-    """Returns the distinct visible `customer_index, article_index`."""
-    return view.transactions.select("customer_index", "article_index").distinct().execute()
 
 
 def write_candidates(
@@ -71,7 +62,7 @@ def write_candidates(
         artifact: A version's folder.
         folder: Where to write.
         tables: Indexed tables.
-        bought: See `bought_pairs`.
+        bought: See `scoring.bought_pairs`.
         customers: `[num_customers]` customer indices, ascending.
         k: Candidates a customer.
         batch_size: Customers a call.
@@ -129,51 +120,6 @@ def write_target_ranks(
     assert isinstance(recommender, tf.Module)
     size = sum(int(np.prod(variable.shape)) for variable in recommender.variables)
     (folder / "size.json").write_text(json.dumps({"num_parameters": size}), encoding="utf-8")
-
-
-def article_groups(articles: ibis.Table, *, category: str) -> dict[str, np.ndarray]:
-    """Numbers the groups within which a near miss lies: `product` and `category`, those that the articles have.
-
-    Args:
-        articles: Indexed articles.
-        category: The column that plays this role; empty where none does.
-    """
-    columns = {"product": "product_code", "category": category}
-    wanted = {name: column for name, column in columns.items() if column in articles.columns}
-    named = {name: articles[column].cast("string") for name, column in wanted.items()}
-    values = articles.select("article_index", **named).order_by("article_index").execute()
-    return {name: index_groups(values[name]) for name in wanted if values[name].notna().any()}
-
-
-def customer_slices(view: View, tables: Tables, judged: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Groups the customers judged by what was known of them before the cutoff; see `features.customer_slices`."""
-    customers = np.unique(judged["customer_index"].to_numpy())
-    age = None
-    if "age" in tables.customers.columns:
-        known = tables.customers.select("customer_index", age=tables.customers.age.cast("float64")).execute()
-        age = known.set_index("customer_index")["age"].reindex(customers).to_numpy(dtype=np.float64)
-    return make_slices(view.timelines, customers, age=age)
-
-
-def article_statistics(
-    view: View, articles: ibis.Table, *, categorical: tuple[str, ...], category: str = ""
-) -> ArticleStatistics:
-    """Collects what the report needs to know of all articles of the catalogue, from the visible sales."""
-    num_articles = int(articles.count().execute())
-    sales = sales_by_article(view.transactions)
-    sold = sales["article_index"].to_numpy()
-    num_buyers = np.zeros(num_articles + FIRST_INDEX, dtype=np.int64)
-    num_buyers[sold] = sales["num_buyers"].to_numpy()
-    price = np.full(num_articles + FIRST_INDEX, np.nan)
-    price[sold] = sales["mean_price"].to_numpy(dtype=np.float64)
-    return ArticleStatistics(
-        in_store=view.articles.in_store,
-        num_buyers=num_buyers,
-        num_train_customers=int(np.count_nonzero(np.diff(view.timelines.row_splits))),
-        price=price,
-        content_embedding=content_embedding(articles, categorical=categorical) if categorical else None,
-        groups=article_groups(articles, category=category),
-    )
 
 
 def find_clusters(
@@ -238,11 +184,7 @@ def count_unseen(view: View, customers: np.ndarray) -> tuple[RowCount, ...]:
 def write_judgement(
     folder: Path,
     *,
-    config: PipelineConfig,
-    view: View,
-    tables: Tables,
-    judged: pd.DataFrame,
-    bought: pd.DataFrame,
+    scoring: Scoring,
     candidates: Mapping[str, Path],
     artifacts: Mapping[str, Path],
     split: dict[str, Any],
@@ -260,11 +202,7 @@ def write_judgement(
 
     Args:
         folder: Where to write.
-        config: The pipeline.
-        view: What the artifacts were fitted from.
-        tables: Indexed tables.
-        judged: The targets.
-        bought: See `bought_pairs`.
+        scoring: What the scorecards share; its view is what the artifacts were fitted from.
         candidates: Folder of each artifact's candidates.
         artifacts: Folder of each artifact.
         split: The dates, for the report.
@@ -276,32 +214,14 @@ def write_judgement(
         rankers: What each ranker has learned from, for the doctor.
         ranked: Folder of each recommender's target ranks, if there are any.
     """
+    config, view, tables, judged = scoring.config, scoring.view, scoring.tables, scoring.judged
     evaluation = config.evaluation
-    statistics = article_statistics(
-        view, tables.articles, categorical=config.features.categorical, category=config.features.roles.category
-    )
-    cold_start = np.setdiff1d(judged["customer_index"].unique(), bought["customer_index"].unique())
-    # Of these, articles that the catalogue did not even list before the cutoff can be recommended by nobody.
-    never_sold = np.setdiff1d(judged["article_index"].unique(), bought["article_index"].unique())
     unseen = count_unseen(view, judged["customer_index"].unique())
-    slices = {"cold_start_customers": cold_start, **customer_slices(view, tables, judged)}
     settings: dict[str, Any] = {"num_samples": evaluation.bootstrap_samples, "seed": config.seed}
     scorecards, by_customer, probable, answers = {}, {}, {}, []
     for name, place in candidates.items():
         found, found_new = (pd.read_parquet(place / f"{kind}.parquet") for kind in _KINDS)
-        scorecards[name] = evaluate_recommender(
-            found,
-            found_new,
-            judged,
-            bought,
-            statistics,
-            ks=(evaluation.k,),
-            recall_at=evaluation.num_candidates,
-            slices=slices,
-            cold_start_articles=never_sold,
-            num_new_arrivals=min(evaluation.num_new_arrivals, evaluation.num_candidates),
-            **settings,
-        )
+        scorecards[name] = scoring.judge(found, found_new, num_samples=evaluation.bootstrap_samples)
         if name not in config.new_arrivals:
             by_customer[name] = scorecards[name].by_customer
         if name in config.tells_probabilities and found["score"].between(0, 1, inclusive="neither").any():
@@ -320,7 +240,7 @@ def write_judgement(
         )
         answers.append(answer)
     ranks = {name: pd.read_parquet(place / "target_ranks.parquet") for name, place in (ranked or {}).items()}
-    measured, notes = [], make_notes(config, judged, bought)
+    measured, notes = [], make_notes(config, judged, scoring.bought)
     if probable and config.probabilities_are_of_window:
         ks = (evaluation.k, evaluation.num_candidates)
         measured.append(describe_reliability(probable, judged, ks=ks, **settings))
@@ -330,7 +250,7 @@ def write_judgement(
             ranks,
             targets=judged,
             in_store=view.articles.in_store,
-            cold_start_articles=never_sold,
+            cold_start_articles=scoring.never_sold,
             num_parameters={name: json.loads(found)["num_parameters"] for name, found in sizes.items()},
             at_first_purchase=evaluation.full_ranking_at == "first_purchase",
             **settings,
@@ -354,7 +274,7 @@ def write_judgement(
         customers=judged["customer_index"].nunique(),
         artifact={name: artifact_hash(place) for name, place in artifacts.items()},
         recommenders=scorecards,
-        bought=describe_purchases(judged, statistics, k=evaluation.k, **settings),
+        bought=describe_purchases(judged, scoring.statistics, k=evaluation.k, **settings),
         verdict=decide(by_customer, **told) if by_customer else None,
         comparisons=compare_recommenders(by_customer, **told),
         counts=(*counts, *list_absent_sections(tables.articles, config.features.roles), *unseen),

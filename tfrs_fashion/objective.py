@@ -11,13 +11,12 @@ import pandas as pd
 from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS, customer_metrics
 from tfrs_fashion.evaluation.report import METRIC_NAME
-from tfrs_fashion.evaluation.scorecard import evaluate_recommender
 from tfrs_fashion.evaluation.target_ranks import draw_rankable, measure_target_ranks
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import rank_customers, rank_targets
-from tfrs_fashion.judging import article_statistics, bought_pairs, customer_slices
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.schema import FIRST_INDEX, InputError, Tables, find_nearest
+from tfrs_fashion.scoring import Scoring
 
 # Intervals are for reports: of what is chosen by, the value alone is read.
 _FEW_SAMPLES = 10
@@ -156,29 +155,17 @@ def make_measure(
         return measure
     if not objective.k:
         return _measure_ranks(objective, view=view, targets=targets, config=config)
-    features, evaluation = config.features, config.evaluation
-    statistics = article_statistics(
-        view, tables.articles, categorical=features.categorical, category=features.roles.category
-    )
-    bought = bought_pairs(view)
+    scoring = Scoring(view, tables, targets, config)
     customers = np.unique(targets["customer_index"].to_numpy(dtype=np.int32))
-    cold_start = np.setdiff1d(customers, bought["customer_index"].unique())
-    told: dict[str, Any] = {
-        "ks": (k,),
-        "recall_at": evaluation.num_candidates,
-        "slices": {"cold_start_customers": cold_start, **customer_slices(view, tables, targets)},
-        "cold_start_articles": np.setdiff1d(targets["article_index"].unique(), bought["article_index"].unique()),
-        "num_new_arrivals": min(evaluation.num_new_arrivals, evaluation.num_candidates),
-        "num_samples": _FEW_SAMPLES,
-    }
-    length = max(k, evaluation.num_candidates)
+    bought = scoring.bought[scoring.bought["customer_index"].isin(customers)]
+    length = max(k, config.evaluation.num_candidates)
 
     def measure_all(recommender: Recommender) -> dict[str, float]:
         lists, new_lists = (
             rank_customers(recommender, view, customers, k=length, exclude=left_out).assign(source=recommender.name)
-            for left_out in (None, bought[bought["customer_index"].isin(customers)])
+            for left_out in (None, bought)
         )
-        figures = evaluate_recommender(lists, new_lists, targets, bought, statistics, **told).figures
+        figures = scoring.judge(lists, new_lists, num_samples=_FEW_SAMPLES).figures
         _check_known(objective, figures)
         plain = {f"val_{name}": figures[name]["value"] for name in (f"map@{k}", f"recall@{k}")}
         return objective.order(figures[objective.figure]["value"], plain)

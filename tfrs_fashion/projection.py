@@ -9,9 +9,9 @@ from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.evaluation.projector import MAX_SPRITES, Projection
 from tfrs_fashion.features.view import View
 from tfrs_fashion.fitting import embed_customers
-from tfrs_fashion.judging import customer_slices
 from tfrs_fashion.recommenders.indexed_tower import IndexedTower
 from tfrs_fashion.schema import FIRST_INDEX, Tables
+from tfrs_fashion.scoring import customer_slices
 
 
 def _project_articles(towers: IndexedTower, view: View, tables: Tables, *, config: PipelineConfig) -> Projection:

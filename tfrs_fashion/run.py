@@ -24,7 +24,7 @@ from tfrs_fashion.evaluation.finding import Finding
 from tfrs_fashion.evaluation.report import load_metrics, metrics_table
 from tfrs_fashion.experiments import LOG, experiments_folder, keep_record, read_log, write_record
 from tfrs_fashion.features.view import View
-from tfrs_fashion.judging import bought_pairs, ids_by_index, write_candidates, write_judgement, write_target_ranks
+from tfrs_fashion.judging import ids_by_index, write_candidates, write_judgement, write_target_ranks
 from tfrs_fashion.models.board import write_images
 from tfrs_fashion.ranking_sections import TwoStageConfig
 from tfrs_fashion.recommenders.indexed_tower import IndexedTower
@@ -32,6 +32,7 @@ from tfrs_fashion.recommenders.popularity import nobody
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower
 from tfrs_fashion.schema import InputError
+from tfrs_fashion.scoring import Scoring
 from tfrs_fashion.serving.batch import (
     SUBMITTED,
     load_artifact,
@@ -187,11 +188,12 @@ class Run(Training):
         wanted = fingerprint("report", answered, evaluation.model_dump(), config.features.roles.category)
         recover(report)
         if force or stored_fingerprint(report) != wanted:
-            bought, judged = bought_pairs(self.view("test")), self._targets("test")
+            scoring = Scoring(self.view("test"), self.tables, self._targets("test"), config)
+            judged = scoring.judged
             ask = partial(
                 write_candidates,
                 tables=self.tables,
-                bought=bought,
+                bought=scoring.bought,
                 customers=np.unique(judged["customer_index"].to_numpy()),
                 k=length,
                 batch_size=config.recommend.batch_size,
@@ -214,11 +216,7 @@ class Run(Training):
             }
             judge = partial(
                 write_judgement,
-                config=config,
-                view=self.view("test"),
-                tables=self.tables,
-                judged=judged,
-                bought=bought,
+                scoring=scoring,
                 candidates=places,
                 artifacts={name: self._artifact(name) for name in config.servable},
                 split=split,

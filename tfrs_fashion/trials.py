@@ -9,13 +9,14 @@ from typing import Any, Literal
 import numpy as np
 
 from tfrs_fashion.evaluation.document import write_json
+from tfrs_fashion.models.fit import FitEndedError
 from tfrs_fashion.objective import Objective
 from tfrs_fashion.schema import RunError
 
 _FILE = "record.json"
 
 
-class HopelessTrialError(Exception):
+class HopelessTrialError(FitEndedError):
     """A trial that stands below the median of the others and is not worth its further epochs."""
 
 
@@ -132,7 +133,7 @@ class Watch:
         ]
         curve = [objective.read(epoch) for epoch in record.curve]
         if is_hopeless(curve, others, direction=objective.direction, min_trials=self._min_trials):
-            raise HopelessTrialError
+            raise HopelessTrialError(figures)
 
     def keep(self) -> None:
         """Writes the record as it stands."""

@@ -1,6 +1,7 @@
 """What a training tells TensorBoard, read back from its event files."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from tfrs_fashion.models.board import BATCHES_A_POINT, write_hparams, write_images
-from tfrs_fashion.models.fit import fit_model
+from tfrs_fashion.models.fit import FitEndedError, fit_model
 from tfrs_fashion.models.recorded import RecordedModel
 from tfrs_fashion.models.training_log import TrainingLog
 
@@ -30,7 +31,14 @@ class Line(RecordedModel):
         return tf.reduce_sum(tf.gather(self.table, inputs["row"])) + 0.0 * self.scale
 
 
-def fit(folder: Path | None, *, epochs: int = 2, batches: int = 3, **log: Any) -> tuple[Line, dict[str, list[float]]]:
+def fit(
+    folder: Path | None,
+    *,
+    epochs: int = 2,
+    batches: int = 3,
+    validate: Callable[[], dict[str, float]] | None = None,
+    **log: Any,
+) -> tuple[Line, dict[str, list[float]]]:
     model = Line()
     model.compile(optimizer=tf.keras.optimizers.SGD(0.01))
     rows = tf.constant(np.arange(4 * batches) % NUM_ROWS, tf.int64)
@@ -40,7 +48,7 @@ def fit(folder: Path | None, *, epochs: int = 2, batches: int = 3, **log: Any) -
         model,
         dataset,
         epochs=epochs,
-        validate=lambda: {"val_map@3": next(figures)},
+        validate=validate or (lambda: {"val_map@3": next(figures)}),
         log=TrainingLog(folder=folder, **log),
     )
     return model, curves
@@ -68,6 +76,17 @@ def test_every_epoch_tells_its_figures(tmp_path: Path) -> None:
     assert '"seed": 7' in str(settings)
     # Each of the 8 numbers of a batch has the gradient 1.
     assert float(found["gradient_norm"][0][1]) == pytest.approx(8**0.5)
+
+
+def test_the_epoch_that_ends_a_training_is_told(tmp_path: Path) -> None:
+    def end() -> dict[str, float]:
+        raise FitEndedError({"val_map@3": 0.125})
+
+    with pytest.raises(FitEndedError):
+        fit(tmp_path, epochs=3, validate=end)
+    found = read(tmp_path)
+    assert [(step, float(value)) for step, value in found["val_map@3"]] == [(1, 0.125)]
+    assert len(found["loss"]) == 1
 
 
 def test_norms_and_histograms_are_those_of_the_weights(tmp_path: Path) -> None:

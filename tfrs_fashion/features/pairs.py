@@ -1,5 +1,6 @@
 """Features of pairs of a customer and a candidate, computed by one TensorFlow function, in training and when served alike."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import tensorflow as tf
@@ -64,11 +65,10 @@ def make_pair_features(
     histories = histories._replace(time=time)
     article = _known(article_index, tf.shape(lookups.article)[0])
     bought = _known(histories.article_index.flat_values, tf.shape(lookups.article)[0])
-    parts = [_describe_key(histories, now, bought, row, article, lookups.usual_gap_days[ARTICLE])]
+    keys = {ARTICLE: (bought, article)}
     for name, index in lookups.groups.items():
-        keys = (tf.gather(index, values) for values in (bought, article))
-        of_event, of_candidate = keys
-        parts.append(_describe_key(histories, now, of_event, row, of_candidate, lookups.usual_gap_days[name]))
+        keys[name] = (tf.gather(index, bought), tf.gather(index, article))
+    parts = [_describe_keys(histories, now, row, keys, lookups.usual_gap_days)]
     customer = _describe_customer(histories, now, lookups.age_column)
     of_article = tf.gather(lookups.article, article)
     of_customer = {name: tf.gather(values, row) for name, values in customer.items()}
@@ -106,22 +106,68 @@ def _days(seconds: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.cast(seconds, tf.float64) / SECONDS_A_DAY, tf.float32)
 
 
-def _describe_key(
-    histories: Histories, now: tf.Tensor, of_event: tf.Tensor, row: tf.Tensor, key: tf.Tensor, usual: tf.Tensor
+def _describe_keys(
+    histories: Histories,
+    now: tf.Tensor,
+    row: tf.Tensor,
+    keys: Mapping[str, tuple[tf.Tensor, tf.Tensor]],
+    usual_gap_days: Mapping[str, tf.Tensor],
 ) -> tf.Tensor:
-    """Tells when and how often a history held what a candidate is, or belongs to: `[num_pairs, KEY_FEATURES]` float32.
+    """Tells of each kind of key when and how often a history held what a candidate is, or belongs to.
+
+    One pass over all kinds: a batch of histories for each, one after the other.
 
     Args:
         histories: Of a batch.
         now: Of each.
-        of_event: `[num_events]` int32, the key of each event; below `FIRST_INDEX` without one.
+        row: Of each pair.
+        keys: By kind, `[num_events]` int32, the key of each event, and `[num_pairs]` int32, that of each candidate; below
+            `FIRST_INDEX` without one.
+        usual_gap_days: Of each kind, `[num_keys]` float32.
+
+    Returns:
+        `[num_pairs, num_kinds * features of a key]` float32, kind by kind.
+    """
+    kinds, batch = len(keys), tf.shape(now, tf.int64)[0]
+    # What nobody has a key for has no usual gap either.
+    usual = [
+        tf.gather(usual_gap_days[name], tf.where(key < tf.shape(usual_gap_days[name])[0], key, PADDING_INDEX))
+        for name, (_of_event, key) in keys.items()
+    ]
+    start = tf.range(kinds, dtype=tf.int64)[:, tf.newaxis] * batch
+    row_of_event = tf.reshape(start + histories.time.value_rowids(), [-1])
+
+    def every(values: tf.Tensor) -> tf.RaggedTensor:
+        return tf.RaggedTensor.from_value_rowids(values, row_of_event, kinds * batch, validate=False)
+
+    stacked = histories._replace(
+        article_index=every(tf.concat([of_event for of_event, _key in keys.values()], axis=0)),
+        time=every(tf.tile(histories.time.flat_values, [kinds])),
+    )
+    described = _describe_key(
+        stacked,
+        tf.tile(now, [kinds]),
+        tf.reshape(start + row, [-1]),
+        tf.concat([key for _of_event, key in keys.values()], axis=0),
+        tf.concat(usual, axis=0),
+    )
+    width = described.shape[1]
+    by_kind = tf.reshape(described, [kinds, -1, width])
+    return tf.reshape(tf.transpose(by_kind, [1, 0, 2]), [-1, kinds * width])
+
+
+def _describe_key(histories: Histories, now: tf.Tensor, row: tf.Tensor, key: tf.Tensor, usual: tf.Tensor) -> tf.Tensor:
+    """Tells when and how often a history held a key: `[num_pairs, features of a key]` float32.
+
+    Args:
+        histories: Of a batch, with a key in place of each article.
+        now: Of each.
         row: Of each pair.
         key: `[num_pairs]` int32, of its candidate.
-        usual: `[num_keys]` float32, see `PairLookups.usual_gap_days`.
+        usual: `[num_pairs]` float32, days between two purchases of it.
     """
-    keyed = histories._replace(article_index=histories.article_index.with_flat_values(of_event))
     scales = [time_scale(days) for days in HALF_LIVES_DAYS]
-    bought = bought_articles(keyed, now, time_scales_days=scales)
+    bought = bought_articles(histories, now, time_scales_days=scales)
     place = _find(bought, row, key)
     is_found = place >= 0
     found = BoughtArticles(*(tf.gather(values, tf.maximum(place, 0)) for values in _with_nothing(bought)))
@@ -129,8 +175,6 @@ def _describe_key(
     moment = tf.gather(now, row)
     days_since = tf.where(is_found, _days(moment - found.last_time), _NAN)
     gap = tf.where(times > 1, _days(found.last_time - found.first_time) / (times - 1), _NAN)
-    # What nobody has a key for has no usual gap either.
-    usual = tf.gather(usual, tf.where(key < tf.shape(usual)[0], key, PADDING_INDEX))
     columns = {
         "times": times,
         "share": tf.where(is_found, found.share, 0.0),

@@ -15,6 +15,8 @@ from tfrs_fashion.sections import CategoryEncoding, NumberEncoding
 _SCALE = 2.0
 # Differences of numbers up to here are finite.
 _LARGEST = 1e38
+# What any other number lies from an edge is more than this, times the share of a bin.
+_NARROW = 1e-30
 
 
 class CategoryEncoder(tf.keras.layers.Layer):
@@ -197,19 +199,20 @@ class NumberEncoder(tf.keras.layers.Layer):
     def call(self, numbers: tf.Tensor) -> tf.Tensor:
         """Encodes `[batch, num_features]` float32, NaN where missing, as `[batch, output_dim]` float32."""
         missing = tf.math.is_nan(numbers)
-        filled = tf.where(missing, self._median, numbers)[:, :, tf.newaxis]
+        filled = tf.where(missing, self._median, numbers)
         if self._encoding == "log":
             filled = squash(filled)
+        # What has no median has no place: it lies below every bin.
+        filled = tf.where(tf.math.is_nan(filled), -np.inf, filled)[:, :, tf.newaxis]
         width = self._edges[:, 1:] - self._edges[:, :-1]
-        # Bins of no width, from values that many rows share, are steps.
-        inside = tf.math.divide_no_nan(filled - self._edges[:, :-1], width)
-        share = tf.where(
-            width > 0, tf.clip_by_value(inside, 0.0, 1.0), tf.cast(filled >= self._edges[:, 1:], tf.float32)
-        )
-        share = tf.where(tf.math.is_nan(filled), 0.0, share)
-        flagged = tf.concat([share, tf.cast(missing, tf.float32)[:, :, tf.newaxis]], axis=2)
+        # Bins of no width, from values that many rows share, are steps: 1 from their edge on.
+        is_step = width <= 0
+        inside = (filled - self._edges[:, :-1]) / tf.where(is_step, _NARROW, width) + tf.cast(is_step, tf.float32)
         # However many features there are, a step of training moves what is made of them by the same length.
-        return tf.reshape(flagged, [tf.shape(numbers)[0], self.output_dim]) * (_SCALE / max(self.output_dim, 1))
+        scale = _SCALE / max(self.output_dim, 1)
+        share = tf.clip_by_value(inside, 0.0, 1.0) * scale
+        flag = tf.cast(missing, tf.float32)[:, :, tf.newaxis] * scale
+        return tf.reshape(tf.concat([share, flag], axis=2), [tf.shape(numbers)[0], self.output_dim])
 
 
 class EncodedArticles(NamedTuple):

@@ -13,12 +13,28 @@ from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.schema import RunError
 
 
+class FitEndedError(Exception):
+    """Ends a training after the epoch that was just judged, which is still told.
+
+    Args:
+        figures: Of that epoch, as `validate` would have given them.
+    """
+
+    def __init__(self, figures: dict[str, float]) -> None:
+        super().__init__()
+        self.figures = figures
+
+
 class EarlyStopping(tf.keras.callbacks.Callback):
     """Judges the model after each epoch and stops when the figure no longer rises.
 
     Args:
         validate: Gives figures by name; the first one is to rise.
         patience: Epochs to wait for a better one.
+
+    Attributes:
+        best_epoch: Counted from 1.
+        ended: What `validate` ended the training by.
     """
 
     def __init__(self, validate: Callable[[], dict[str, float]], *, patience: int) -> None:
@@ -26,11 +42,16 @@ class EarlyStopping(tf.keras.callbacks.Callback):
         self._validate = validate
         self._patience = patience
         self.best_epoch = 0
+        self.ended: FitEndedError | None = None
         self._best = -math.inf
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Adds the figures to the logs of the epoch."""
-        figures = self._validate()
+        try:
+            figures = self._validate()
+        except FitEndedError as error:
+            figures, self.ended = error.figures, error
+            self.model.stop_training = True
         logs.update(figures)
         figure = next(iter(figures.values()))
         if figure > self._best:
@@ -102,6 +123,7 @@ def fit_model(
 
     Raises:
         RunError: The loss is not finite.
+        FitEndedError: By `validate`; that epoch stands in the log.
     """
     callbacks: list[tf.keras.callbacks.Callback] = [_MeanLoss()]
     stopping = EarlyStopping(validate, patience=patience) if validate is not None else None
@@ -123,5 +145,7 @@ def fit_model(
     finally:
         if board is not None:
             board.close()
+    if stopping is not None and stopping.ended is not None:
+        raise stopping.ended
     curves = {name: [float(value) for value in fitted.history[name]] for name in _figures(fitted.history)}
     return (stopping.best_epoch if stopping is not None else epochs), curves
