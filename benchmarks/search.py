@@ -4,8 +4,8 @@
     python benchmarks/search.py pipelines/complete_journey.toml --minutes 15 --seeds 1 2 3
 
 Both search what the pipeline's `[tune]` names, from the defaults of the package: `two_tower.epochs` of `--epochs` looks at
-validation. No trial begins when the time is over; one that has begun is finished. Random search ends hopeless trials early, as it
-does by default. A search that an earlier call left in the folder is begun anew.
+validation. No trial begins when the time is over; one that has begun is finished. Hopeless trials are ended early, as by default. A
+search that an earlier call left in the folder is begun anew. The defaults have to lie in the space of the pipeline.
 """
 
 import argparse
@@ -16,7 +16,9 @@ from rich.console import Console
 
 import tfrs_fashion  # noqa: F401  (before TensorFlow)
 from tfrs_fashion.config import load_config
+from tfrs_fashion.pipeline_file import read_default
 from tfrs_fashion.tune import Tune
+from tfrs_fashion.tune_sections import plain
 
 
 def main() -> None:
@@ -31,13 +33,10 @@ def main() -> None:
     options = parser.parse_args()
     # The pipeline's own settings may be what a longer search has found: both begin from the defaults of the package.
     read = load_config(options.pipeline, options.overrides)
-    defaults = {}
-    for name in read.tune.space:
-        section, key = name.split(".")
-        defaults[name] = getattr(type(getattr(read, section))(), key)
+    defaults = {name: json.dumps(plain(read_default(read, name))) for name in read.tune.space}
     folder = options.run_dir or Path("runs") / f"{Path(options.pipeline).stem}_search"
     print(
-        "| seed | algorithm | seconds | trials | of them whole | best | the defaults |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |"
+        "| seed | algorithm | seconds | trials | of them whole | best | the defaults, after epochs |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |"
     )
     for seed in options.seeds:
         for algorithm in ("random", "hyperband"):
@@ -69,7 +68,8 @@ def main() -> None:
             seconds = sum(trial["seconds"] for trial in trials.values())
             best, own = trials[document["best"]], trials[document["own"]]
             print(
-                f"| {seed} | {algorithm} | {seconds:.0f} | {len(trials)} | {whole} | {best['objective']:.4f} | {own['objective']:.4f} |",
+                f"| {seed} | {algorithm} | {seconds:.0f} | {len(trials)} | {whole} | {best['objective']:.4f} | "
+                f"{own['objective']:.4f}, {len(own['curve'])} |",
                 flush=True,
             )
 

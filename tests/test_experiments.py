@@ -2,19 +2,17 @@
 
 import datetime
 import json
-import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mlflow
 import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from tfrs_fashion import mlflow_export
 from tfrs_fashion.cli import app
 from tfrs_fashion.config import PipelineConfig, load_config
 from tfrs_fashion.experiments import (
@@ -26,7 +24,6 @@ from tfrs_fashion.experiments import (
     read_log,
     write_record,
 )
-from tfrs_fashion.mlflow_export import export_experiments
 from tfrs_fashion.schema import InputError
 
 if TYPE_CHECKING:
@@ -107,6 +104,30 @@ def test_a_report_is_recorded_once(tmp_path: Path, folder: Path, config: Pipelin
     # Written anew, it is another experiment, though nothing changed.
     keep(tmp_path / "run", config)
     assert len(read_experiments(folder)) == 2
+
+
+def test_the_folder_of_a_record_that_was_damaged_or_lost_is_written_again(
+    tmp_path: Path, folder: Path, config: PipelineConfig
+) -> None:
+    report = write_report(tmp_path / "run", config)
+    name, other = keep_record(report, folder), keep(tmp_path / "other", config)
+    place = folder / name
+    for lose in ((place / "customers.parquet").unlink, lambda: shutil.rmtree(place)):
+        lose()
+        with pytest.raises(InputError, match="writes them again"):
+            compare_experiments(folder, name, other)
+        assert keep_record(report, folder) == name
+        compare_experiments(folder, name, other)
+    assert len(read_experiments(folder)) == 2
+
+
+def test_a_lost_log_is_not_made_from_what_was_being_written(
+    tmp_path: Path, folder: Path, config: PipelineConfig
+) -> None:
+    name = keep(tmp_path / "run", config)
+    shutil.copytree(folder / name, folder / f".{name}x.partial")
+    (folder / "experiments.parquet").unlink()
+    assert [found.id for found in read_experiments(folder)] == [name]
 
 
 def test_many_append_at_once(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
@@ -347,113 +368,3 @@ def test_a_damaged_log_is_told_before_anything_is_done(tiny_run: "Run", tmp_path
         with pytest.raises(InputError, match="cannot be read"):
             work()
     assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty database of MLflow; what it calls artifacts goes below the working directory."""
-    monkeypatch.chdir(tmp_path)
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
-
-
-def mlflow_runs(store: str, pipeline: str) -> list[Any]:
-    client = mlflow.MlflowClient(tracking_uri=store)
-    number = client.get_experiment_by_name(pipeline).experiment_id
-    return sorted(client.search_runs([number]), key=lambda run: run.info.run_name)
-
-
-def test_records_become_runs_of_mlflow(tmp_path: Path, folder: Path, config: PipelineConfig, store: str) -> None:
-    first = keep(tmp_path / "größe", config)
-    result = invoke("mlflow", store, "--experiments", str(folder))
-    assert result.stdout == f"1 run(s) written, 0 already there: {store}\n"
-    (run,) = mlflow_runs(store, "tiny")
-    (record,) = read_experiments(folder)
-    assert (run.info.run_name, run.info.status) == (first, "FINISHED")
-    assert run.info.start_time == int(record.time.timestamp() * 1000)
-    assert run.data.params["seed"] == str(config.seed)
-    assert run.data.params["features.categorical"] == json.dumps(record.config["features"]["categorical"])
-    assert run.data.metrics == {
-        **{f"gru/map_at_12{edge}": value for edge, value in (("", 0.5), ("/low", 0.0), ("/high", 1.0))},
-        **{f"two_tower/map_at_12{edge}": value for edge, value in (("", 0.25), ("/low", 0.0), ("/high", 1.0))},
-        "seconds/tables": 1.5,
-        "seconds/models/gru": 60.0,
-    }
-    assert run.data.tags["tfrs_fashion.run_folder"] == "größe"
-    assert run.data.tags["tfrs_fashion.purchases_fingerprint"] == "p" * 64
-    assert run.data.tags.get("mlflow.source.git.commit") == record.git_commit
-    loaded = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, tracking_uri=store))
-    assert json.loads((loaded / "experiment.json").read_text(encoding="utf-8"))["figures"] == record.figures
-    assert load_config(loaded / "config.toml") == config
-
-
-def test_mlflow_is_given_each_record_once(
-    tmp_path: Path, folder: Path, config: PipelineConfig, store: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in range(3):
-        keep(tmp_path / f"run_{number}", config)
-    write = mlflow_export._write_run
-
-    def die(client: Any, *told: Any, **also: Any) -> None:
-        if len(written) == 1:
-            client.set_terminated = lambda *_of, **_told: sys.exit()  # before it is finished
-        write(client, *told, **also)
-        written.append(told)
-
-    written: list[Any] = []
-    monkeypatch.setattr(mlflow_export, "_write_run", die)
-    with pytest.raises(SystemExit):
-        export_experiments(folder, store)
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    assert sorted(run.info.status for run in mlflow_runs(store, "tiny")) == ["FINISHED", "RUNNING"]
-    assert export_experiments(folder, store) == (2, 1)
-    names = [run.info.run_name for run in mlflow_runs(store, "tiny")]
-    assert names == sorted(experiment.id for experiment in read_experiments(folder))
-    assert export_experiments(folder, store) == (0, 3)
-
-
-@pytest.mark.parametrize("uri", ["nonsense:x: y", "./mlruns"])
-def test_mlflow_refuses_in_a_line(tmp_path: Path, folder: Path, config: PipelineConfig, store: str, uri: str) -> None:
-    keep(tmp_path / "run", config)
-    result = invoke("mlflow", uri, "--experiments", str(folder))
-    (line,) = result.stderr.splitlines()
-    assert result.exit_code == 2
-    assert line.startswith(f"error: {uri}: ")
-    assert line.endswith("0 of 1 record(s) were written; the same command writes the others.")
-
-
-def test_a_deleted_experiment_is_not_written_to(
-    tmp_path: Path, folder: Path, config: PipelineConfig, store: str
-) -> None:
-    keep(tmp_path / "run", config)
-    client = mlflow.MlflowClient(tracking_uri=store)
-    client.delete_experiment(client.create_experiment("tiny"))
-    with pytest.raises(InputError, match="experiment `tiny` is deleted"):
-        export_experiments(folder, store)
-
-
-def test_without_mlflow_its_extra_is_named(
-    tmp_path: Path, folder: Path, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keep(tmp_path / "run", config)
-    monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(InputError, match=r"pip install 'tfrs-fashion\[mlflow\]'"):
-        export_experiments(folder, "sqlite:///none.db")
-
-
-def test_nothing_is_told_of_the_use_of_mlflow(tmp_path: Path, folder: Path, config: PipelineConfig, store: str) -> None:
-    keep(tmp_path / "run", config)
-    program = (
-        "import sys; from pathlib import Path; from tfrs_fashion.mlflow_export import export_experiments\n"
-        "export_experiments(Path(sys.argv[1]), sys.argv[2])\n"
-        "from mlflow.telemetry import get_telemetry_client; print(get_telemetry_client())"
-    )
-    environment = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_DISABLE_TELEMETRY", "CI")}
-    answer = subprocess.run(
-        [sys.executable, "-c", program, str(folder), store],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (answer.stdout, answer.stderr) == ("None\n", "")

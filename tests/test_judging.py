@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import ibis
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +12,6 @@ from tfrs_fashion.features.view import View
 from tfrs_fashion.judging import count_unseen
 from tfrs_fashion.notes import make_notes
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX, RowCount
-from tfrs_fashion.scoring import article_groups
 
 
 def test_values_out_of_vocabulary_are_counted_among_those_judged_and_in_store(view: View) -> None:
@@ -41,25 +39,6 @@ def test_values_out_of_vocabulary_are_counted_among_those_judged_and_in_store(vi
     assert count_unseen(changed, np.array([3])) == (
         RowCount("articles", "in store, whose `colour` is out of vocabulary", 1),
     )
-
-
-def test_groups_of_near_misses_are_those_that_the_articles_have() -> None:
-    articles = pd.DataFrame(
-        {
-            "article_index": [4, 2, 3],
-            "product_code": ["a", "b", "a"],
-            "garment": ["Hats", None, "Coats"],
-            "empty": [None, None, None],
-        }
-    )
-    table = ibis.memtable(articles.astype({"empty": "string"}))
-    found = article_groups(table, category="garment")
-    assert list(found) == ["product", "category"]
-    assert len(set(found["product"][[3, 4]])) == 1
-    assert len(set(found["product"][2:])) == 2
-    assert len(set(found["category"][2:])) == 3
-    assert list(article_groups(table, category="")) == ["product"]
-    assert list(article_groups(table.drop("product_code"), category="empty")) == []
 
 
 @pytest.mark.parametrize(

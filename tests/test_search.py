@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -7,12 +8,22 @@ from typing import Any
 
 import pytest
 from keras_tuner import HyperParameters
+from keras_tuner.engine.hyperparameters import Float, Int
 
 from tfrs_fashion.config import load_config
 from tfrs_fashion.pipeline_file import read_setting
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.search import Search, decode, encode, make_oracle, make_space
-from tfrs_fashion.tune_sections import TuneConfig, ordered
+from tfrs_fashion.search import (
+    Search,
+    count_hyperband_draws,
+    count_settings,
+    decode,
+    encode,
+    make_oracle,
+    make_space,
+    write_down,
+)
+from tfrs_fashion.tune_sections import ParameterConfig, TuneConfig, ordered
 
 SPACE: dict[str, Any] = {
     "depth": {"type": "int", "low": 1, "high": 9},
@@ -53,10 +64,40 @@ def test_what_is_tried_comes_back_from_keras_tuner_as_it_was(name: str) -> None:
 
 
 def test_drawn_numbers_have_four_digits_within_their_range() -> None:
-    parameter = TuneConfig.model_validate({"space": SPACE}).space["rate"]
-    assert decode(parameter, 0.0123456789) == 0.01235
-    narrow = parameter.model_copy(update={"low": 0.0123456, "high": 0.0987654})
-    assert [decode(narrow, value) for value in (0.0123456, 0.0987654)] == [0.01235, 0.0987654]
+    rate = Float("rate", 0.0123456, 0.0987654, sampling="log", default=0.0234567)
+    # The pipeline's own is no drawn one.
+    assert [write_down(rate, value) for value in (0.0345678, 0.0123456, 0.0987654, 0.0234567)] == [
+        *(0.03457, 0.01235, 0.0987654),
+        0.0234567,
+    ]
+    steps = Float("steps", 1.0, 1.001, step=0.00005, default=1.0)
+    assert write_down(steps, 1.0 + 7 * 0.00005) == 1.00035
+    assert write_down(Int("size", 1, 20, sampling="log", default=1), 21) == 20
+
+
+def test_the_pipelines_own_value_is_tried_as_it_is(tmp_path: Path) -> None:
+    tried: list[Any] = []
+
+    def run(_id: str, values: dict[str, Any], _budget: int | None) -> float:
+        tried.append(values["rate"])
+        return 0.5
+
+    told = TuneConfig.model_validate({"space": SPACE, "algorithm": "random", "max_trials": 3})
+    space = make_space(told, {**OWN, "rate": 0.0123456789})
+    oracle = make_oracle(told, space, objective="map@3", max_epochs=1, seed=7, ended=lambda _id: None)
+    Search(oracle, tmp_path / "search", run, settings=told, objective="map@3").search()
+    assert tried[0] == 0.0123456789
+    assert all(value == float(f"{value:.4g}") for value in tried[1:])
+
+
+def test_the_settings_of_a_space_are_counted() -> None:
+    space = TuneConfig.model_validate({"space": SPACE}).space
+    assert count_settings(space) == math.inf
+    del space["rate"]
+    assert count_settings(space) == 9 * 3 * 2 * 4
+    assert count_settings({"a": ParameterConfig(type="float", low=0.0, high=0.3, step=0.1)}) == 4
+    # Li et al. 2018, table 1, with brackets of keras-tuner's sizes.
+    assert count_hyperband_draws(9, 3) == 9 + 5 + 3
 
 
 def test_numbers_of_a_choice_keep_their_order_and_others_are_text() -> None:
@@ -245,6 +286,32 @@ def test_failures_in_a_row_end_the_search(tmp_path: Path) -> None:
 
     make_search(tmp_path, run, max_failures=2).search()
     assert begun == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("algorithm", ["random", "bayesian", "hyperband"])
+def test_a_search_of_failures_alone_is_given_up_by_every_algorithm(tmp_path: Path, algorithm: str) -> None:
+    begun: list[str] = []
+
+    def run(trial_id: str, _values: dict[str, Any], _budget: int | None) -> float:
+        begun.append(trial_id)
+        raise ValueError("no")
+
+    for _time in range(2):  # asked again, it says so again
+        search = make_search(tmp_path, run, max_failures=3, algorithm=algorithm, max_epochs=9)
+        search.search()
+        assert [int(trial_id) for trial_id in begun] == [0, 1, 2]
+        assert search.oracle.gave_up
+
+
+def test_a_search_whose_last_trials_failed_was_not_given_up(tmp_path: Path) -> None:
+    def run(trial_id: str, _values: dict[str, Any], _budget: int | None) -> float:
+        if trial_id in ("2", "3"):
+            raise ValueError("no")
+        return 0.5
+
+    search = make_search(tmp_path, run, max_trials=4, max_failures=3)
+    search.search()
+    assert not search.oracle.gave_up
 
 
 def test_no_trial_begins_after_the_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,19 @@ def test_another_search_in_the_same_folder_is_refused(als: Tune) -> None:
         make_tune(als.folder, *als.overrides, "generators.als.iterations=6").tune()
 
 
+def test_a_worker_of_another_search_is_refused(als: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ORACLE_IP", "127.0.0.1"), ("ORACLE_PORT", "9"), ("TUNER_ID", "worker0")):
+        monkeypatch.setenv(f"KERASTUNER_{name}", value)
+    with pytest.raises(InputError, match=r"the search there is over other settings.*A worker has the chief's"):
+        make_tune(als.folder, *als.overrides, "generators.als.iterations=6").tune()
+
+
+def test_a_search_goes_on_by_the_same_code_alone(als: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfrs_fashion.tune.code_fingerprint", lambda: "another version")
+    with pytest.raises(InputError, match="or by other code"):
+        make_tune(als.folder, *als.overrides).tune()
+
+
 def test_any_figure_of_the_report_may_be_what_is_chosen_by(als: Tune) -> None:
     for objective, direction in (
         ("coverage@12", "min"),

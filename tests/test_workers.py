@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tfrs_fashion.schema import InputError, RunError
-from tfrs_fashion.workers import check_port, is_worker, run_workers
+from tfrs_fashion.workers import check_environment, check_port, is_worker, run_workers
 
 
 @pytest.fixture
@@ -64,6 +64,40 @@ def test_only_what_has_a_chief_elsewhere_is_a_worker(
     assert not is_worker()
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
     assert is_worker() is expected
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"IP": "127.0.0.1"}, "KERASTUNER_ORACLE_PORT, KERASTUNER_TUNER_ID: not set"),
+        ({"PORT": "8000"}, "KERASTUNER_ORACLE_IP, KERASTUNER_TUNER_ID: not set"),
+        ({"IP": "127.0.0.1", "PORT": "http", "ID": "chief"}, "KERASTUNER_ORACLE_PORT: expected a number, got 'http'"),
+    ],
+)
+def test_half_of_the_variables_are_refused(told: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_environment()
+    names = {"IP": "KERASTUNER_ORACLE_IP", "PORT": "KERASTUNER_ORACLE_PORT", "ID": "KERASTUNER_TUNER_ID"}
+    for name, value in told.items():
+        monkeypatch.setenv(names[name], value)
+    with pytest.raises(InputError, match=message):
+        check_environment()
+
+
+def test_a_port_whose_connections_linger_may_be_listened_on_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    with socket.socket() as chief:
+        chief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        chief.bind(("127.0.0.1", 0))
+        chief.listen()
+        port = chief.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as worker:
+            served, _address = chief.accept()
+            served.close()  # whose side closes first waits
+            worker.recv(1)
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(port))
+    check_port()
 
 
 def test_a_second_chief_at_one_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -319,9 +319,7 @@ def mlflow(
         from tfrs_fashion.mlflow_export import export_experiments
 
         written, known = export_experiments(folder, tracking_uri)
-        console.print(
-            f"{written:,} run(s) written, {known:,} already there: {tracking_uri}", markup=False, soft_wrap=True
-        )
+        console.print(f"{written:,} run(s) written, {known:,} already there", markup=False, highlight=False)
 
     _guard(debug, work)
 

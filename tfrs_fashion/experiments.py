@@ -144,7 +144,8 @@ def read_log(folder: Path) -> pa.Table:
     """
     path = folder / LOG
     if not path.is_file():
-        rows = [_read_record(found) for found in sorted(folder.glob(f"*/{RECORD}"))]
+        # Names that begin with a dot are of what was being written.
+        rows = [_read_record(found) for found in sorted(folder.glob(f"[!.]*/{RECORD}"))]
         return pa.Table.from_pylist(rows, schema=_SCHEMA)
     try:
         log = pq.read_table(path, partitioning=None)
@@ -180,7 +181,8 @@ def keep_record(report: Path, folder: Path) -> str:
     with only_one(folder, waits=True):
         log = read_log(folder)
         is_known = name in log.column("id").to_pylist()
-        if is_known and (folder / LOG).is_file():
+        is_whole = (folder / name).is_dir() and damage(folder / name) is None
+        if is_known and is_whole and (folder / LOG).is_file():
             return name
         with write_whole(folder / name, fingerprint=name) as partial:
             for file in (RECORD, _CUSTOMERS, CONFIG):
@@ -256,7 +258,8 @@ def _read_customers(folder: Path, experiment: Experiment) -> pd.DataFrame:
     lost = damage(place) if place.is_dir() else "no such folder"
     if lost is not None:
         raise InputError(
-            f"{place}: {lost}; its figures by customer are needed. Evaluate {experiment.run_folder} again."
+            f"{place}: {lost}; its figures by customer are needed. While the report of {experiment.run_folder} is still that one, "
+            "`tfrs-fashion evaluate` there writes them again."
         )
     return pd.read_parquet(place / _CUSTOMERS).set_index("customer_id")
 

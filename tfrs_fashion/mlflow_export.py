@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from tfrs_fashion.evaluation.document import to_json_types
 from tfrs_fashion.evaluation.experiment import Experiment
 from tfrs_fashion.experiments import CONFIG, RECORD, read_experiments
 from tfrs_fashion.schema import InputError
+from tfrs_fashion.stage import only_one
 
 # By which a run is known again.
 _TAG = "tfrs_fashion.experiment"
+# Below the folder of the experiments: one export at a time holds it.
+_PLACE = ".mlflow"
 # MLflow takes so many params or tags at a time.
 _BATCH = 100
 # Of a param and of a tag; what is longer ends with an ellipsis.
@@ -41,8 +45,24 @@ def _import_mlflow() -> Any:
     except ImportError as error:
         raise InputError("MLflow is not installed. Install it: pip install 'tfrs-fashion[mlflow]'.") from error
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.WARNING)
     return mlflow
+
+
+def _refusals(mlflow: Any) -> tuple[type[Exception], ...]:
+    """What a server, a database, its driver or a disk says no by."""
+    database = sys.modules.get("sqlalchemy.exc")
+    of_database = () if database is None else (database.SQLAlchemyError,)
+    return (mlflow.exceptions.MlflowException, OSError, ImportError, *of_database)
+
+
+def _without_password(uri: str) -> str:
+    """Returns an address as it may be shown.
+
+    >>> _without_password("postgresql://shop:secret@db:5432/mlflow"), _without_password("sqlite:///mlflow.db")
+    ('postgresql://shop:...@db:5432/mlflow', 'sqlite:///mlflow.db')
+    """
+    return re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:...@", uri)
 
 
 def mlflow_key(name: str) -> str:
@@ -78,7 +98,7 @@ def _metrics(experiment: Experiment) -> dict[str, float]:
     for row in experiment.figures:
         name = f"{row['recommender']}/{row['metric']}"
         has_interval = row["low"] != row["high"]
-        for edge, key in (("value", name), ("low", f"{name}/low"), ("high", f"{name}/high")):
+        for edge, key in (("value", name), ("low", f"{name}_low"), ("high", f"{name}_high")):
             if row[edge] is not None and (edge == "value" or has_interval):
                 found[mlflow_key(key)] = float(row[edge])
     return found | {mlflow_key(f"seconds/{name}"): float(seconds) for name, seconds in experiment.durations.items()}
@@ -104,7 +124,7 @@ def _write_run(client: Any, mlflow: Any, experiment: Experiment, *, group: str, 
 def export_experiments(folder: Path, tracking_uri: str) -> tuple[int, int]:
     """Writes each record as a run of the MLflow experiment that has the name of its pipeline.
 
-    Settings become params by dotted key, figures metrics (`two_tower/map_at_12`, with `/low` and `/high`), seconds of stages metrics
+    Settings become params by dotted key, figures metrics (`two_tower/map_at_12`, with `_low` and `_high`), seconds of stages metrics
     (`seconds/tables`), and what else a record says tags; `experiment.json` and `config.toml`, which hold all of it, go with the run as
     artifacts. A record that is there is not written again; one that a process left half-written is.
 
@@ -120,26 +140,34 @@ def export_experiments(folder: Path, tracking_uri: str) -> tuple[int, int]:
     """
     known = read_experiments(folder)
     mlflow = _import_mlflow()
-    written = 0
-    try:
-        client = mlflow.MlflowClient(tracking_uri=tracking_uri)
-        for experiment in known:
-            group = client.get_experiment_by_name(experiment.pipeline)
-            if group is not None and group.lifecycle_stage != "active":
-                raise InputError(
-                    f"{tracking_uri}: its experiment `{experiment.pipeline}` is deleted. Restore it, or remove it for good."
-                )
-            number = group.experiment_id if group is not None else client.create_experiment(experiment.pipeline)
-            there = client.search_runs([number], filter_string=f"tags.`{_TAG}` = '{experiment.id}'")
-            if any(run.info.status == "FINISHED" for run in there):
-                continue
-            for half in there:
-                client.delete_run(half.info.run_id)
-            _write_run(client, mlflow, experiment, group=number, place=folder / experiment.id)
-            written += 1
-    except mlflow.exceptions.MlflowException as error:
-        reason = str(error).splitlines()[0].rstrip(". ")
-        raise InputError(
-            f"{tracking_uri}: {reason}. {written} of {len(known)} record(s) were written; the same command writes the others."
-        ) from error
-    return written, len(known) - written
+    written = there = 0
+    shown = _without_password(tracking_uri)
+    # What another process is writing would look half-written.
+    with only_one(folder / _PLACE, waits=True):
+        try:
+            client = mlflow.MlflowClient(tracking_uri=tracking_uri)
+            for experiment in known:
+                group = _find_group(client, experiment.pipeline)
+                runs = client.search_runs([group], filter_string=f"tags.`{_TAG}` = '{experiment.id}'")
+                if any(run.info.status == "FINISHED" for run in runs):
+                    there += 1
+                    continue
+                for half in runs:
+                    client.delete_run(half.info.run_id)
+                _write_run(client, mlflow, experiment, group=group, place=folder / experiment.id)
+                written += 1
+        except Exception as error:
+            if not isinstance(error, _refusals(mlflow)):
+                raise
+            reason = str(error).replace(tracking_uri, shown).splitlines()[0].rstrip(". ")
+            raise InputError(
+                f"{shown}: {reason}. {written} record(s) were written, {there} were there, and {len(known) - written - there} are left; "
+                "the same command writes these."
+            ) from error
+    return written, there
+
+
+def _find_group(client: Any, name: str) -> str:
+    """Returns the MLflow experiment of a name, made if there is none; one that is deleted refuses what is written to it."""
+    group = client.get_experiment_by_name(name)
+    return str(group.experiment_id if group is not None else client.create_experiment(name))

@@ -36,6 +36,15 @@ def read_setting(config: PipelineConfig, name: str) -> Any:
     return found
 
 
+def read_default(config: PipelineConfig, name: str) -> Any:
+    """Reads what a setting is where a pipeline file does not say; its own value where there is no such thing."""
+    above, _dot, key = name.rpartition(".")
+    section = read_setting(config, above)
+    field = type(section).model_fields.get(key) if isinstance(section, Section) else None
+    own = read_setting(config, name)
+    return own if field is None or field.is_required() else field.get_default(call_default_factory=True)
+
+
 def change(config: PipelineConfig, values: Mapping[str, Any]) -> PipelineConfig:
     """Returns a pipeline with other settings.
 

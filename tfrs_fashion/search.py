@@ -29,7 +29,7 @@ from tfrs_fashion.schema import InputError
 from tfrs_fashion.tune_sections import ParameterConfig, TuneConfig, ordered, plain
 
 # Of a trial, as keras-tuner calls it.
-COMPLETED, FAILED, STOPPED = "COMPLETED", "FAILED", "STOPPED"
+COMPLETED, FAILED, RUNNING, STOPPED = "COMPLETED", "FAILED", "RUNNING", "STOPPED"
 # Between two questions for a trial, in seconds.
 _PAUSE = 0.2
 # What Hyperband says of a trial beside its settings.
@@ -52,14 +52,41 @@ def encode(parameter: ParameterConfig, value: Any) -> Any:
 
 
 def decode(parameter: ParameterConfig, value: Any) -> Any:
-    """Returns the setting that `encode` was given; of a drawn number four digits, which are what one would write down."""
+    """Returns the setting that `encode` was given."""
     if parameter.type == "choice":
         return value if _is_numeric(parameter) else json.loads(value)
-    if parameter.type == "int":
-        return int(value)
-    assert parameter.low is not None
-    assert parameter.high is not None
-    return min(max(float(f"{value:.4g}"), parameter.low), parameter.high)
+    return int(value) if parameter.type == "int" else float(value)
+
+
+def write_down(hp: HyperParameter, value: Any) -> Any:
+    """Returns what is tried of a drawn value: four digits, as one would write it down, or a step of the range; the default as it is."""
+    if value == hp.default or not isinstance(hp, Float | Int):
+        return value
+    # At the upper end of a logarithmic range keras-tuner rounds whole numbers beyond it.
+    drawn = int(value) if isinstance(hp, Int) else float(f"{value:.{4 if hp.step is None else 10}g}")
+    return min(max(drawn, hp.min_value), hp.max_value)
+
+
+def count_settings(space: Mapping[str, ParameterConfig]) -> float:
+    """Counts the settings that a space holds; conditions are not looked at, so that it is at most so many."""
+
+    def count(parameter: ParameterConfig) -> float:
+        if parameter.type == "choice":
+            return len(parameter.values)
+        step = parameter.step or (1 if parameter.type == "int" else None)
+        assert parameter.low is not None
+        assert parameter.high is not None
+        return math.inf if step is None else math.floor((parameter.high - parameter.low) / step + 1e-9) + 1
+
+    return math.prod(count(parameter) for parameter in space.values())
+
+
+def count_hyperband_draws(max_epochs: int, factor: int) -> int:
+    """Counts the settings that Hyperband draws in one sweep."""
+    oracle = keras_tuner.oracles.HyperbandOracle(
+        keras_tuner.Objective("any", "max"), max_epochs=max_epochs, factor=factor
+    )
+    return sum(oracle._get_size(bracket, 0) for bracket in range(oracle._get_num_brackets()))
 
 
 def _holds(parameter: ParameterConfig, value: Any) -> bool:
@@ -124,8 +151,10 @@ class _Kept:
         failures: So many trials in a row that fail end the search.
         ended: Is told the id of each trial that ends.
         deadline: After this moment of `time.monotonic` no trial begins.
+        gave_up: Whether failures ended the search.
     """
 
+    gave_up = False
     failures: int
     deadline: float
     ended: Callable[[str], None]
@@ -163,18 +192,25 @@ class _Kept:
 
     def populate_space(self: Any, trial_id: str) -> dict[str, Any]:
         """Chooses the settings of the next trial."""
-        if self.is_given_up() or time.monotonic() > self.deadline:
+        self.gave_up = self.is_given_up()
+        if self.gave_up or time.monotonic() > self.deadline:
             return {"status": STOPPED, "values": None}
         found: dict[str, Any] = super().populate_space(trial_id)  # type: ignore[misc]
-        for hp in self.get_space().space:
-            # At the upper end of a logarithmic range keras-tuner rounds beyond it.
-            if found["status"] == "RUNNING" and isinstance(hp, Int) and hp.name in found["values"]:
-                found["values"][hp.name] = min(found["values"][hp.name], hp.max_value)
+        if found["status"] != RUNNING:
+            return found
+        values = self._write_down(found["values"])
         # A halving of Hyperband is meant to take up settings again; the others are not.
-        if found["status"] == "RUNNING" and _BUDGET not in found["values"] and self._duplicate(found["values"]):
-            values = self._random_values()
-            return {"status": STOPPED if values is None else "RUNNING", "values": values}
-        return found
+        for _time in range(self._max_collisions):
+            if _BUDGET in values or not self._duplicate(values):
+                return {"status": RUNNING, "values": values}
+            if (drawn := self._random_values()) is None:
+                break
+            values = self._write_down(drawn)
+        return {"status": STOPPED, "values": None}
+
+    def _write_down(self: Any, values: dict[str, Any]) -> dict[str, Any]:
+        known = {hp.name: hp for hp in self.get_space().space}
+        return {name: write_down(known[name], value) if name in known else value for name, value in values.items()}
 
     def _random_values(self: Any) -> dict[str, Any] | None:
         if self.start_order:
@@ -208,7 +244,8 @@ class _Hyperband(_Kept, keras_tuner.oracles.HyperbandOracle):
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Chooses the settings of the next trial; those that failed count as the worst, or no round would end with them."""
-        failed = [trial for trial in self.trials.values() if trial.status == FAILED]
+        # Who gives up counts them as what they are.
+        failed = [] if self.is_given_up() else [trial for trial in self.trials.values() if trial.status == FAILED]
         worst = -math.inf if self.objective.direction == "max" else math.inf
         for trial in failed:
             trial.status, trial.score = COMPLETED, worst

@@ -1,6 +1,7 @@
 """What a search is to do: which settings of which recommender it tries, by which figure, and whether that makes sense."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,11 +9,11 @@ from typing import Any
 from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS
 from tfrs_fashion.objective import Objective
-from tfrs_fashion.pipeline_file import change, read_setting
+from tfrs_fashion.pipeline_file import change, read_default, read_setting
 from tfrs_fashion.ranking_sections import TwoStageConfig
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.search import make_space
-from tfrs_fashion.tune_sections import ParameterConfig, plain
+from tfrs_fashion.search import count_hyperband_draws, count_settings, make_space
+from tfrs_fashion.tune_sections import ParameterConfig, ordered, plain
 
 # Settings that a search may not touch: what is judged would be another thing from trial to trial, or would be prepared anew.
 _TUNABLE = ("two_tower", "generators", "blend", "features")
@@ -24,6 +25,8 @@ _FIXED = (
     "features.sentence_encoder",
     "features.roles",
 )
+# Metrics of how alike articles are, which their categories tell.
+_BY_CATEGORIES = ("diversity",)
 # Where within a range of numbers a value lies that no whole number is.
 _INNER = math.sqrt(2.0) - 1.0
 
@@ -76,6 +79,35 @@ class SearchPlan:
         """What the pipeline says of the settings that are searched."""
         return {name: read_setting(self.config, name) for name in self.config.tune.space}
 
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Completes what a trial tries: what matters with the pipeline's own settings, and not with these, is at its default.
+
+        Args:
+            values: Settings of the space by their names; those whose condition does not hold are left out.
+        """
+        tried = {name: values[name] for name in self._active(values)}
+        left = [name for name in self._active(self.own) if name not in tried]
+        return {**tried, **{name: read_default(self.config, name) for name in left}}
+
+    def _active(self, values: Mapping[str, Any]) -> list[str]:
+        space = self.config.tune.space
+        active: list[str] = []
+        for name in ordered(space):
+            conditions = space[name].when.items()
+            if name in values and all(
+                other in active and plain(values[other]) in plain(wanted) for other, wanted in conditions
+            ):
+                active.append(name)
+        return active
+
+    def _condition(self, setting: str) -> dict[str, Any]:
+        """Values of other settings with which one matters: the pipeline's own, where it does with these."""
+        found: dict[str, Any] = {}
+        for other, wanted in self.config.tune.space[setting].when.items():
+            own = self.own[other]
+            found |= {**self._condition(other), other: own if plain(own) in plain(wanted) else wanted[0]}
+        return found
+
     def check(self) -> None:
         """Refuses a search that could not be run, before anything is prepared.
 
@@ -125,8 +157,16 @@ class SearchPlan:
             # A whole number at both ends would hide that the setting takes no others.
             inner = parameter.low + _INNER * (parameter.high - parameter.low)
             tried = [int(value) for value in ends] if parameter.type == "int" else [*ends, inner]
-        changed = [change(config, {setting: value}) for value in tried]
-        if all(other.settings_of(name) == config.settings_of(name) for other in changed):
+        if setting == "features.categorical" and self.objective.metric in _BY_CATEGORIES:
+            raise InputError(
+                f"tune.space: `features.categorical` cannot be searched by `{self.objective.figure}`, which is measured by them."
+            )
+        others = {**self.own, **self._condition(setting)}
+        before, *changed = (
+            change(config, self.complete(values))
+            for values in (others, *({**others, setting: value} for value in tried))
+        )
+        if all(other.settings_of(name) == before.settings_of(name) for other in changed):
             raise InputError(
                 f"tune.space: `{setting}` changes nothing of `{name}`, so that all trials would be alike. Leave it out, or search "
                 "for settings of another recommender (`tune.recommender`)."
@@ -158,4 +198,10 @@ class SearchPlan:
             raise InputError(
                 f"{budget}: {epochs}, and Hyperband divides it by {tune.factor} (`tune.factor`) for its first trials; raise it, or "
                 "choose another `tune.algorithm`."
+            )
+        needed, known = count_hyperband_draws(epochs, tune.factor), count_settings(tune.space)
+        if known < needed:
+            raise InputError(
+                f"tune.space: {known:.0f} settings at most, and Hyperband draws {needed} in a sweep of {epochs} epochs; none would go on "
+                'to more of them. Try all of them with tune.algorithm = "random", or widen the space.'
             )

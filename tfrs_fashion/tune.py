@@ -28,10 +28,17 @@ from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.schema import InputError, RunError
 from tfrs_fashion.search import Search, make_oracle, make_space
 from tfrs_fashion.search_plan import SearchPlan
-from tfrs_fashion.stage import files_fingerprint, fingerprint, only_one, stored_fingerprint, write_whole
+from tfrs_fashion.stage import (
+    code_fingerprint,
+    files_fingerprint,
+    fingerprint,
+    only_one,
+    stored_fingerprint,
+    write_whole,
+)
 from tfrs_fashion.training import Training
 from tfrs_fashion.trials import HopelessTrialError, TrialRecord, Watch, read_trials
-from tfrs_fashion.workers import check_port, is_worker, run_workers, worker_id
+from tfrs_fashion.workers import check_environment, check_port, is_worker, run_workers, worker_id
 
 
 @dataclass
@@ -72,7 +79,8 @@ class Tune(Training):
         objective = (self.plan.objective.figure, self.plan.objective.direction, config.tune.min_trials)
         told = (config.settings_of(self.plan.recommender), config.split.model_dump(), config.evaluation.model_dump())
         data = (config.data.model_dump(), files_fingerprint([*source_files(config.data), *self._vector_files]))
-        return fingerprint("tune", self.plan.recommender, searched, objective, told, config.seed, data)
+        code = code_fingerprint()
+        return fingerprint("tune", self.plan.recommender, searched, objective, told, config.seed, data, code)
 
     # trials
 
@@ -143,7 +151,7 @@ class Tune(Training):
         tf.keras.backend.clear_session()
         gc.collect()
         given = {} if budget is None else {self.plan.budget: budget}
-        config = change(self.config, {**values, **given})
+        config = change(self.config, {**self.plan.complete(values), **given})
         name, bench = self.plan.recommender, self.with_config(config)
         bench.base = self
         log = replace(bench.log(name, "tune"), folder=self._board_folder / trial_id)
@@ -167,18 +175,11 @@ class Tune(Training):
     def _check_folder(self, *, force: bool) -> None:
         """Takes up the search that the folder holds, or refuses it."""
         folder = self.search_folder
-        about = folder / "search.json"
-        try:
-            held = json.loads(about.read_text(encoding="utf-8"))["fingerprint"]
-        except FileNotFoundError:
-            # What a search leaves is of one that is unknown, if it does not say of which.
-            held = "unknown" if (folder / "oracle.json").exists() or any(folder.glob("trial_*")) else None
-        except (ValueError, KeyError):
-            held = "unreadable"
+        held = self._held()
         if held not in (None, self._wanted) and not force:
             raise InputError(
-                f"{folder}: holds a search over other settings or data. Choose another --run-dir, or begin it anew with --force, which "
-                "removes what it found."
+                f"{folder}: holds a search over other settings or data, or by other code. Choose another --run-dir, or begin it anew with "
+                "--force, which removes what it found."
             )
         if force:
             for left in (folder, self._board_folder):
@@ -189,7 +190,18 @@ class Tune(Training):
                     shutil.rmtree(former)
         if held is None or force:
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(about, {"fingerprint": self._wanted})
+            write_json(folder / "search.json", {"fingerprint": self._wanted})
+
+    def _held(self) -> str | None:
+        """Returns the fingerprint of the search that the folder holds, if it holds any."""
+        folder = self.search_folder
+        try:
+            return str(json.loads((folder / "search.json").read_text(encoding="utf-8"))["fingerprint"])
+        except FileNotFoundError:
+            # What a search leaves is of one that is unknown, if it does not say of which.
+            return "unknown" if (folder / "oracle.json").exists() or any(folder.glob("trial_*")) else None
+        except (ValueError, KeyError):
+            return "unreadable"
 
     def _check_objective(self) -> None:
         """Refuses an objective that reports do not hold, before the first trial."""
@@ -205,7 +217,7 @@ class Tune(Training):
         }
         make_measure(self.plan.objective, **told)(fallback)
 
-    _is_given_up = False
+    _oracle: Any = None
 
     def make_search(self) -> Search:
         """Makes the search, as chief, worker or alone."""
@@ -245,6 +257,7 @@ class Tune(Training):
             RunError: No trial succeeded, or too many in a row failed.
         """
         self.plan.check()
+        check_environment()
         if is_worker():
             self._check_prepared()
             self._read()
@@ -278,14 +291,20 @@ class Tune(Training):
 
     def _search(self) -> None:
         search = self.make_search()
+        # With workers it is in another thread that this one ends a little later than the search.
+        self._oracle = search.oracle
         search.search()
-        self._is_given_up = search.oracle.is_given_up()
 
     def _check_prepared(self) -> None:
         if stored_fingerprint(self.folder / "timelines") != self._prepared:
             raise InputError(
                 f"{self.folder}: not prepared for this search. Start the chief first, with the same pipeline file and --run-dir; "
                 "its workers share that folder."
+            )
+        if self._held() != self._wanted:
+            raise InputError(
+                f"{self.search_folder}: the search there is over other settings or data, or by other code. A worker has the chief's "
+                "pipeline file, --set and version of the package."
             )
 
     # what came of it
@@ -325,7 +344,8 @@ class Tune(Training):
         with write_whole(place) as partial:
             write_leaderboard(partial, board, title=config.name, algorithm=config.tune.algorithm, seed=config.seed)
             if best is not None:
-                values = {**best.values, **({} if best.budget is None else {self.plan.budget: best.budget})}
+                given = {} if best.budget is None else {self.plan.budget: best.budget}
+                values = {**self.plan.complete(best.values), **given}
                 write_pipeline(
                     self.source, partial / "best.toml", name=config.name, overrides=self.overrides, values=values
                 )
@@ -340,7 +360,7 @@ class Tune(Training):
             raise RunError(f"{board.sentence}; the last one: {board.trials[-1].error}. All are in {place}.")
         self._show(board)
         self.messages += [board.sentence, f"best settings: {place / 'best.toml'}"]
-        if self._is_given_up:
+        if self._oracle is not None and self._oracle.gave_up:
             last = next(trial for trial in reversed(board.trials) if trial.status == "failed")
             raise RunError(
                 f"{config.tune.max_failures} trials in a row failed, and the search was ended (`tune.max_failures`), e.g. trial "

@@ -14,10 +14,14 @@ from pathlib import Path
 from tfrs_fashion.schema import InputError, RunError
 
 _LOOPBACK = "127.0.0.1"
+# By which keras-tuner knows the chief of a search and its workers.
+_VARIABLES = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID")
 # How often the chief looks after its workers, and a worker after its chief, in seconds.
 _EVERY = 0.5
 # How long what is at an end may take to end, in seconds.
 _GRACE = 5.0
+# How long a trial may take to notice an interrupt: a step that is not in Python is ended first.
+_INTERRUPT_GRACE = 30.0
 _MAX_IN_VAIN = 5
 
 
@@ -37,6 +41,22 @@ def is_worker() -> bool:
     return bool(worker_id()) and "chief" not in worker_id()
 
 
+def check_environment() -> None:
+    """Refuses keras-tuner's variables where some of them are missing.
+
+    Raises:
+        InputError: Naming them.
+    """
+    missing = [name for name in _VARIABLES if not os.environ.get(name)]
+    if missing and len(missing) < len(_VARIABLES):
+        raise InputError(
+            f"{', '.join(missing)}: not set. A search by several processes needs {', '.join(_VARIABLES)}; one by this process alone "
+            "needs none of them."
+        )
+    if not missing and not os.environ[_VARIABLES[1]].isdigit():
+        raise InputError(f"{_VARIABLES[1]}: expected a number, got {os.environ[_VARIABLES[1]]!r}.")
+
+
 def check_port() -> None:
     """Refuses to be the second chief at one address: gRPC would let both serve the workers in turns.
 
@@ -45,6 +65,8 @@ def check_port() -> None:
     """
     place = os.environ["KERASTUNER_ORACLE_IP"], int(os.environ["KERASTUNER_ORACLE_PORT"])
     with socket.socket() as found:
+        # Connections of a chief that was killed linger; who listens is still in the way.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             found.bind(place)
         except OSError as error:
@@ -155,7 +177,7 @@ def run_workers(
         # An interrupt, so that a trial under way knows that it is not to blame.
         for worker in workers.values():
             worker.send_signal(signal.SIGINT)
-        end = time.monotonic() + _GRACE
+        end = time.monotonic() + _INTERRUPT_GRACE
         for worker in workers.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.wait(max(0.0, end - time.monotonic()))
