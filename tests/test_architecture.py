@@ -38,6 +38,7 @@ FLOORS = (
         "backtest",
         "objective",
         "projection",
+        "search_space",
         "search",
         "search_plan",
         "trials",

@@ -13,13 +13,12 @@ from keras_tuner.engine.hyperparameters import Float, Int
 from tfrs_fashion.config import load_config
 from tfrs_fashion.pipeline_file import read_setting
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.search import (
-    Search,
+from tfrs_fashion.search import Search, make_oracle
+from tfrs_fashion.search_space import (
     count_hyperband_draws,
     count_settings,
     decode,
     encode,
-    make_oracle,
     make_space,
     write_down,
 )
@@ -248,6 +247,30 @@ def test_whole_numbers_stay_below_the_end_of_their_range(tmp_path: Path) -> None
     Search(oracle, tmp_path / "search", run, settings=told, objective="map@3").search()
     # The more the better, so that the end is tried.
     assert max(tried) == 20
+
+
+def test_where_the_best_point_was_tried_the_gaussian_process_takes_one_beside_it(tmp_path: Path) -> None:
+    space: dict[str, Any] = {
+        "a": {"type": "int", "low": 0, "high": 30},
+        "b": {"type": "int", "low": 0, "high": 30},
+    }
+    told = TuneConfig.model_validate({"space": space, "algorithm": "bayesian", "max_trials": 24})
+    oracle = make_oracle(
+        told, make_space(told, {"a": 5, "b": 25}), objective="map@3", max_epochs=1, seed=7, ended=lambda _id: None
+    )
+    tried: list[tuple[int, int]] = []
+
+    def run(_id: str, values: dict[str, Any], _budget: int | None) -> float:
+        tried.append((values["a"], values["b"]))
+        return float(values["a"] - values["b"])  # the best is a corner
+
+    Search(oracle, tmp_path / "search", run, settings=told, objective="map@3").search()
+    assert len(set(tried)) == 24
+    place = tried.index((30, 0))
+    assert place < 15
+    # Most of what is tried after it lies in the better fifth of the square.
+    after = [a - b >= 12 for a, b in tried[place:]]
+    assert sum(after) >= 0.7 * len(after)
 
 
 def test_more_trials_may_be_asked_for_later(tmp_path: Path) -> None:

@@ -91,3 +91,22 @@ def test_categories_are_not_searched_by_what_they_measure() -> None:
     SearchPlan(load_config(PIPELINE, settings)).check()
     with pytest.raises(InputError, match="measured by them"):
         SearchPlan(load_config(PIPELINE, [*settings, "tune.objective=diversity@12"])).check()
+
+
+def test_a_setting_without_quotes_is_told_to_take_them() -> None:
+    with pytest.raises(InputError, match=r'in quotes: "two_tower\.embedding_dim" = '):
+        load_config(PIPELINE, ['tune.space={two_tower={embedding_dim={type="int",low=4,high=8}}}'])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["tune.recommender=two_towr"], "nothing makes `two_towr`; did you mean `two_tower`"),
+        (["tune.objective=mapp"], "has no length such as map@12"),
+        (['tune.space={"two_tower.learning_rat"={type="float",low=0.1,high=0.2}}'], "tune.space: unknown setting"),
+    ],
+)
+def test_what_is_misspelt_is_told_with_what_was_meant(settings: list[str], message: str) -> None:
+    told = ["tune.recommender=two_tower", "evaluation.full_ranking_customers=0", *settings]
+    with pytest.raises(InputError, match=message):
+        SearchPlan(load_config(PIPELINE, told)).check()

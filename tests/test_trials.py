@@ -72,6 +72,13 @@ def test_a_hopeless_trial_is_ended_by_the_records_of_finished_ones(tmp_path: Pat
         watch({"val_map@3": 0.44})
 
 
+def test_after_its_last_epoch_a_trial_is_finished_and_not_ended_early(tmp_path: Path) -> None:
+    for number in range(2):
+        make_record(0.5, 0.6).save(tmp_path / f"trial_{number}")
+    watch = Watch(tmp_path, "2", TrialRecord(values={}), objective=OBJECTIVE, min_trials=2, epochs=1)
+    watch({"val_map@3": 0.1})
+
+
 def test_trials_of_other_budgets_do_not_count(tmp_path: Path) -> None:
     for number in range(3):
         short = make_record(0.9)

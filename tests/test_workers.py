@@ -1,21 +1,23 @@
 """Workers of a search that do not do as they should, and a chief that does not."""
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tfrs_fashion.schema import InputError, RunError
-from tfrs_fashion.workers import check_environment, check_port, is_worker, run_workers
+from tfrs_fashion.workers import check_environment, check_port, is_worker, run_workers, wait_for_chief
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., float]:
     """Runs workers that are a shell script; gives the seconds that it took."""
 
-    def start(script: str, search: Callable[[], None], *, num_workers: int = 2) -> float:
+    def start(script: str, search: Callable[[threading.Event], Any], *, num_workers: int = 2) -> float:
         worker = tmp_path / "worker"
         worker.write_text(f"#!/bin/sh\n{script}\n")
         worker.chmod(0o755)
@@ -29,12 +31,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., float]
 
 def test_a_worker_that_fails_by_itself_ends_the_search_with_what_it_said(run: Callable[..., float]) -> None:
     with pytest.raises(RunError, match=r"worker \d of the search ended with 2: no such pipeline"):
-        run("echo no such pipeline; exit 2", lambda: time.sleep(60))
+        run("echo no such pipeline; exit 2", lambda ended: ended.wait(60))
     assert "KERASTUNER_TUNER_ID" not in os.environ
 
 
 def test_a_chief_that_fails_ends_the_search_at_once(run: Callable[..., float]) -> None:
-    def fail() -> None:
+    def fail(_ended: threading.Event) -> None:
         raise OSError("no space left")
 
     with pytest.raises(RunError, match="the search ended: no space left"):
@@ -42,16 +44,16 @@ def test_a_chief_that_fails_ends_the_search_at_once(run: Callable[..., float]) -
 
 
 def test_workers_that_ask_when_the_chief_has_ended_are_not_waited_for(run: Callable[..., float]) -> None:
-    assert run("exec sleep 60", lambda: None) < 20
+    assert run("exec sleep 60", lambda _ended: None) < 20
 
 
 def test_a_worker_that_is_killed_again_and_again_is_given_up(run: Callable[..., float]) -> None:
     with pytest.raises(RunError, match=r"is killed \(signal 9\) before it begins anything"):
-        run("kill -9 $$", lambda: time.sleep(60), num_workers=1)
+        run("kill -9 $$", lambda ended: ended.wait(60), num_workers=1)
 
 
 def test_workers_know_who_they_are(run: Callable[..., float], tmp_path: Path) -> None:
-    run("echo $KERASTUNER_TUNER_ID $KERASTUNER_ORACLE_IP", lambda: time.sleep(2))
+    run("echo $KERASTUNER_TUNER_ID $KERASTUNER_ORACLE_IP", lambda ended: ended.wait(2))
     said = {(tmp_path / "logs" / f"worker{number}.log").read_text() for number in range(2)}
     assert said == {"worker0 127.0.0.1\n", "worker1 127.0.0.1\n"}
 
@@ -110,3 +112,26 @@ def test_a_second_chief_at_one_address_is_refused(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(taken.getsockname()[1]))
         with pytest.raises(InputError, match=r"127\.0\.0\.1:\d+ cannot be listened on.*choose another port"):
             check_port()
+
+
+def test_a_worker_waits_for_its_chief_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    with socket.socket() as chief:
+        chief.bind(("127.0.0.1", 0))
+        port = chief.getsockname()[1]
+        monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+        monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(port))
+        told: list[str] = []
+        threading.Timer(1.2, chief.listen).start()
+        wait_for_chief(told.append)
+        assert told == [f"waiting for the chief at 127.0.0.1:{port}"]
+    monkeypatch.setattr("tfrs_fashion.workers._PATIENCE", 0.6)
+    with pytest.raises(InputError, match="no chief answers at"):
+        wait_for_chief(told.append)
+
+
+def test_workers_are_not_made_by_a_worker(run: Callable[..., float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    with pytest.raises(InputError, match="leave out --workers"):
+        run("exec sleep 60", lambda ended: ended.wait(60))

@@ -24,6 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+# Changed settings that `compare` shows.
+_NUM_CHANGES = 12
 # What is printed is text: `:x:` in a path is no picture.
 console = Console(emoji=False)
 errors = Console(stderr=True, soft_wrap=True, emoji=False)
@@ -75,7 +77,7 @@ def _guard(debug: bool, work: Callable[[], None]) -> None:
     try:
         work()
     except KeyboardInterrupt:
-        errors.print("interrupted: finished stages are kept; the same command goes on from there", markup=False)
+        errors.print("interrupted: what is finished is kept; the same command goes on from there", markup=False)
         code = 1
     except Exception as error:
         if debug:
@@ -160,7 +162,7 @@ def tune(
     force: Force = False,
     debug: Debug = False,
 ) -> None:
-    """Search for better settings of one recommender, as [tune] says; write a leaderboard and a pipeline file of the best."""
+    """Search for better settings of one recommender, as its section tune says; write a leaderboard and a pipeline file of the best."""
     from tfrs_fashion.workers import end_with_parent, is_worker
 
     if ends_with_parent is not None:
@@ -339,7 +341,12 @@ def compare(
         from tfrs_fashion.experiments import compare_experiments
 
         document, page = compare_experiments(folder, a, b)
-        for line in (document["verdict"]["headline"], *document["verdict"]["reasons"], f"comparison: {page}"):
+        changes = document["changes"]["settings"]
+        told = [f"{change['name']}: {change['a']} -> {change['b']}" for change in changes[:_NUM_CHANGES]]
+        if len(changes) > _NUM_CHANGES:
+            told.append(f"and {len(changes) - _NUM_CHANGES} settings more")
+        verdict = document["verdict"]
+        for line in (*told, verdict["headline"], *verdict["reasons"], f"comparison: {page}"):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     _guard(debug, work)

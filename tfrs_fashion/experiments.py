@@ -292,22 +292,22 @@ def compare_experiments(folder: Path, first: str, second: str) -> tuple[dict[str
 
 def experiments_table(known: Sequence[Experiment]) -> Table:
     """Lays records out for a terminal: one row each, with the headline figure of what the pipeline recommends from."""
-    # Narrow enough for a terminal of 80 columns; the year is in the id.
+    # Narrow enough for a terminal of 80 columns; the time is in the id.
     table = Table(
         title=f"{len(known):,} experiment{'' if len(known) == 1 else 's'}",
         box=rich.box.SIMPLE_HEAD,
         pad_edge=False,
-        padding=0,
+        padding=(0, 1, 0, 0),
     )
-    for column in ("id", "time (UTC)", "commit"):
+    for column in ("id", "commit"):
         table.add_column(column, no_wrap=True)
-    for column in ("pipeline", "recommender"):
+    for column in ("run folder", "recommender"):
         table.add_column(column, overflow="fold")
-    table.add_column("map", justify="right", no_wrap=True)
+    table.add_column("headline", justify="right", no_wrap=True)
     for found in known:
         name = found.config["recommend"]["recommender"]
         value = found.figures_by_recommender().get(name, {}).get(f"map@{found.k}", {}).get("value")
-        figure = "-" if value is None else f"@{found.k} {value:.4f}"
-        row = (found.id, f"{found.time:%m-%d %H:%M}", found.code, found.pipeline, name, figure)
+        figure = "-" if value is None else f"map@{found.k} {value:.4f}"
+        row = (found.id, found.code, found.run_folder, name, figure)
         table.add_row(*map(escape, row))
     return table

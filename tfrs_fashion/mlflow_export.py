@@ -92,10 +92,21 @@ def _tags(experiment: Experiment) -> dict[str, str]:
     return tags
 
 
+def _settings(experiment: Experiment) -> dict[str, Any]:
+    """All settings by dotted key, but for those of generators that nothing was made of."""
+    config = experiment.config
+    used = {*config["recommenders"], *config["blend"]["generators"], config["recommend"]["recommender"]}
+    generators = {name: made for name, made in config["generators"].items() if name in used}
+    return flatten({**config, "generators": generators})
+
+
 def _metrics(experiment: Experiment) -> dict[str, float]:
-    """Every figure, the edges of its interval where it has one, and the seconds of every stage."""
+    """The figures of all customers, the edges of their intervals, and the seconds of every stage."""
     found: dict[str, float] = {}
     for row in experiment.figures:
+        # Of a group of customers; a page of MLflow shows what it is given.
+        if "=" in row["metric"]:
+            continue
         name = f"{row['recommender']}/{row['metric']}"
         has_interval = row["low"] != row["high"]
         for edge, key in (("value", name), ("low", f"{name}_low"), ("high", f"{name}_high")):
@@ -108,7 +119,7 @@ def _write_run(client: Any, mlflow: Any, experiment: Experiment, *, group: str, 
     instant = int(experiment.time.timestamp() * 1000)
     started = client.create_run(group, start_time=instant, run_name=experiment.id, tags={_TAG: experiment.id})
     run, entities = started.info.run_id, mlflow.entities
-    params = [entities.Param(mlflow_key(key), _words(value)) for key, value in flatten(experiment.config).items()]
+    params = [entities.Param(mlflow_key(key), _words(value)) for key, value in _settings(experiment).items()]
     tags = [entities.RunTag(key, value) for key, value in _tags(experiment).items()]
     metrics = [entities.Metric(key, value, instant, 0) for key, value in _metrics(experiment).items()]
     for start in range(0, max(len(params), len(tags), len(metrics)), _BATCH):

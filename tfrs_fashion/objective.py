@@ -173,10 +173,10 @@ def make_measure(
     return measure_all
 
 
-def _check_known(objective: Objective, figures: Mapping[str, Any]) -> None:
+def _check_known(objective: Objective, figures: Mapping[str, Any], *others: str) -> None:
     if objective.figure not in figures:
-        near = find_nearest(objective.figure, figures)
-        hint = f"did you mean `{near}`?" if near else f"known are {', '.join(sorted(figures))}."
+        near = find_nearest(objective.figure, [*figures, *others])
+        hint = f"did you mean `{near}`?" if near else f"known are {', '.join([*others, *sorted(figures)])}."
         raise InputError(f"tune.objective: reports have no figure `{objective.figure}`; {hint}")
 
 
@@ -191,7 +191,7 @@ def _measure_ranks(
     def measure(recommender: Recommender) -> dict[str, float]:
         ranks = rank_targets(recommender, view, asked, seed=seed)
         figures = measure_target_ranks(ranks, num_samples=_FEW_SAMPLES, seed=seed)
-        _check_known(objective, figures)
+        _check_known(objective, figures, *(f"{metric}@{config.evaluation.k}" for metric in CUSTOMER_METRICS))
         return objective.order(float(figures[objective.figure].value), plain(recommender))
 
     return measure

@@ -6,142 +6,44 @@ finished is kept and not repeated, what was under way is done again.
 """
 
 import contextlib
-import json
 import math
 import os
 import shutil
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import keras_tuner
+import keras_tuner.src.config
 import numpy as np
 from keras_tuner import errors
 from keras_tuner.engine.base_tuner import BaseTuner
-from keras_tuner.engine.hyperparameters import Choice, Float, HyperParameter, Int
 from keras_tuner.engine.oracle import Oracle
 from keras_tuner.engine.trial import Trial
-from keras_tuner.src.engine.conditions import Parent
+from keras_tuner.src import protos
+from keras_tuner.src.distribute import utils as distribute
+from keras_tuner.src.distribute.oracle_chief import OracleServicer, exit_chief
+from keras_tuner.src.engine import conditions
 
 from tfrs_fashion.evaluation.document import write_json
-from tfrs_fashion.schema import InputError
-from tfrs_fashion.tune_sections import ParameterConfig, TuneConfig, ordered, plain
+from tfrs_fashion.search_space import decode, write_down
+from tfrs_fashion.tune_sections import TuneConfig
 
+# It would print the traceback of each trial that fails, which is kept in the trial's folder, and a value of each condition.
+keras_tuner.src.config.DEBUG = False
+conditions.print = lambda *_told: None
+# How far from what was tried the Gaussian process is asked for neighbours, as a share of each range, and for how many.
+_NEAR, _NUM_NEAR = 0.1, 500
 # Of a trial, as keras-tuner calls it.
 COMPLETED, FAILED, RUNNING, STOPPED = "COMPLETED", "FAILED", "RUNNING", "STOPPED"
 # Between two questions for a trial, in seconds.
 _PAUSE = 0.2
 # What Hyperband says of a trial beside its settings.
 _BUDGET = "tuner/epochs"
-
-
-def _is_numeric(parameter: ParameterConfig) -> bool:
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in parameter.values)
-
-
-def encode(parameter: ParameterConfig, value: Any) -> Any:
-    """Returns a value as keras-tuner knows it: choices of one type, so that lists and mixed ones are JSON."""
-    if parameter.type == "choice" and not _is_numeric(parameter):
-        return json.dumps(plain(value))
-    if parameter.type == "float" or (
-        parameter.type == "choice" and any(isinstance(v, float) for v in parameter.values)
-    ):
-        return float(value)
-    return value
-
-
-def decode(parameter: ParameterConfig, value: Any) -> Any:
-    """Returns the setting that `encode` was given."""
-    if parameter.type == "choice":
-        return value if _is_numeric(parameter) else json.loads(value)
-    return int(value) if parameter.type == "int" else float(value)
-
-
-def write_down(hp: HyperParameter, value: Any) -> Any:
-    """Returns what is tried of a drawn value: four digits, as one would write it down, or a step of the range; the default as it is."""
-    if value == hp.default or not isinstance(hp, Float | Int):
-        return value
-    # At the upper end of a logarithmic range keras-tuner rounds whole numbers beyond it.
-    drawn = int(value) if isinstance(hp, Int) else float(f"{value:.{4 if hp.step is None else 10}g}")
-    return min(max(drawn, hp.min_value), hp.max_value)
-
-
-def count_settings(space: Mapping[str, ParameterConfig]) -> float:
-    """Counts the settings that a space holds; conditions are not looked at, so that it is at most so many."""
-
-    def count(parameter: ParameterConfig) -> float:
-        if parameter.type == "choice":
-            return len(parameter.values)
-        step = parameter.step or (1 if parameter.type == "int" else None)
-        assert parameter.low is not None
-        assert parameter.high is not None
-        return math.inf if step is None else math.floor((parameter.high - parameter.low) / step + 1e-9) + 1
-
-    return math.prod(count(parameter) for parameter in space.values())
-
-
-def count_hyperband_draws(max_epochs: int, factor: int) -> int:
-    """Counts the settings that Hyperband draws in one sweep."""
-    oracle = keras_tuner.oracles.HyperbandOracle(
-        keras_tuner.Objective("any", "max"), max_epochs=max_epochs, factor=factor
-    )
-    return sum(oracle._get_size(bracket, 0) for bracket in range(oracle._get_num_brackets()))
-
-
-def _holds(parameter: ParameterConfig, value: Any) -> bool:
-    if parameter.type == "choice":
-        return plain(value) in plain(parameter.values)
-    assert parameter.low is not None
-    assert parameter.high is not None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and parameter.low <= value <= parameter.high
-
-
-def make_space(settings: TuneConfig, own: Mapping[str, Any]) -> keras_tuner.HyperParameters:
-    """Makes the space of a search, in which every setting starts from the pipeline's own.
-
-    Args:
-        settings: Of the search.
-        own: What the pipeline says of each setting of the space.
-
-    Raises:
-        InputError: The pipeline's own value of a setting is not in the space, so there would be nothing to compare with.
-    """
-    space = keras_tuner.HyperParameters()
-    for name in ordered(settings.space):
-        parameter = settings.space[name]
-        if not _holds(parameter, own[name]):
-            known = (
-                f"none of {', '.join(repr(plain(value)) for value in parameter.values)}"
-                if parameter.type == "choice"
-                else f"not between {parameter.low:g} and {parameter.high:g}"
-            )
-            raise InputError(
-                f"tune.space.{name}: the pipeline's own value is {plain(own[name])!r}, which is {known}. A search starts from it, to have "
-                "what it is compared with: widen the range, or change the pipeline's value."
-            )
-        space.merge([_make_parameter(name, parameter, settings.space, default=encode(parameter, own[name]))])
-    return space
-
-
-def _make_parameter(
-    name: str, parameter: ParameterConfig, others: Mapping[str, ParameterConfig], *, default: Any
-) -> HyperParameter:
-    conditions = [
-        Parent(other, [encode(others[other], value) for value in values]) for other, values in parameter.when.items()
-    ]
-    told: dict[str, Any] = {"default": default, "conditions": conditions}
-    if parameter.type == "choice":
-        choices = [encode(parameter, value) for value in parameter.values]
-        return Choice(name, choices, ordered=_is_numeric(parameter), **told)
-    assert parameter.low is not None
-    assert parameter.high is not None
-    told["sampling"] = "log" if parameter.log else "linear"
-    if parameter.type == "float":
-        return Float(name, parameter.low, parameter.high, step=parameter.step, **told)
-    step = None if parameter.log else int(parameter.step or 1)
-    return Int(name, int(parameter.low), int(parameter.high), step=step, **told)
 
 
 class _Kept:
@@ -203,10 +105,15 @@ class _Kept:
         for _time in range(self._max_collisions):
             if _BUDGET in values or not self._duplicate(values):
                 return {"status": RUNNING, "values": values}
-            if (drawn := self._random_values()) is None:
+            if (drawn := self._draw_another(values)) is None:
                 break
             values = self._write_down(drawn)
         return {"status": STOPPED, "values": None}
+
+    def _draw_another(self: Any, _values: dict[str, Any]) -> dict[str, Any] | None:
+        """Draws settings in place of some that were tried before; None where there are no others."""
+        drawn: dict[str, Any] | None = self._random_values()
+        return drawn
 
     def _write_down(self: Any, values: dict[str, Any]) -> dict[str, Any]:
         known = {hp.name: hp for hp in self.get_space().space}
@@ -231,6 +138,23 @@ class _Bayesian(_Kept, keras_tuner.oracles.BayesianOptimizationOracle):
         """Chooses the settings of the next trial, alike in a search that goes on and in one that was never killed."""
         self._random_state = np.random.RandomState(self.seed + len(self.start_order))
         return super().populate_space(trial_id)
+
+    def _draw_another(self, values: dict[str, Any]) -> dict[str, Any] | None:
+        """Takes, of neighbours and of others by chance, those that were not tried and that the process expects most of."""
+        space = self._nonfixed_space()
+
+        def place(values: dict[str, Any]) -> list[float]:
+            return [hp.value_to_prob(values.get(hp.name, hp.default)) for hp in space]
+
+        near = place(values) + self._random_state.normal(0.0, _NEAR, (_NUM_NEAR, len(space)))
+        far = self._random_state.uniform(size=(_NUM_NEAR, len(space)))
+        others = (self._write_down(self._vector_to_values(at)) for at in np.clip(np.concatenate([near, far]), 0.0, 1.0))
+        untried = {repr(other): other for other in others if not self._duplicate(other)}
+        if not untried:
+            return super()._draw_another(values)
+        known = list(untried.values())
+        mean, deviation = self.gpr.predict(np.array([place(other) for other in known]), return_std=True)
+        return known[int(np.argmin(mean - self.beta * deviation))]
 
 
 class _Hyperband(_Kept, keras_tuner.oracles.HyperbandOracle):
@@ -309,6 +233,7 @@ class Search(BaseTuner):
         run: Runs the trial of an id with some settings and, with Hyperband, a number of epochs; gives the objective.
         settings: Of the search.
         objective: The figure.
+        ended: Ends what a chief does, once it is set.
     """
 
     def __init__(
@@ -319,8 +244,10 @@ class Search(BaseTuner):
         *,
         settings: TuneConfig,
         objective: str,
+        ended: threading.Event | None = None,
     ) -> None:
         self._run, self._settings, self._objective = run, settings, objective
+        self._ended = ended or threading.Event()
         # It prints which file it goes on from, which is no news to whoever gave the same command again.
         with contextlib.redirect_stdout(None):
             super().__init__(oracle, directory=str(folder.parent), project_name=folder.name)
@@ -334,6 +261,24 @@ class Search(BaseTuner):
         if not self._is_worker():
             self.oracle.save()
             write_json(Path(self._get_tuner_fname()), self.get_state())
+
+    def search(self) -> None:
+        """Runs trials, or as the chief of several processes has them run by its workers, until there are no more."""
+        if not distribute.is_chief_oracle():
+            super().search()
+            return
+        self.save()
+        servicer = OracleServicer(self.oracle)
+        server = grpc.server(ThreadPoolExecutor(max_workers=1))
+        protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
+        server.add_insecure_port(f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}")
+        server.start()
+        try:
+            # keras-tuner's own loop may notice the end twenty seconds later.
+            while not self._ended.wait(_PAUSE) and not (servicer.stop_triggered and exit_chief(self.oracle)):
+                pass
+        finally:
+            server.stop(grace=1.0).wait()
 
     def pre_create_trial(self) -> None:
         """Waits a little, since there may be nothing to do until other workers have ended their trials."""

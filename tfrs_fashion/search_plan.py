@@ -11,8 +11,8 @@ from tfrs_fashion.evaluation.metrics import CUSTOMER_METRICS
 from tfrs_fashion.objective import Objective
 from tfrs_fashion.pipeline_file import change, read_default, read_setting
 from tfrs_fashion.ranking_sections import TwoStageConfig
-from tfrs_fashion.schema import InputError
-from tfrs_fashion.search import count_hyperband_draws, count_settings, make_space
+from tfrs_fashion.schema import InputError, find_nearest
+from tfrs_fashion.search_space import count_hyperband_draws, count_settings, make_space
 from tfrs_fashion.tune_sections import ParameterConfig, ordered, plain
 
 # Settings that a search may not touch: what is judged would be another thing from trial to trial, or would be prepared anew.
@@ -117,7 +117,9 @@ class SearchPlan:
         tune, config, name = self.config.tune, self.config, self.recommender
         known = dict.fromkeys([*config.fitted, *config.generators, "two_tower", "blend"])
         if name not in known:
-            raise InputError(f"tune.recommender: nothing makes `{name}`; known are {', '.join(known)}.")
+            near = find_nearest(name, list(known))
+            hint = f"did you mean `{near}`?" if near else f"known are {', '.join(known)}."
+            raise InputError(f"tune.recommender: nothing makes `{name}`; {hint}")
         if not tune.space:
             raise InputError(
                 "tune.space: nothing to search. Name settings of the pipeline there and what each may be, e.g. "
@@ -128,9 +130,10 @@ class SearchPlan:
         if self.is_two_stage:
             self._check_two_stage()
         elif not self.objective.k and not config.evaluation.full_ranking_customers:
+            near = find_nearest(self.objective.figure, CUSTOMER_METRICS)
             raise InputError(
-                f"tune.objective: `{self.objective.figure}` has no length such as map@12, and figures without one are of full "
-                "rankings. Set `evaluation.full_ranking_customers`, or name a figure of lists."
+                f"tune.objective: `{self.objective.figure}` has no length such as {near or 'map'}@{config.evaluation.k}, and figures without "
+                "one are of full rankings. Name a figure of lists with its length, or set `evaluation.full_ranking_customers`."
             )
         if tune.algorithm == "hyperband":
             self._check_hyperband()
@@ -148,7 +151,10 @@ class SearchPlan:
                 "tune.space: `features.categorical` cannot be searched here, since the network of the images learns from them, and "
                 "is fitted once for all trials. Give it weights (`features.images.weights`), or leave the setting out."
             )
-        read_setting(config, setting)
+        try:
+            read_setting(config, setting)
+        except InputError as error:
+            raise InputError(f"tune.space: {error}") from error
         tried: list[Any] = [plain(value) for value in parameter.values]
         if parameter.type != "choice":
             assert parameter.low is not None

@@ -9,11 +9,15 @@ from typing import Any, Literal
 import numpy as np
 
 from tfrs_fashion.evaluation.document import write_json
+from tfrs_fashion.evaluation.leaderboard import JudgedTrial, Leaderboard
 from tfrs_fashion.models.fit import FitEndedError
 from tfrs_fashion.objective import Objective
+from tfrs_fashion.pipeline_file import read_setting
 from tfrs_fashion.schema import RunError
+from tfrs_fashion.search_plan import SearchPlan
+from tfrs_fashion.tune_sections import plain
 
-_FILE = "record.json"
+_FILE, _ABOUT = "record.json", "search.json"
 
 
 class HopelessTrialError(FitEndedError):
@@ -102,12 +106,20 @@ class Watch:
         record: Of the trial.
         objective: What settings are chosen by.
         min_trials: So many have to have ended before any is hopeless; None where none ever is.
+        epochs: Of a whole trial: after its last one there is nothing to end; None where that is not known.
     """
 
     def __init__(
-        self, folder: Path, trial_id: str, record: TrialRecord, *, objective: Objective, min_trials: int | None
+        self,
+        folder: Path,
+        trial_id: str,
+        record: TrialRecord,
+        *,
+        objective: Objective,
+        min_trials: int | None,
+        epochs: int | None = None,
     ) -> None:
-        self._folder, self._id, self._record = folder, trial_id, record
+        self._folder, self._id, self._record, self._epochs = folder, trial_id, record, epochs
         self._objective, self._min_trials = objective, min_trials
         self._start = time.monotonic()
 
@@ -123,7 +135,7 @@ class Watch:
             raise RunError(f"{objective.figure} is {objective.read(figures)} after epoch {len(record.curve) + 1}")
         record.curve.append(figures)
         self.keep()
-        if self._min_trials is None:
+        if self._min_trials is None or len(record.curve) == self._epochs:
             return
         others = [
             [objective.read(epoch) for epoch in other.curve]
@@ -139,3 +151,68 @@ class Watch:
         """Writes the record as it stands."""
         self._record.seconds = round(time.monotonic() - self._start, 3)
         self._record.save(self._folder / f"trial_{self._id}")
+
+
+def hold(folder: Path, wanted: dict[str, str]) -> None:
+    """Says of which search the trials of a folder are.
+
+    Args:
+        folder: Of the search.
+        wanted: A fingerprint of each part that must be the same for it to go on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / _ABOUT, {"fingerprints": wanted})
+
+
+def read_held(folder: Path) -> dict[str, str] | None:
+    """Reads what `hold` wrote; None where a folder holds no search, and nothing where it does not say of which."""
+    try:
+        return dict(json.loads((folder / _ABOUT).read_text(encoding="utf-8"))["fingerprints"])
+    except FileNotFoundError:
+        return {} if (folder / "oracle.json").exists() or any(folder.glob("trial_*")) else None
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def find_differences(folder: Path, wanted: dict[str, str]) -> str:
+    """Names the parts in which the search that a folder holds differs from one; empty where it does not, or where there is none."""
+    held = read_held(folder)
+    return "" if held is None else ", ".join(name for name, part in wanted.items() if held.get(name) != part)
+
+
+def make_leaderboard(folder: Path, plan: SearchPlan) -> Leaderboard:
+    """Makes the leaderboard of the trials of a folder that have ended.
+
+    Args:
+        folder: Of the search.
+        plan: What it was to do.
+    """
+    objective, tune = plan.objective, plan.config.tune
+    trials = [
+        JudgedTrial(
+            name=str(int(name)),
+            values={setting: record.values[setting] for setting in tune.space if setting in record.values},
+            budget=record.budget,
+            curve=tuple(objective.read(figures) for figures in record.curve),
+            best_epoch=record.best(objective)[0] if record.curve else 0,
+            objective=record.best(objective)[1] if record.curve and record.status != "failed" else None,
+            seconds=record.seconds,
+            status=record.status,
+            error=record.error,
+        )
+        for name, record in read_trials(folder).items()
+        if record.status != "running"
+    ]
+    return Leaderboard(
+        recommender=plan.recommender,
+        objective=objective.figure,
+        direction=objective.direction,
+        is_log={name: parameter.log for name, parameter in tune.space.items()},
+        ranges={
+            name: plain(parameter.values or (parameter.low, parameter.high)) for name, parameter in tune.space.items()
+        },
+        choices=[name for name, parameter in tune.space.items() if parameter.type == "choice"],
+        trials=trials,
+        window="the last week before test" if plan.is_two_stage else "validation",
+        whole=read_setting(plan.config, plan.budget) if tune.algorithm == "hyperband" else None,
+    )

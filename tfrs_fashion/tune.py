@@ -1,8 +1,8 @@
 """The search over a run's settings: trials, each fitted as `train` fits to choose and judged on the validation window."""
 
 import gc
-import json
 import shutil
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,8 +17,7 @@ from rich.table import Table
 
 from tfrs_fashion.data.sources import source_files
 from tfrs_fashion.data.split import Split
-from tfrs_fashion.evaluation.document import write_json
-from tfrs_fashion.evaluation.leaderboard import JudgedTrial, Leaderboard, format_value, write_leaderboard
+from tfrs_fashion.evaluation.leaderboard import BUDGET, JudgedTrial, Leaderboard, format_value, write_leaderboard
 from tfrs_fashion.fitting import fit_recommender
 from tfrs_fashion.models.board import write_hparams
 from tfrs_fashion.models.training_log import TrainingLog
@@ -26,8 +25,9 @@ from tfrs_fashion.objective import make_measure
 from tfrs_fashion.pipeline_file import change, read_setting, write_pipeline
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.schema import InputError, RunError
-from tfrs_fashion.search import Search, make_oracle, make_space
+from tfrs_fashion.search import Search, make_oracle
 from tfrs_fashion.search_plan import SearchPlan
+from tfrs_fashion.search_space import make_space
 from tfrs_fashion.stage import (
     code_fingerprint,
     files_fingerprint,
@@ -37,8 +37,20 @@ from tfrs_fashion.stage import (
     write_whole,
 )
 from tfrs_fashion.training import Training
-from tfrs_fashion.trials import HopelessTrialError, TrialRecord, Watch, read_trials
-from tfrs_fashion.workers import check_environment, check_port, is_worker, run_workers, worker_id
+from tfrs_fashion.trials import (
+    HopelessTrialError,
+    TrialRecord,
+    Watch,
+    find_differences,
+    hold,
+    make_leaderboard,
+    read_held,
+    read_trials,
+)
+from tfrs_fashion.workers import check_environment, check_port, is_worker, run_workers, wait_for_chief, worker_id
+
+# Trials that the command shows.
+_NUM_SHOWN = 10
 
 
 @dataclass
@@ -70,17 +82,23 @@ class Tune(Training):
         return self.folder / "tensorboard" / "tune" / self.plan.recommender
 
     @property
-    def _wanted(self) -> str:
-        """The fingerprint of what must be the same for a search to go on: all but how long it may take."""
+    def _wanted(self) -> dict[str, str]:
+        """The fingerprints of what must be the same for a search to go on: all but how long it may take."""
         config = self.config
         searched = config.tune.model_dump(
             include={"algorithm", "factor", "num_initial_trials", "stops_hopeless", "space"}
         )
         objective = (self.plan.objective.figure, self.plan.objective.direction, config.tune.min_trials)
-        told = (config.settings_of(self.plan.recommender), config.split.model_dump(), config.evaluation.model_dump())
         data = (config.data.model_dump(), files_fingerprint([*source_files(config.data), *self._vector_files]))
-        code = code_fingerprint()
-        return fingerprint("tune", self.plan.recommender, searched, objective, told, config.seed, data, code)
+        parts = {
+            "the search ([tune])": (searched, objective),
+            f"the settings of {self.plan.recommender}": config.settings_of(self.plan.recommender),
+            "the split or how it is judged": (config.split.model_dump(), config.evaluation.model_dump()),
+            "the seed": config.seed,
+            "the data": data,
+            "the code of the package": code_fingerprint(),
+        }
+        return {name: fingerprint("tune", self.plan.recommender, part) for name, part in parts.items()}
 
     # trials
 
@@ -121,7 +139,8 @@ class Tune(Training):
         # The pipeline's own settings, with which the first trial is made, are what others are compared with.
         stops = tune.stops_hopeless and self.plan.can_be_ended_early and int(trial_id) > 0
         min_trials = tune.min_trials if stops else None
-        watch = Watch(folder, trial_id, record, objective=objective, min_trials=min_trials)
+        epochs = budget or (read_setting(self.config, self.plan.budget) if stops else None)
+        watch = Watch(folder, trial_id, record, objective=objective, min_trials=min_trials, epochs=epochs)
         watch.keep()
         try:
             if record.attempts > tune.max_kills:
@@ -154,7 +173,7 @@ class Tune(Training):
         config = change(self.config, {**self.plan.complete(values), **given})
         name, bench = self.plan.recommender, self.with_config(config)
         bench.base = self
-        log = replace(bench.log(name, "tune"), folder=self._board_folder / trial_id)
+        log = replace(bench.log(name, "tune"), folder=self._board_folder / str(int(trial_id)))
         if not config.tensorboard.enabled:
             log = replace(log, folder=None)
         if self.plan.is_two_stage or name == "blend":
@@ -172,15 +191,19 @@ class Tune(Training):
 
     # the search
 
-    def _check_folder(self, *, force: bool) -> None:
+    def _check_held(self) -> None:
+        """Refuses a folder that holds another search."""
+        if other := find_differences(self.search_folder, self._wanted):
+            raise InputError(
+                f"{self.search_folder}: holds another search: {other} differ(s). Choose another --run-dir, or begin it anew with --force, "
+                "which removes what it found."
+            )
+
+    def _take_folder(self, *, force: bool) -> None:
         """Takes up the search that the folder holds, or refuses it."""
         folder = self.search_folder
-        held = self._held()
-        if held not in (None, self._wanted) and not force:
-            raise InputError(
-                f"{folder}: holds a search over other settings or data, or by other code. Choose another --run-dir, or begin it anew with "
-                "--force, which removes what it found."
-            )
+        if not force:
+            self._check_held()
         if force:
             for left in (folder, self._board_folder):
                 former = left.with_name(f".{left.name}.former")
@@ -188,20 +211,10 @@ class Tune(Training):
                 if left.exists():
                     left.rename(former)
                     shutil.rmtree(former)
-        if held is None or force:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "search.json", {"fingerprint": self._wanted})
-
-    def _held(self) -> str | None:
-        """Returns the fingerprint of the search that the folder holds, if it holds any."""
-        folder = self.search_folder
-        try:
-            return str(json.loads((folder / "search.json").read_text(encoding="utf-8"))["fingerprint"])
-        except FileNotFoundError:
-            # What a search leaves is of one that is unknown, if it does not say of which.
-            return "unknown" if (folder / "oracle.json").exists() or any(folder.glob("trial_*")) else None
-        except (ValueError, KeyError):
-            return "unreadable"
+        if read_held(folder) is None:
+            hold(folder, self._wanted)
+        elif kept := sum(record.status != "running" for record in read_trials(folder).values()):
+            self.console.print(f"goes on: {kept} trial(s) of {folder} are kept", markup=False, soft_wrap=True)
 
     def _check_objective(self) -> None:
         """Refuses an objective that reports do not hold, before the first trial."""
@@ -219,14 +232,14 @@ class Tune(Training):
 
     _oracle: Any = None
 
-    def make_search(self) -> Search:
-        """Makes the search, as chief, worker or alone."""
+    def make_search(self, ended: threading.Event | None = None) -> Search:
+        """Makes the search, as chief, worker or alone; a chief ends where `ended` is set."""
         tune = self.config.tune
         epochs = read_setting(self.config, self.plan.budget) if tune.algorithm == "hyperband" else 1
         space = make_space(tune, self.plan.own)
         figure = self.plan.objective.figure
         oracle = make_oracle(tune, space, objective=figure, max_epochs=epochs, seed=self.config.seed, ended=self._tell)
-        return Search(oracle, self.search_folder, self._run_trial, settings=tune, objective=figure)
+        return Search(oracle, self.search_folder, self._run_trial, settings=tune, objective=figure, ended=ended)
 
     def _tell(self, trial_id: str) -> None:
         """Shows how a trial ended."""
@@ -238,8 +251,13 @@ class Tune(Training):
             else f"{self.plan.objective.figure} {record.best(self.plan.objective)[1]:.4f}"
         )
         mark = {"failed": "failed: ", "hopeless": "ended early: "}.get(record.status, "")
+        tune, done = (
+            self.config.tune,
+            sum(other.status != "running" for other in read_trials(self.search_folder).values()),
+        )
+        of_all = "" if tune.algorithm == "hyperband" else f" ({done} of {tune.max_trials})"
         self.console.print(
-            f"  trial {trial_id}  {mark}{found}  {record.seconds:.0f} s  {_in_words(record.values)}",
+            f"  trial {int(trial_id)}{of_all}  {mark}{found}  {record.seconds:.0f} s  {self._in_words(record.values)}",
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -259,16 +277,19 @@ class Tune(Training):
         self.plan.check()
         check_environment()
         if is_worker():
+            wait_for_chief(lambda line: self.console.print(line, markup=False, soft_wrap=True))
             self._check_prepared()
             self._read()
             self.make_search().search()
             return
         if worker_id():
             check_port()
+        if not force:
+            self._check_held()
         self.prepare()
         self._check_objective()
         with only_one(self.search_folder.parent):
-            self._check_folder(force=force)
+            self._take_folder(force=force)
             if num_workers > 1:
                 arguments = ["tune", str(self.source), "--run-dir", str(self.folder)]
                 arguments += [part for override in self.overrides for part in ("--set", override)]
@@ -278,6 +299,7 @@ class Tune(Training):
                     num_workers=num_workers,
                     progress=lambda: sum(record.attempts for record in read_trials(self.search_folder).values()),
                     logs=self.search_folder / "workers",
+                    tell=lambda line: self.console.print(line, markup=False, soft_wrap=True),
                 )
             else:
                 self._read()
@@ -289,8 +311,8 @@ class Tune(Training):
         if not self.plan.is_two_stage:
             self.view("validation")
 
-    def _search(self) -> None:
-        search = self.make_search()
+    def _search(self, ended: threading.Event | None = None) -> None:
+        search = self.make_search(ended)
         # With workers it is in another thread that this one ends a little later than the search.
         self._oracle = search.oracle
         search.search()
@@ -301,43 +323,17 @@ class Tune(Training):
                 f"{self.folder}: not prepared for this search. Start the chief first, with the same pipeline file and --run-dir; "
                 "its workers share that folder."
             )
-        if self._held() != self._wanted:
+        other = find_differences(self.search_folder, self._wanted)
+        if other:
             raise InputError(
-                f"{self.search_folder}: the search there is over other settings or data, or by other code. A worker has the chief's "
-                "pipeline file, --set and version of the package."
+                f"{self.search_folder}: the chief's is another search: {other} differ(s). A worker has the chief's pipeline file, --set and "
+                "version of the package."
             )
 
     # what came of it
 
-    def _leaderboard(self) -> Leaderboard:
-        objective, tune, found = self.plan.objective, self.config.tune, read_trials(self.search_folder)
-        trials = [
-            JudgedTrial(
-                name=name,
-                values=record.values,
-                budget=record.budget,
-                curve=tuple(objective.read(figures) for figures in record.curve),
-                best_epoch=record.best(objective)[0] if record.curve else 0,
-                objective=record.best(objective)[1] if record.curve and record.status != "failed" else None,
-                seconds=record.seconds,
-                status=record.status,
-                error=record.error,
-            )
-            for name, record in found.items()
-            if record.status != "running"
-        ]
-        return Leaderboard(
-            recommender=self.plan.recommender,
-            objective=objective.figure,
-            direction=objective.direction,
-            is_log={name: parameter.log for name, parameter in tune.space.items()},
-            trials=trials,
-            window="the last week before test" if self.plan.is_two_stage else "validation",
-            whole=read_setting(self.config, self.plan.budget) if tune.algorithm == "hyperband" else None,
-        )
-
     def _report(self) -> None:
-        config, board = self.config, self._leaderboard()
+        config, board = self.config, make_leaderboard(self.search_folder, self.plan)
         if not board.trials:
             raise RunError(f"{self.search_folder}: no trial has ended. The same command goes on.")
         place, best = self.search_folder / "leaderboard", board.best
@@ -353,29 +349,40 @@ class Tune(Training):
             write_hparams(
                 self._board_folder,
                 objective=board.objective,
-                trials={trial.name: (trial.values, value) for trial, value in board.ranked},
+                trials={trial.name: (_with_budget(trial), value) for trial, value in board.ranked},
             )
         self.messages.append(f"leaderboard: {place / 'leaderboard.html'}")
         if best is None:
             raise RunError(f"{board.sentence}; the last one: {board.trials[-1].error}. All are in {place}.")
         self._show(board)
-        self.messages += [board.sentence, f"best settings: {place / 'best.toml'}"]
+        self.messages += [board.sentence, *board.hints, f"best settings: {place / 'best.toml'}"]
         if self._oracle is not None and self._oracle.gave_up:
             last = next(trial for trial in reversed(board.trials) if trial.status == "failed")
             raise RunError(
-                f"{config.tune.max_failures} trials in a row failed, and the search was ended (`tune.max_failures`), e.g. trial "
-                f"{last.name}: {last.error}. What went before is in {place}."
+                f"{config.tune.max_failures} trials in a row failed, and the search was ended, e.g. trial {last.name}: "
+                f"{last.error.rstrip('.')}. What went before is in {place}; with a higher `tune.max_failures` it goes on."
             )
 
     def _show(self, board: Leaderboard) -> None:
         table = Table(title=f"{board.recommender}, on {board.window}", box=rich.box.SIMPLE_HEAD, pad_edge=False)
         for column in ("trial", board.objective, "epoch", "settings"):
             table.add_column(column, overflow="fold")
-        for trial, value in board.ranked[:10]:
+        shown = [*board.ranked[:_NUM_SHOWN], *(found for found in board.ranked[_NUM_SHOWN:] if found[0] is board.own)]
+        for trial, value in shown:
             mark = " (own)" if trial is board.own else ""
-            table.add_row(trial.name + mark, f"{value:.4f}", str(trial.best_epoch), escape(_in_words(trial.values)))
+            table.add_row(
+                trial.name + mark, f"{value:.4f}", str(trial.best_epoch), escape(self._in_words(trial.values))
+            )
         self.console.print(table)
+        how = [(status, sum(trial.status == status for trial in board.trials)) for status in ("hopeless", "failed")]
+        words = {"hopeless": "ended early", "failed": "failed"}
+        told = [f"{number} {words[status]}" for status, number in how if number]
+        self.messages.append(", ".join([f"{len(board.trials)} trials, {len(shown)} shown above", *told]))
+
+    def _in_words(self, values: Mapping[str, Any]) -> str:
+        named = {name: values[name] for name in self.config.tune.space if name in values}
+        return ", ".join(f"{name.rpartition('.')[2]} {format_value(value)}" for name, value in named.items())
 
 
-def _in_words(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name.rpartition('.')[2]} {format_value(value)}" for name, value in values.items())
+def _with_budget(trial: JudgedTrial) -> dict[str, Any]:
+    return {**trial.values, **({} if trial.budget is None else {BUDGET: trial.budget})}

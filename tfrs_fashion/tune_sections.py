@@ -3,7 +3,7 @@
 import math
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tfrs_fashion.sections import Section
 
@@ -98,6 +98,19 @@ class TuneConfig(Section):
     max_failures: int = Field(default=3, ge=1)
     max_kills: int = Field(default=3, ge=1)
     space: dict[str, ParameterConfig] = {}
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _check_quotes(cls, space: Any) -> Any:
+        for section, inner in space.items() if isinstance(space, dict) else ():
+            if (
+                isinstance(inner, dict)
+                and "type" not in inner
+                and any(isinstance(held, dict) for held in inner.values())
+            ):
+                key = next(key for key, held in inner.items() if isinstance(held, dict))
+                raise ValueError(f'put the whole name of a setting in quotes: "{section}.{key}" = {{...}}')
+        return space
 
     @model_validator(mode="after")
     def _check_space(self) -> Self:

@@ -23,6 +23,8 @@ _GRACE = 5.0
 # How long a trial may take to notice an interrupt: a step that is not in Python is ended first.
 _INTERRUPT_GRACE = 30.0
 _MAX_IN_VAIN = 5
+# How long a worker waits for its chief, in seconds.
+_PATIENCE = 600.0
 
 
 def _free_port() -> int:
@@ -91,38 +93,68 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def wait_for_chief(tell: Callable[[str], None]) -> None:
+    """Waits until the chief of this worker's search answers.
+
+    Args:
+        tell: Is told, once, that it is waited for.
+
+    Raises:
+        InputError: It does not, for too long.
+    """
+    place = os.environ["KERASTUNER_ORACLE_IP"], int(os.environ["KERASTUNER_ORACLE_PORT"])
+    end, is_told = time.monotonic() + _PATIENCE, False
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(place, timeout=_EVERY):
+            return
+        if time.monotonic() > end:
+            raise InputError(f"no chief answers at {place[0]}:{place[1]}. Start it first, with the same two variables.")
+        if not is_told:
+            tell(f"waiting for the chief at {place[0]}:{place[1]}")
+            is_told = True
+        time.sleep(_EVERY)
+
+
 def run_workers(
-    search: Callable[[], None],
+    search: Callable[[threading.Event], None],
     arguments: Sequence[str],
     *,
     num_workers: int,
     progress: Callable[[], int],
     logs: Path,
+    tell: Callable[[str], None] = lambda _line: None,
 ) -> None:
     """Runs a search with several workers on this machine, and restarts those that are killed.
 
     A worker that is killed takes up its trial again when it is restarted; the trial itself counts how often.
 
     Args:
-        search: Serves as the chief until the search ends.
+        search: Serves as the chief until the search ends, or until what it is given is set.
         arguments: Of the command of a worker, after `tfrs-fashion`.
         num_workers: How many.
         progress: Counts what workers have begun; one that is killed again and again before it begins anything is given up.
         logs: Folder of what workers say.
+        tell: Is told where that is, and which worker was killed.
 
     Raises:
         RunError: The chief or a worker failed by itself, and not by a trial.
     """
+    if any(name in os.environ for name in _VARIABLES):
+        raise InputError(
+            f"--workers: makes {', '.join(_VARIABLES)} itself, and they are set. Leave them out, or leave out --workers."
+        )
     logs.mkdir(parents=True, exist_ok=True)
+    tell(f"{num_workers} workers; what they say is in {logs}")
     told = {"KERASTUNER_ORACLE_IP": _LOOPBACK, "KERASTUNER_ORACLE_PORT": str(_free_port())}
     cores = max(1, (os.cpu_count() or 1) // num_workers)
     shared = {name: str(cores) for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")}
     failures: list[BaseException] = []
+    ended = threading.Event()
     in_vain = 0
 
     def serve() -> None:
         try:
-            search()
+            search(ended)
         except BaseException as error:
             failures.append(error)
 
@@ -158,6 +190,7 @@ def run_workers(
                         raise RunError(
                             f"worker {number} is killed (signal {-code}) before it begins anything; see {said}."
                         )
+                    tell(f"worker {number} was killed (signal {-code}) and is started again")
                     workers[number] = start(number)
                 elif code > 0:
                     last = said.read_text(encoding="utf-8", errors="replace").strip()
@@ -183,5 +216,8 @@ def run_workers(
                 worker.wait(max(0.0, end - time.monotonic()))
             worker.kill()
             worker.wait()
-        for name in (*told, "KERASTUNER_TUNER_ID"):
+        # What its thread holds is let go of before the process ends.
+        ended.set()
+        chief.join(_GRACE)
+        for name in _VARIABLES:
             os.environ.pop(name, None)

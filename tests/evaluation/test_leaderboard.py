@@ -17,7 +17,13 @@ def make_trial(number: int, objective: float | None, *, status: str = "finished"
 
 
 def make_board(trials: list[JudgedTrial], **told: Any) -> Leaderboard:
-    settings: dict[str, Any] = {"is_log": {"rate": True, "dims": False}, "direction": "max", **told}
+    settings: dict[str, Any] = {
+        "is_log": {"rate": True, "dims": False},
+        "ranges": {"rate": (0.1, 6.0), "dims": [[number] for number in range(60)]},
+        "choices": ["dims"],
+        "direction": "max",
+        **told,
+    }
     return Leaderboard("two_tower", "map@3", trials=trials, **settings)
 
 
@@ -44,6 +50,26 @@ def test_the_gain_is_told_in_words() -> None:
     assert make_board(failed[:1]).sentence == "none of 1 trial(s) succeeded"
     short = [make_trial(0, 0.2, budget=1), make_trial(1, 0.3, budget=9)]
     assert make_board(short, whole=9).sentence.endswith("have 0.2000 after 1 of 9 epochs")
+
+
+def test_with_hyperband_the_best_is_held_against_the_own_settings_with_the_most_epochs() -> None:
+    own = {"rate": 0.1, "dims": [0]}
+    trials = [
+        make_trial(0, 0.2, budget=1, values=own),
+        make_trial(1, 0.3, budget=9),
+        make_trial(2, 0.25, budget=9, values=own),
+    ]
+    board = make_board(trials, whole=9)
+    assert board.own.name == "2"
+    assert board.sentence.endswith("the pipeline's own settings have 0.2500")
+    failed = [*trials, make_trial(3, None, status="failed", budget=27, values=own)]
+    assert make_board(failed, whole=9).own.name == "2"
+
+
+def test_the_best_at_an_edge_asks_for_a_wider_space() -> None:
+    assert make_board(TRIALS).hints == []
+    found = make_board(TRIALS, ranges={"rate": (0.1, 0.2), "dims": [[number] for number in range(5)]}).hints
+    assert found == ["the best lies at the edge of what was searched: rate (0.2)"]
 
 
 def test_what_matters_is_found_and_what_does_not_is_not() -> None:

@@ -175,6 +175,7 @@ def test_settings_of_trials_and_what_came_of_them_are_told(tmp_path: Path) -> No
         content = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
         told = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
         assert set(told) == set(values)
+        assert "_hparams_/session_end_info" in events.PluginTagToContent("hparams")
         assert told["two_tower.rate"].number_value == values["two_tower.rate"]
 
 

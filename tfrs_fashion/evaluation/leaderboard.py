@@ -70,6 +70,8 @@ class Leaderboard:
         objective: By which figure.
         direction: `max` or `min`.
         is_log: Of each setting, whether it is drawn by its logarithm.
+        ranges: Of each setting, the values of a choice, or the lowest and the highest number.
+        choices: Settings that are one of several values.
         trials: In the order of the search; the first one is by the pipeline's own settings.
         window: What trials were judged on, in words.
         whole: Epochs of a whole trial, with Hyperband.
@@ -79,6 +81,8 @@ class Leaderboard:
     objective: str
     direction: str
     is_log: Mapping[str, bool]
+    ranges: Mapping[str, Sequence[Any]]
+    choices: Sequence[str]
     trials: Sequence[JudgedTrial]
     window: str = "validation"
     whole: int | None = None
@@ -88,7 +92,7 @@ class Leaderboard:
         """The trials that have an objective, and that; the best first, and of equals the earlier."""
         known = [(trial, trial.objective) for trial in self.trials if trial.objective is not None]
         sign = -1.0 if self.direction == "max" else 1.0
-        return sorted(known, key=lambda found: (sign * found[1], found[0].name))
+        return sorted(known, key=lambda found: (sign * found[1], int(found[0].name)))
 
     @property
     def best(self) -> JudgedTrial | None:
@@ -97,8 +101,24 @@ class Leaderboard:
 
     @property
     def own(self) -> JudgedTrial:
-        """The trial of the pipeline's own settings."""
-        return self.trials[0]
+        """The trial of the pipeline's own settings; with Hyperband, of those the one of the most epochs."""
+        alike = [trial for trial in self.trials if trial.values == self.trials[0].values]
+        return max(alike, key=lambda trial: (trial.objective is not None, trial.budget or 0))
+
+    @property
+    def has_epochs(self) -> bool:
+        """Whether trials are judged after each of several epochs."""
+        return any(len(trial.curve) > 1 for trial in self.trials)
+
+    @property
+    def hints(self) -> list[str]:
+        """What the best trial says of the space, in words."""
+        best = self.best
+        if best is None:
+            return []
+        ends = {name: (self.ranges[name][0], self.ranges[name][-1]) for name in best.values if name not in self.choices}
+        edges = [f"{name} ({format_value(best.values[name])})" for name in ends if best.values[name] in ends[name]]
+        return [f"the best lies at the edge of what was searched: {', '.join(edges)}"] if edges else []
 
     @property
     def sentence(self) -> str:
@@ -221,22 +241,22 @@ def _draw_setting(axes: Any, board: Leaderboard, name: str) -> None:
     shown = [(trial.values[name], value, trial) for trial, value in board.ranked if name in trial.values]
     if not shown:
         return
-    is_number = all(isinstance(setting, int | float) and not isinstance(setting, bool) for setting, _v, _t in shown)
-    labels = list(dict.fromkeys(str(setting) for setting, _v, _t in sorted(shown, key=lambda found: str(found[0]))))
+    is_choice = name in board.choices
+    values = list(board.ranges[name])
     for setting, value, trial in shown:
-        x = float(setting) if is_number else labels.index(str(setting))
+        x = float(values.index(setting) if is_choice else setting)
         face = DARK if trial.status == "finished" else "white"
         axes.plot([x], [value], marker="o", markersize=5, markerfacecolor=face, markeredgecolor=DARK)
         if trial is board.own:
             axes.annotate("own", (x, value), (6, 3), textcoords="offset points", fontsize=8.5, color=GREY)
-    if is_number and board.is_log[name]:
+    if is_choice:
+        axes.set_xticks(range(len(values)), [shorten(str(value), 24) for value in values])
+        axes.set_xlim(-0.5, len(values) - 0.5)
+    elif board.is_log[name]:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda setting, _place: f"{setting:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    if not is_number:
-        axes.set_xticks(range(len(labels)), [shorten(label, 24) for label in labels])
-        axes.set_xlim(-0.5, len(labels) - 0.5)
 
 
 def write_leaderboard(folder: Path, board: Leaderboard, *, title: str, algorithm: str, seed: int) -> None:
@@ -266,6 +286,7 @@ def write_leaderboard(folder: Path, board: Leaderboard, *, title: str, algorithm
         "sentence": board.sentence,
         "best": None if board.best is None else board.best.name,
         "own": board.own.name,
+        "hints": board.hints,
         "importance": None if importance is None else importance._asdict(),
         "trials": [asdict(trial) for trial in board.trials],
     }

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
+from tensorboard.plugins.hparams import api_pb2
+from tensorboard.plugins.hparams.summary import session_end_pb
 
 from tfrs_fashion.models.training_log import TrainingLog
 
@@ -196,6 +198,10 @@ def write_hparams(folder: Path, *, objective: str, trials: Mapping[str, tuple[Ma
                 for key, value in values.items()
             }
             hparams.hparams(told, trial_id=name)
+            tf.summary.experimental.write_raw_pb(
+                session_end_pb(api_pb2.STATUS_SUCCESS).SerializeToString(),
+                step=0,  # of a trial that ended well
+            )
             tf.summary.scalar(f"best/{objective}", found)
         writer.close()
     for former in folder.glob(f"*{_HPARAMS}"):
