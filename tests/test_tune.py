@@ -151,7 +151,7 @@ def test_any_figure_of_the_report_may_be_what_is_chosen_by(als: Tune) -> None:
             ('tune.space={"two_tower.embedding_dim"={type="float",low=8,high=32}}',),
             "`two_tower.embedding_dim`: expected a whole number",
         ),
-        (("tune.objective=auc", "evaluation.full_ranking_customers=0", "tune.recommender=als", ALS[1]), "Set `evaluation.full_ranking_customers`"),
+        (("tune.objective=auc", "evaluation.full_ranking_customers=0", "tune.recommender=als", ALS[1]), "or set `evaluation.full_ranking_customers`"),
         (("tune.algorithm=hyperband", "two_tower.epochs=2"), "two_tower.epochs: 2, and Hyperband divides it by 3"),
         (
             ("tune.algorithm=hyperband", 'tune.space={"two_tower.epochs"={type="int",low=1,high=9}}'),
@@ -185,7 +185,7 @@ class Pretended(Tune):
     @property
     def plan(self) -> Any:  # type: ignore[override]
         plan = SearchPlan(self.config)
-        plan.budget = "pretended.epochs"
+        plan.budget = "two_tower.epochs"
         return plan
 
     def _fit_trial(self, trial_id: str, values: dict[str, Any], budget: int | None, watch: Any) -> None:
