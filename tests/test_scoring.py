@@ -56,7 +56,16 @@ def test_the_scorecard_of_the_reports_lists_is_the_reports(scoring: Scoring, tin
     lists = (pd.read_parquet(place / f"{kind}.parquet") for kind in ("candidates", "candidates_new"))
     found = scoring.judge(*lists, num_samples=10).figures
     told = load_metrics(tiny_run.folder / "report")["recommenders"][name]
-    assert found.keys() == told.keys()
+    # Full rankings and sizes are measured elsewhere.
+    assert set(told) - set(found) <= {
+        "auc",
+        "auc_pooled",
+        "rank_q10",
+        "rank_q50",
+        "rank_q90",
+        "named",
+        "num_parameters",
+    }
     for metric, figure in found.items():
         assert figure["value"] == pytest.approx(told[metric]["value"], nan_ok=True), metric
     assert np.isfinite(found["map@12"]["value"])
