@@ -135,8 +135,8 @@ def _write_run(client: Any, mlflow: Any, experiment: Experiment, *, group: str, 
 def export_experiments(folder: Path, tracking_uri: str) -> tuple[int, int]:
     """Writes each record as a run of the MLflow experiment that has the name of its pipeline.
 
-    Settings become params by dotted key, figures metrics (`two_tower/map_at_12`, with `_low` and `_high`), seconds of stages metrics
-    (`seconds/tables`), and what else a record says tags; `experiment.json` and `config.toml`, which hold all of it, go with the run as
+    Settings of what was used become params by dotted key, figures of all customers metrics (`two_tower/map_at_12`, with `_low` and
+    `_high`), seconds of stages metrics (`seconds/tables`), and what else a record says tags; `experiment.json` and `config.toml`, which hold all of it, go with the run as
     artifacts. A record that is there is not written again; one that a process left half-written is.
 
     Args:
