@@ -72,7 +72,7 @@ def main() -> None:
         f"with the log {with_log.mean():.2f} s, without {without.mean():.2f} s: {cost:+.1%} ({', '.join(f'{value:+.1%}' for value in paired)})"
     )
     size = sum(path.stat().st_size for path in (place / "2").rglob("*") if path.is_file())
-    print(f"a log of {size / 1e6:.1f} MB")
+    print(f"a log of {size / 1e3:.0f} kB")
     if isinstance(fitted, IndexedTower):
         start = time.perf_counter()
         write_projector(place / "projector", project(fitted, view, run.tables, config=config))
