@@ -150,7 +150,7 @@ def run_workers(
     shared = {name: str(cores) for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")}
     failures: list[BaseException] = []
     ended = threading.Event()
-    in_vain = 0
+    in_vain, grace = 0, _GRACE
 
     def serve() -> None:
         try:
@@ -206,11 +206,14 @@ def run_workers(
             raise RunError(f"the search ended: {failures[0]}. The same command goes on where it stands.") from failures[
                 0
             ]
+    except KeyboardInterrupt:
+        grace = _INTERRUPT_GRACE
+        raise
     finally:
         # An interrupt, so that a trial under way knows that it is not to blame.
         for worker in workers.values():
             worker.send_signal(signal.SIGINT)
-        end = time.monotonic() + _INTERRUPT_GRACE
+        end = time.monotonic() + grace
         for worker in workers.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.wait(max(0.0, end - time.monotonic()))

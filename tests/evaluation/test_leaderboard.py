@@ -130,4 +130,4 @@ def test_the_page_and_the_tables_hold_every_trial(tmp_path: Path) -> None:
 def test_a_page_of_failures_alone(tmp_path: Path) -> None:
     board = make_board([make_trial(0, None, status="failed", values={"rate": 0.1})])
     write_leaderboard(tmp_path, board, title="tiny", algorithm="random", seed=1)
-    assert "none of 1 trial(s) succeeded" in (tmp_path / "leaderboard.html").read_text()
+    assert "None of 1 trial(s) succeeded" in (tmp_path / "leaderboard.html").read_text()
