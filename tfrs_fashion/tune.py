@@ -5,7 +5,7 @@ import shutil
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ class Tune(Training):
     source: Path = Path()
     overrides: tuple[str, ...] = ()
     base: "Tune | None" = None
+    _oracle: Any = field(default=None, init=False, repr=False)
 
     @cached_property
     def plan(self) -> SearchPlan:
@@ -214,7 +215,7 @@ class Tune(Training):
         if read_held(folder) is None:
             hold(folder, self._wanted)
         elif kept := sum(record.status != "running" for record in read_trials(folder).values()):
-            self.console.print(f"goes on: {kept} trial(s) of {folder} are kept", markup=False, soft_wrap=True)
+            self._say(f"goes on: {kept} trial(s) of {folder} are kept")
 
     def _check_objective(self) -> None:
         """Refuses an objective that reports do not hold, before the first trial."""
@@ -229,8 +230,6 @@ class Tune(Training):
             "config": self.config,
         }
         make_measure(self.plan.objective, **told)(fallback)
-
-    _oracle: Any = None
 
     def make_search(self, ended: threading.Event | None = None) -> Search:
         """Makes the search, as chief, worker or alone; a chief ends where `ended` is set."""
@@ -251,17 +250,15 @@ class Tune(Training):
             else f"{self.plan.objective.figure} {record.best(self.plan.objective)[1]:.4f}"
         )
         mark = {"failed": "failed: ", "hopeless": "ended early: "}.get(record.status, "")
-        tune, done = (
-            self.config.tune,
-            sum(other.status != "running" for other in read_trials(self.search_folder).values()),
-        )
+        tune = self.config.tune
+        done = sum(other.status != "running" for other in read_trials(self.search_folder).values())
         of_all = "" if tune.algorithm == "hyperband" else f" ({done} of {tune.max_trials})"
-        self.console.print(
-            f"  trial {int(trial_id)}{of_all}  {mark}{found}  {record.seconds:.0f} s  {self._in_words(record.values)}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+        self._say(
+            f"  trial {int(trial_id)}{of_all}  {mark}{found}  {record.seconds:.0f} s  {self._in_words(record.values)}"
         )
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def tune(self, *, num_workers: int = 1, force: bool = False) -> None:
         """Searches, and writes `tune/<recommender>/leaderboard/`: the trials, what matters, and a pipeline file of the best.
@@ -277,7 +274,7 @@ class Tune(Training):
         self.plan.check()
         check_environment()
         if is_worker():
-            wait_for_chief(lambda line: self.console.print(line, markup=False, soft_wrap=True))
+            wait_for_chief(self._say)
             self._check_prepared()
             self._read()
             self.make_search().search()
@@ -299,7 +296,7 @@ class Tune(Training):
                     num_workers=num_workers,
                     progress=lambda: sum(record.attempts for record in read_trials(self.search_folder).values()),
                     logs=self.search_folder / "workers",
-                    tell=lambda line: self.console.print(line, markup=False, soft_wrap=True),
+                    tell=self._say,
                 )
             else:
                 self._read()

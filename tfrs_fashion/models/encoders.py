@@ -15,7 +15,7 @@ from tfrs_fashion.sections import CategoryEncoding, NumberEncoding
 _SCALE = 2.0
 # Differences of numbers up to here are finite.
 _LARGEST = 1e38
-# What any other number lies from an edge is more than this, times the share of a bin.
+# In place of the width of a bin that has none: so narrow that a number beside its edge lies wholly on one side.
 _NARROW = 1e-30
 
 
