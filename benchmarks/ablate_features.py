@@ -19,15 +19,16 @@ import pandas as pd
 from rich.console import Console
 
 import tfrs_fashion  # noqa: F401  (before TensorFlow)
-from tfrs_fashion.backtest import rolling_windows
-from tfrs_fashion.config import load_config
 from tfrs_fashion.data.split import Split, targets
-from tfrs_fashion.evaluation.compare import bootstrap_interval, paired_difference
-from tfrs_fashion.evaluation.metrics import customer_metrics
-from tfrs_fashion.fitting import fit_recommender, rank_customers
-from tfrs_fashion.objective import make_validator
-from tfrs_fashion.run import Run
-from tfrs_fashion.stage import code_fingerprint, fingerprint
+from tfrs_fashion.evaluation.metrics.bootstrap import bootstrap_interval, paired_difference
+from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
+from tfrs_fashion.outputs import code_fingerprint, fingerprint
+from tfrs_fashion.recommenders.kinds import fit_recommender
+from tfrs_fashion.run.backtest import rolling_windows
+from tfrs_fashion.run.inference import rank_customers
+from tfrs_fashion.run.objective import make_validator
+from tfrs_fashion.run.run import Run
+from tfrs_fashion.settings.pipeline import load_config
 
 K = 12
 # Other recommenders and fallbacks may go by the very columns that are taken out.

@@ -18,14 +18,14 @@ import pandas as pd
 from rich.console import Console
 
 import tfrs_fashion  # noqa: F401  (before TensorFlow)
-from tfrs_fashion.config import load_config
-from tfrs_fashion.evaluation.compare import bootstrap_interval, paired_difference
-from tfrs_fashion.evaluation.metrics import customer_metrics
+from tfrs_fashion.evaluation.metrics.bootstrap import bootstrap_interval, paired_difference
+from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
 from tfrs_fashion.features.article_weeks import FEATURES
 from tfrs_fashion.features.pair_lookups import PRICE_FEATURES
 from tfrs_fashion.recommenders.fit_ranker import RankerWeek, score_week
-from tfrs_fashion.run import Run
-from tfrs_fashion.stacking import best_articles
+from tfrs_fashion.run.ranker_weeks import best_articles
+from tfrs_fashion.run.run import Run
+from tfrs_fashion.settings.pipeline import load_config
 
 K = 12
 

@@ -18,13 +18,14 @@ from pathlib import Path
 from rich.console import Console
 
 import tfrs_fashion  # noqa: F401  (before TensorFlow)
-from tfrs_fashion.config import load_config
 from tfrs_fashion.data.split import first_purchase_seconds
-from tfrs_fashion.evaluation.target_ranks import find_rankable, measure_target_ranks
-from tfrs_fashion.fitting import fit_recommender, rank_targets
+from tfrs_fashion.evaluation.metrics.target_ranks import find_rankable, measure_target_ranks
 from tfrs_fashion.models.training_log import TrainingLog
-from tfrs_fashion.objective import make_validator
-from tfrs_fashion.run import Run
+from tfrs_fashion.recommenders.kinds import fit_recommender
+from tfrs_fashion.run.inference import rank_targets
+from tfrs_fashion.run.objective import make_validator
+from tfrs_fashion.run.run import Run
+from tfrs_fashion.settings.pipeline import load_config
 
 K = 12
 MODEL, VECTORS = "lstm_dna", "fashion_dna"

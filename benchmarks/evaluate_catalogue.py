@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import tfrs_fashion  # noqa: F401  (chooses the Keras 2 API before TensorFlow loads)
-from tfrs_fashion.evaluation.full_ranking import target_ranks, top_k_accuracy
+from tfrs_fashion.evaluation.metrics.full_ranking import target_ranks, top_k_accuracy
 
 KS = (1, 5, 10, 12, 50, 100)
 TOLERANCE = 1e-6

@@ -15,11 +15,11 @@ import time
 import numpy as np
 import pandas as pd
 
-from tfrs_fashion.evaluation.hits import contains, pair_keys
-from tfrs_fashion.evaluation.list_metrics import ArticleStatistics
-from tfrs_fashion.evaluation.metrics import customer_metrics
-from tfrs_fashion.evaluation.near_misses import index_groups
-from tfrs_fashion.evaluation.scorecard import describe_purchases, evaluate_recommender
+from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
+from tfrs_fashion.evaluation.metrics.hits import contains, pair_keys
+from tfrs_fashion.evaluation.metrics.list_metrics import ArticleStatistics
+from tfrs_fashion.evaluation.metrics.near_misses import index_groups
+from tfrs_fashion.evaluation.report.scorecard import describe_purchases, evaluate_recommender
 from tfrs_fashion.schema import FIRST_INDEX
 
 FULL_CUSTOMERS, FULL_ARTICLES, K, DIM = 1_371_980, 105_542, 12, 64

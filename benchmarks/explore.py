@@ -17,7 +17,7 @@ import duckdb
 import ibis
 
 from tfrs_fashion.data.tables import read_tables
-from tfrs_fashion.evaluation.exploration import write_exploration
+from tfrs_fashion.evaluation.exploration.page import write_exploration
 
 FULL_ROWS, FULL_CUSTOMERS, FULL_ARTICLES = 31_788_324, 1_371_980, 105_542
 ROLES = {

@@ -20,14 +20,15 @@ import numpy as np
 from rich.console import Console
 
 import tfrs_fashion  # noqa: F401  (before TensorFlow)
-from tfrs_fashion.config import load_config
-from tfrs_fashion.evaluation.metrics import customer_metrics
+from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
 from tfrs_fashion.features.purchases import customer_matrix
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import fit_recommender, rank_customers
+from tfrs_fashion.recommenders.kinds import fit_recommender
 from tfrs_fashion.recommenders.neighbours import Neighbours
 from tfrs_fashion.recommenders.recommender import Recommender
-from tfrs_fashion.run import Run
+from tfrs_fashion.run.inference import rank_customers
+from tfrs_fashion.run.run import Run
+from tfrs_fashion.settings.pipeline import load_config
 
 PIPELINES = Path(__file__).parent.parent / "pipelines"
 FULL = ("item_knn", "item_knn_bm25", "co_visitation", "basket_pairs", "customer_knn", "graph_filter")

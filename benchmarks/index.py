@@ -13,13 +13,13 @@ import tfrs_fashion  # noqa: F401  (chooses Keras 2 before TensorFlow loads)
 
 import tensorflow as tf  # isort: skip
 
-from tfrs_fashion.config import load_config
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.index.exact import Exact
 from tfrs_fashion.index.scann import Scann
 from tfrs_fashion.recommenders.towers import TwoTower
-from tfrs_fashion.run import Run
+from tfrs_fashion.run.run import Run
 from tfrs_fashion.schema import FIRST_INDEX
+from tfrs_fashion.settings.pipeline import load_config
 
 K = 100
 

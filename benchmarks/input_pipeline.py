@@ -11,10 +11,10 @@ import tfrs_fashion  # noqa: F401  (chooses Keras 2 before TensorFlow loads)
 
 import tensorflow as tf  # isort: skip
 
-from tfrs_fashion.config import load_config
 from tfrs_fashion.features.inputs import SECONDS_A_DAY, HistoryTable, make_training_baskets, make_training_dataset
 from tfrs_fashion.recommenders import fit_towers
-from tfrs_fashion.run import Run
+from tfrs_fashion.run.run import Run
+from tfrs_fashion.settings.pipeline import load_config
 
 
 def main() -> None:

@@ -18,15 +18,15 @@ import numpy as np
 from rich.console import Console
 
 import tfrs_fashion  # noqa: F401  (before TensorFlow)
-from tfrs_fashion.config import load_config
-from tfrs_fashion.evaluation.projector import write_projector
-from tfrs_fashion.fitting import fit_recommender
+from tfrs_fashion.evaluation.report.projector import write_projector
 from tfrs_fashion.models.training_log import TrainingLog
-from tfrs_fashion.objective import make_validator
-from tfrs_fashion.projection import project
 from tfrs_fashion.recommenders.indexed_tower import IndexedTower
+from tfrs_fashion.recommenders.kinds import fit_recommender
 from tfrs_fashion.recommenders.recommender import Recommender
-from tfrs_fashion.run import Run
+from tfrs_fashion.run.objective import make_validator
+from tfrs_fashion.run.projector_tables import project
+from tfrs_fashion.run.run import Run
+from tfrs_fashion.settings.pipeline import load_config
 
 
 def main() -> None:

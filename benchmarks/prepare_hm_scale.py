@@ -40,9 +40,9 @@ def prepare(raw: Path, out: Path) -> Stages:
     """This package."""
     from tfrs_fashion.data.sources import load_source
     from tfrs_fashion.data.tables import index_tables, open_scratch, read_tables, write_tables
-    from tfrs_fashion.data_sections import DataConfig
     from tfrs_fashion.features.article_weeks import make_article_weeks
     from tfrs_fashion.schema import check_tables
+    from tfrs_fashion.settings.data import DataConfig
 
     stages: Stages = {}
     config = DataConfig(source="hm", path=str(raw))
@@ -204,7 +204,7 @@ def main() -> None:
     if options.work:
         print(json.dumps(WORKS[options.work](options.raw, options.out)))
         return
-    from tfrs_fashion.data.hm_scale import write_hm_scale
+    from tfrs_fashion.data.generated.hm_scale import write_hm_scale
 
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; seconds on the clock (of the processor)")
     totals: dict[tuple[str, int], tuple[float, float]] = {}

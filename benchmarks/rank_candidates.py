@@ -18,11 +18,11 @@ import tfrs_fashion  # noqa: F401  (before TensorFlow)
 
 import tensorflow as tf  # isort: skip
 
-from tfrs_fashion.config import load_config
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.recommenders.two_stage import DescribedPairs, TwoStage
-from tfrs_fashion.run import Run
+from tfrs_fashion.run.run import Run
 from tfrs_fashion.schema import FIRST_INDEX
+from tfrs_fashion.settings.pipeline import load_config
 
 NUM_CUSTOMERS, NUM_ROUNDS = 100, 3
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from rich.console import Console
 
 import tfrs_fashion  # noqa: F401  (before TensorFlow)
-from tfrs_fashion.config import load_config
-from tfrs_fashion.pipeline_file import read_default
-from tfrs_fashion.tune import Tune
-from tfrs_fashion.tune_sections import plain
+from tfrs_fashion.settings.file import read_default
+from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.tune import plain
+from tfrs_fashion.tuning.tune import Tune
 
 
 def main() -> None:

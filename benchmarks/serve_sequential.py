@@ -26,8 +26,8 @@ EMBEDDED = 1_000_000
 
 def export(options: argparse.Namespace) -> Path:
     """Trains for an epoch and exports; returns the artifact's folder."""
-    from tfrs_fashion.config import load_config
-    from tfrs_fashion.run import Run
+    from tfrs_fashion.run.run import Run
+    from tfrs_fashion.settings.pipeline import load_config
 
     tower = options.tower
     settings = [

@@ -26,15 +26,15 @@ import tfrs_fashion  # noqa: F401  (chooses Keras 2 before TensorFlow loads)
 import tensorflow as tf  # isort: skip
 from rich.console import Console
 
-from tfrs_fashion.config import load_config
 from tfrs_fashion.features.sequences import Windows
 from tfrs_fashion.features.view import View
-from tfrs_fashion.objective import make_validator
 from tfrs_fashion.recommenders.fit_sequential import fit_sequential
 from tfrs_fashion.recommenders.recommender import Recommender
-from tfrs_fashion.run import Run
+from tfrs_fashion.run.objective import make_validator
+from tfrs_fashion.run.run import Run
 from tfrs_fashion.schema import FIRST_INDEX
-from tfrs_fashion.sequence_sections import SequentialConfig
+from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.sequences import SequentialConfig
 
 LENGTH, DIM, DROPOUT, K = 50, 128, 0.4, 10
 

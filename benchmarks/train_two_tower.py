@@ -22,16 +22,16 @@ import tensorflow as tf  # isort: skip
 import tensorflow_recommenders as tfrs  # isort: skip
 from rich.console import Console
 
-from tfrs_fashion.config import load_config
 from tfrs_fashion.data.split import targets
-from tfrs_fashion.evaluation.full_ranking import top_k
-from tfrs_fashion.evaluation.metrics import customer_metrics
+from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
+from tfrs_fashion.evaluation.metrics.full_ranking import top_k
 from tfrs_fashion.features.view import View
-from tfrs_fashion.objective import make_validator
 from tfrs_fashion.recommenders.fit_towers import fit_two_tower
 from tfrs_fashion.recommenders.recommender import Recommender
-from tfrs_fashion.run import Run
+from tfrs_fashion.run.objective import make_validator
+from tfrs_fashion.run.run import Run
 from tfrs_fashion.schema import FIRST_INDEX
+from tfrs_fashion.settings.pipeline import load_config
 
 K = 12
 LOOKS_AN_EPOCH = 4

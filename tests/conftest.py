@@ -11,8 +11,8 @@ import hypothesis
 import ibis
 import pytest
 
-from tfrs_fashion.config import PipelineConfig, load_config
 from tfrs_fashion.schema import FIRST_INDEX, Tables
+from tfrs_fashion.settings.pipeline import PipelineConfig, load_config
 
 # TensorFlow takes seconds to load: only tests that need it shall pay.
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tfrs_fashion.features.timelines import Timelines
     from tfrs_fashion.features.view import View
     from tfrs_fashion.recommenders.two_stage import TwoStage
-    from tfrs_fashion.run import Run
+    from tfrs_fashion.run.run import Run
 
 ROOT = Path(__file__).parent.parent
 # Before a test imports it: MLflow tells its makers of its use.
@@ -79,7 +79,7 @@ def config() -> PipelineConfig:
 @pytest.fixture(scope="session")
 def tables(config: PipelineConfig, tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """The tiny pipeline's tables, checked, indexed, written and read back."""
-    from tfrs_fashion.data.simulator import make_tables
+    from tfrs_fashion.data.generated.simulator import make_tables
     from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
     from tfrs_fashion.schema import check_tables
 
@@ -141,7 +141,7 @@ def tiny_settings() -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_settings: tuple[str, ...]) -> "Run":
     """The tiny pipeline with every recommender and every index, run whole; read only."""
-    from tfrs_fashion.run import Run
+    from tfrs_fashion.run.run import Run
 
     folder = tmp_path_factory.mktemp("tiny")
     settings = [f"export.folder={folder / 'released'}", *tiny_settings]
@@ -234,10 +234,10 @@ def make_two_stage() -> "Callable[..., TwoStage]":
 
     from tfrs_fashion.features.pair_lookups import make_pair_lookups
     from tfrs_fashion.features.pairs import PairFeatureLayer
-    from tfrs_fashion.fitting import fit_recommender
     from tfrs_fashion.models.ranking import RankingNetwork
     from tfrs_fashion.models.trees import Trees, read_trees
     from tfrs_fashion.recommenders.blend import Blend
+    from tfrs_fashion.recommenders.kinds import fit_recommender
     from tfrs_fashion.recommenders.rankers import NetworkRanker, TreesRanker
     from tfrs_fashion.recommenders.two_stage import PairDescriber, TwoStage
 

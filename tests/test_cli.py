@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from tfrs_fashion import __version__
 from tfrs_fashion.cli import app
-from tfrs_fashion.stage import only_one
+from tfrs_fashion.outputs import only_one
 
 VERBS = (
     *("run", "prepare", "explore", "train", "export", "evaluate", "backtest", "release", "recommend"),

@@ -13,21 +13,21 @@ import pytest
 import tensorflow as tf
 from ibis import _
 
-from tfrs_fashion.config import PipelineConfig, load_config
 from tfrs_fashion.data.split import Split, make_splits, target_rows, targets
-from tfrs_fashion.evaluation.doctor import Answers, Examination, Purchases, RankerTraining, examine
-from tfrs_fashion.evaluation.report import load_metrics
-from tfrs_fashion.evaluation.scorecard import evaluate_recommender
-from tfrs_fashion.evidence import gather_purchases, make_answers
+from tfrs_fashion.evaluation.checks.doctor import Answers, Examination, Purchases, RankerTraining, examine
+from tfrs_fashion.evaluation.report.page import load_metrics
+from tfrs_fashion.evaluation.report.scorecard import evaluate_recommender
 from tfrs_fashion.features import view as view_module
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.view import View, make_view
-from tfrs_fashion.fitting import fit_recommender
+from tfrs_fashion.recommenders.kinds import fit_recommender
 from tfrs_fashion.recommenders.recommender import Recommender
-from tfrs_fashion.run import Run
+from tfrs_fashion.run.evidence import gather_purchases, make_answers
+from tfrs_fashion.run.run import Run
+from tfrs_fashion.run.scoring import article_statistics, bought_pairs
 from tfrs_fashion.schema import CANDIDATE_COLUMNS, FIRST_INDEX, Tables
-from tfrs_fashion.scoring import article_statistics, bought_pairs
+from tfrs_fashion.settings.pipeline import PipelineConfig, load_config
 
 K = 12
 NUM_CANDIDATES = 50

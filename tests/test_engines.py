@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfrs_fashion.data import simulator
+from tfrs_fashion.data.generated import simulator
 from tfrs_fashion.data.split import Split, cutoff_seconds, epoch_seconds, make_splits, targets, visible
 from tfrs_fashion.data.tables import index_tables
 from tfrs_fashion.features.article_weeks import FEATURES, make_article_weeks, read_article_weeks

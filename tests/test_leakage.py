@@ -17,9 +17,7 @@ import pytest
 import tensorflow as tf
 from ibis import _
 
-from tfrs_fashion import pooling
-from tfrs_fashion.config import PipelineConfig, load_config
-from tfrs_fashion.data import simulator
+from tfrs_fashion.data.generated import simulator
 from tfrs_fashion.data.split import Split, visible
 from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
 from tfrs_fashion.features import view as view_module
@@ -28,13 +26,15 @@ from tfrs_fashion.features.history_lookups import categorical_names, number_name
 from tfrs_fashion.features.inputs import HistoryTable, make_training_baskets, make_training_dataset
 from tfrs_fashion.features.timelines import EVENT_TYPES, Timelines, read_timelines, write_timelines
 from tfrs_fashion.features.view import View, make_view
-from tfrs_fashion.fitting import fit_recommender
-from tfrs_fashion.generator_sections import GENERATORS
 from tfrs_fashion.models.encoders import ArticleEncoder
-from tfrs_fashion.pooling import past_weeks
-from tfrs_fashion.ranking import Ranking
+from tfrs_fashion.recommenders.kinds import fit_recommender
 from tfrs_fashion.recommenders.towers import TwoTower, make_history_layer
+from tfrs_fashion.run import pools as pooling
+from tfrs_fashion.run.pools import past_weeks
+from tfrs_fashion.run.rankers import Ranking
 from tfrs_fashion.schema import ANONYMOUS_CUSTOMER, FIRST_INDEX, Tables, check_tables
+from tfrs_fashion.settings.pipeline import PipelineConfig, load_config
+from tfrs_fashion.settings.recommenders import GENERATORS
 
 CUTOFF = datetime.datetime(2024, 2, 20)
 SPLIT = Split(name="test", kind="window", as_of=CUTOFF)

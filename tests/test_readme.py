@@ -8,7 +8,7 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 from tfrs_fashion.cli import app
-from tfrs_fashion.run import Run
+from tfrs_fashion.run.run import Run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

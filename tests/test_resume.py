@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tfrs_fashion.evaluation.report import load_metrics
+from tfrs_fashion.evaluation.report.page import load_metrics
+from tfrs_fashion.outputs import damage, fingerprint, only_one, recover, run_stage, stored_fingerprint, write_whole
 from tfrs_fashion.schema import InputError, RunError
-from tfrs_fashion.stage import damage, fingerprint, only_one, recover, run_stage, stored_fingerprint, write_whole
 
 PIPELINE = Path(__file__).parent.parent / "pipelines" / "tiny.toml"
 # Where each kill falls; `{released}` is the folder of released artifacts.
@@ -38,7 +38,7 @@ STAGES = (
 STARTER = """
 import json, os, resource, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-import tfrs_fashion.run
+import tfrs_fashion.run.run
 from tfrs_fashion.cli import main
 for line in sys.stdin:
     arguments, limit = json.loads(line)

@@ -8,12 +8,12 @@ import ibis
 import pandas as pd
 import pytest
 
-from tfrs_fashion.config import load_config
 from tfrs_fashion.data.sources import load_source
-from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig, DataConfig, TransactionsConfig
 from tfrs_fashion.features.view import check_features
-from tfrs_fashion.run import Run
+from tfrs_fashion.run.run import Run
 from tfrs_fashion.schema import check_tables
+from tfrs_fashion.settings.data import ArticlesConfig, CustomersConfig, DataConfig, TransactionsConfig
+from tfrs_fashion.settings.pipeline import load_config
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "your_tables.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from tfrs_fashion import __version__
 from tfrs_fashion.schema import InputError
 
 if TYPE_CHECKING:
-    from tfrs_fashion.backtest import Backtest
+    from tfrs_fashion.run.backtest import Backtest
 
 app = typer.Typer(
     help="Recommendations for fashion retail. A verb takes a pipeline file and does the stages before its own; `experiments`, "
@@ -101,14 +101,14 @@ def _work(
     work: "Callable[[Backtest], None]",
     alone: bool,
 ) -> None:
-    from tfrs_fashion.config import load_config
-    from tfrs_fashion.stage import only_one
+    from tfrs_fashion.outputs import only_one
+    from tfrs_fashion.settings.pipeline import load_config
 
     config = load_config(pipeline, overrides or ())
     folder = run_dir or Path("runs") / config.name
     with only_one(folder) if alone else contextlib.nullcontext():
         with console.status("loading TensorFlow"):
-            from tfrs_fashion.backtest import Backtest
+            from tfrs_fashion.run.backtest import Backtest
         run = Backtest(config=config, folder=folder, force=force, console=console)
         work(run)
         for line in dict.fromkeys(run.messages):
@@ -163,13 +163,13 @@ def tune(
     debug: Debug = False,
 ) -> None:
     """Search for better settings of one recommender, as its section tune says; write a leaderboard and a pipeline file of the best."""
-    from tfrs_fashion.workers import end_with_parent, is_worker
+    from tfrs_fashion.tuning.workers import end_with_parent, is_worker
 
     if ends_with_parent is not None:
         end_with_parent(ends_with_parent)
 
     def work(run: "Backtest") -> None:
-        from tfrs_fashion.tune import Tune
+        from tfrs_fashion.tuning.tune import Tune
 
         search = Tune(config=run.config, folder=run.folder, console=run.console, messages=run.messages)
         search.source, search.overrides = pipeline, tuple(set_ or ())
@@ -215,7 +215,7 @@ def relevance(
     """Tell how often customers buy an article (low, medium, high), as one study did and honestly; write relevance.json."""
 
     def work(run: "Backtest") -> None:
-        from tfrs_fashion.relevance import Relevance
+        from tfrs_fashion.run.relevance import Relevance
 
         told = Relevance(config=run.config, folder=run.folder, console=run.console, messages=run.messages)
         told.relevance(force=force)
@@ -238,7 +238,7 @@ def explain(
     """Say why an article stands where it does in a customer's list: what each feature adds to the odds, in words."""
 
     def work(run: "Backtest") -> None:
-        from tfrs_fashion.explaining import explain
+        from tfrs_fashion.run.explain import explain
 
         explain(run, recommender=recommender, customer_id=customer, article_ids=article or [])
 
@@ -299,7 +299,7 @@ def experiments(folder: Experiments = Path("runs/experiments"), debug: Debug = F
     """List what was evaluated, newest last: one record each time a report was written."""
 
     def work() -> None:
-        from tfrs_fashion.experiments import experiments_table, read_experiments
+        from tfrs_fashion.experiments.log import experiments_table, read_experiments
 
         console.print(experiments_table(read_experiments(folder)))
 
@@ -318,7 +318,7 @@ def mlflow(
     """Copy what was evaluated to MLflow: one run a record; what is there already is left alone."""
 
     def work() -> None:
-        from tfrs_fashion.mlflow_export import export_experiments
+        from tfrs_fashion.experiments.mlflow import export_experiments
 
         written, known = export_experiments(folder, tracking_uri)
         console.print(f"{written:,} run(s) written, {known:,} already there", markup=False, highlight=False)
@@ -338,7 +338,7 @@ def compare(
     """Lay two experiments side by side: what was changed from A to B and what that did; write comparison.html."""
 
     def work() -> None:
-        from tfrs_fashion.experiments import compare_experiments
+        from tfrs_fashion.experiments.log import compare_experiments
 
         document, page = compare_experiments(folder, a, b)
         changes = document["changes"]["settings"]

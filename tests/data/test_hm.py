@@ -4,13 +4,13 @@ import ibis
 import pandas as pd
 import pytest
 
-from tfrs_fashion.config import load_config
 from tfrs_fashion.data.hm import AGE_EDGES, ARTICLES, make_mapping
 from tfrs_fashion.data.retail import load_tables
 from tfrs_fashion.data.sources import load_source, source_files
 from tfrs_fashion.data.tables import index_tables
-from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig, DataConfig, TransactionsConfig
 from tfrs_fashion.schema import InputError, Tables, check_tables
+from tfrs_fashion.settings.data import ArticlesConfig, CustomersConfig, DataConfig, TransactionsConfig
+from tfrs_fashion.settings.pipeline import load_config
 
 LINES = """\
 t_dat,customer_id,article_id,price,sales_channel_id

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tfrs_fashion.data.retail import load_tables, source_files
 from tfrs_fashion.data.tables import index_tables
-from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig, TransactionsConfig
 from tfrs_fashion.schema import ANONYMOUS_CUSTOMER, InputError, Tables, check_tables
+from tfrs_fashion.settings.data import ArticlesConfig, CustomersConfig, TransactionsConfig
 
 # Ten lines of a shop: a return, a line of no units, an anonymous sale, postage, a price of 0, a missing quantity.
 SALES = """\

@@ -6,14 +6,14 @@ import ibis
 import pandas as pd
 import pytest
 
-from tfrs_fashion.config import load_config
 from tfrs_fashion.data import sources
 from tfrs_fashion.data.complete_journey import source_files as complete_journey_files
 from tfrs_fashion.data.sources import load_source, source_files
 from tfrs_fashion.data.split import make_splits, targets
 from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
-from tfrs_fashion.data_sections import DataConfig
 from tfrs_fashion.schema import ANONYMOUS_CUSTOMER, InputError, Tables, check_tables
+from tfrs_fashion.settings.data import DataConfig
+from tfrs_fashion.settings.pipeline import load_config
 
 RECIPES = Path(__file__).parent.parent.parent / "pipelines"
 

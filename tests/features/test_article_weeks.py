@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfrs_fashion.data import simulator
+from tfrs_fashion.data.generated import simulator
 from tfrs_fashion.data.split import seconds_since_1970
 from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
 from tfrs_fashion.features.article_weeks import (

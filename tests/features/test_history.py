@@ -24,7 +24,7 @@ from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories, HistoryTable
 from tfrs_fashion.features.timelines import EVENT_TYPES
 from tfrs_fashion.features.view import View
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX
-from tfrs_fashion.sections import RolesConfig
+from tfrs_fashion.settings.base import RolesConfig
 
 NAN = float("nan")
 

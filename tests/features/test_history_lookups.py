@@ -22,7 +22,7 @@ from tfrs_fashion.features.history_lookups import (
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
 from tfrs_fashion.schema import FIRST_INDEX, InputError
-from tfrs_fashion.sections import RolesConfig
+from tfrs_fashion.settings.base import RolesConfig
 
 
 def test_stores_are_those_of_enough_customers(timelines: Timelines) -> None:

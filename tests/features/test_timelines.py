@@ -9,11 +9,11 @@ import pytest
 import tensorflow_datasets as tfds
 from ibis import _
 
-from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.data.split import Split, cutoff_seconds, visible
 from tfrs_fashion.features import timelines as timelines_module
 from tfrs_fashion.features.timelines import ALWAYS, EVENT_TYPES, Timelines, read_timelines, write_timelines
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RunError, Tables
+from tfrs_fashion.settings.pipeline import PipelineConfig
 
 
 def rows_of(timelines: Timelines, values: np.ndarray) -> list[list[int]]:

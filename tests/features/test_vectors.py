@@ -14,7 +14,7 @@ from tfrs_fashion.features import vectors as vectors_module
 from tfrs_fashion.features.backbone import Backbone, FittedBackbone, load_backbone
 from tfrs_fashion.features.vectors import make_vectors
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount
-from tfrs_fashion.sections import ImagesConfig
+from tfrs_fashion.settings.base import ImagesConfig
 
 AS_OF = datetime.datetime(2024, 2, 1)
 # The rows come in no order. Article 3 has no image, 4 a broken one, 5 a path to nothing; 6 is known from the cutoff on.

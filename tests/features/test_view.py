@@ -4,7 +4,6 @@ import ibis
 import numpy as np
 import pytest
 
-from tfrs_fashion.config import PipelineConfig
 from tfrs_fashion.data.split import Split, cutoff_seconds
 from tfrs_fashion.features import view as view_module
 from tfrs_fashion.features.article_weeks import FEATURES
@@ -12,7 +11,8 @@ from tfrs_fashion.features.text import HashedWords, hash_texts
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.view import View, check_features, make_view
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount, Tables
-from tfrs_fashion.sections import FeaturesConfig, RolesConfig
+from tfrs_fashion.settings.base import FeaturesConfig, RolesConfig
+from tfrs_fashion.settings.pipeline import PipelineConfig
 
 
 @pytest.mark.parametrize("name", ["validation", "test", "release"])

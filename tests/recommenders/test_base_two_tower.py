@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import rank_customers
 from tfrs_fashion.models.base_two_tower import BaseTower, BaseTwoTowerModel
 from tfrs_fashion.recommenders.base_two_tower import fit_base_two_tower
 from tfrs_fashion.recommenders.factorization import Factorization
+from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import InputError
 
 MakeView = Callable[[Sequence[tuple[int, int, int]]], View]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import rank_customers
 from tfrs_fashion.recommenders.basket_mlp import BasketMlp, fit_basket_mlp
+from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import InputError
 
 MakeView = Callable[[Sequence[tuple[int, int, int]]], View]

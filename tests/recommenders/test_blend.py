@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import rank_customers
 from tfrs_fashion.models.selector import Selector
 from tfrs_fashion.recommenders.blend import Blend, make_pool
 from tfrs_fashion.recommenders.fit_blend import (
@@ -22,6 +21,7 @@ from tfrs_fashion.recommenders.fit_blend import (
 from tfrs_fashion.recommenders.popularity import Popularity
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.repurchase import Repurchase
+from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import InputError
 
 MakeView = Callable[[Sequence[tuple[int, int, int]]], View]

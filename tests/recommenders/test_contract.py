@@ -15,18 +15,16 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tfrs_fashion.config import PipelineConfig, load_config
 from tfrs_fashion.features.article_weeks import ArticleWeeks
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.view import View, make_view
-from tfrs_fashion.fitting import fit_recommender, load_recommender
-from tfrs_fashion.generator_sections import GENERATORS
 from tfrs_fashion.models.encoders import CategoryEncoding
 from tfrs_fashion.models.selector import Selector
 from tfrs_fashion.recommenders.blend import Blend
 from tfrs_fashion.recommenders.factorization import fit_als
 from tfrs_fashion.recommenders.fit_towers import fit_two_tower
+from tfrs_fashion.recommenders.kinds import fit_recommender, load_recommender
 from tfrs_fashion.recommenders.popularity import fit_popularity, fit_siblings
 from tfrs_fashion.recommenders.recommender import Recommendations, Recommender, load_state
 from tfrs_fashion.recommenders.repurchase import Repurchase
@@ -40,6 +38,8 @@ from tfrs_fashion.schema import (
     RunError,
     Tables,
 )
+from tfrs_fashion.settings.pipeline import PipelineConfig, load_config
+from tfrs_fashion.settings.recommenders import GENERATORS
 
 ROOT = Path(__file__).parent.parent.parent
 NEEDS_IMPLICIT = ("als", "bpr")

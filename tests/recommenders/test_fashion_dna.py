@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import rank_customers
 from tfrs_fashion.recommenders.fashion_dna import StaticStyles, fit_fashion_dna
+from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.sequence_sections import FashionDnaConfig
+from tfrs_fashion.settings.sequences import FashionDnaConfig
 
 MakeView = Callable[[Sequence[tuple[int, int, int]]], View]
 SETTINGS = FashionDnaConfig(

@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 
 from tfrs_fashion.models.trees import Trees, read_trees
-from tfrs_fashion.ranking_sections import NetworkRankerConfig, TreesRankerConfig
 from tfrs_fashion.recommenders.fit_ranker import (
     Calibration,
     RankerWeek,
@@ -24,6 +23,7 @@ from tfrs_fashion.recommenders.fit_ranker import (
 )
 from tfrs_fashion.recommenders.rankers import Ranker, TreesRanker, load_ranker
 from tfrs_fashion.schema import InputError
+from tfrs_fashion.settings.rankers import NetworkRankerConfig, TreesRankerConfig
 
 CATEGORIES = np.array([[0], [0], *[[2 + number % 2] for number in range(10)]], np.int32)
 TREES = TreesRankerConfig(rounds=40, patience=10, min_data_in_leaf=5, learning_rate=0.2)

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import rank_customers
 from tfrs_fashion.recommenders.group_popularity import fit_group_popularity
 from tfrs_fashion.recommenders.popularity import fit_trend
+from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import InputError
 
 MakeView = Callable[[Sequence[tuple[int, int, int]]], View]

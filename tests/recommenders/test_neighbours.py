@@ -12,7 +12,6 @@ from scipy.sparse import csr_matrix
 
 from tfrs_fashion.features.purchases import age_days, basket_matrix, customer_matrix, number_baskets
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import rank_customers
 from tfrs_fashion.recommenders.co_visitation import fit_co_visitation
 from tfrs_fashion.recommenders.customer_knn import _latest, fit_customer_knn
 from tfrs_fashion.recommenders.graph_filter import fit_graph_filter
@@ -20,6 +19,7 @@ from tfrs_fashion.recommenders.item_knn import fit_basket_pairs, fit_item_knn
 from tfrs_fashion.recommenders.neighbours import Neighbours, nearest
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.same_product import fit_same_product
+from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import FIRST_INDEX, InputError
 
 HALF_LIFE_DAYS = 20.0

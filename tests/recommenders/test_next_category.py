@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import rank_customers
 from tfrs_fashion.recommenders.next_category import NextCategory, fit_next_category
+from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.sequence_sections import NextCategoryConfig
+from tfrs_fashion.settings.sequences import NextCategoryConfig
 
 MakeView = Callable[[Sequence[tuple[int, int, int]]], View]
 SETTINGS = NextCategoryConfig(

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfrs_fashion.config import load_config
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import fit_recommender, rank_customers
+from tfrs_fashion.recommenders.kinds import fit_recommender
 from tfrs_fashion.recommenders.repurchase import Repurchase
+from tfrs_fashion.run.inference import rank_customers
+from tfrs_fashion.settings.pipeline import load_config
 
 # Customer 2: article 2 on three early days, 3 on two, the later one yesterday, 4 and 5 in the last basket.
 ROWS = [(2, 2, 1), (2, 2, 2), (2, 2, 3), (2, 3, 4), (2, 3, 9), (2, 4, 10), (2, 5, 10), (3, 6, 2)]

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import rank_customers
 from tfrs_fashion.recommenders.factorization import Factorization
 from tfrs_fashion.recommenders.restricted import Restricted
+from tfrs_fashion.run.inference import rank_customers
 
 # The cutoff is the 11th at midnight. Customer 2 bought 2 to 6, of which 5 is no candidate; 3 bought long ago alone; 4 has
 # no factors.

@@ -11,14 +11,14 @@ import tensorflow as tf
 
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import rank_customers
 from tfrs_fashion.models.objectives import LossKind
 from tfrs_fashion.models.sequence_encoders import SequenceKind
 from tfrs_fashion.recommenders.fit_sequential import fit_sequential
 from tfrs_fashion.recommenders.indexed_tower import IndexedTower
 from tfrs_fashion.recommenders.sequential import SequenceQuery, load_sequential
+from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, InputError
-from tfrs_fashion.sequence_sections import SequentialConfig
+from tfrs_fashion.settings.sequences import SequentialConfig
 
 MakeView = Callable[[Sequence[tuple[int, int, int]]], View]
 SETTINGS: dict[str, Any] = {

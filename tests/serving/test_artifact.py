@@ -18,7 +18,7 @@ from ibis import _
 
 from tfrs_fashion.data.split import epoch_seconds
 from tfrs_fashion.recommenders.towers import TwoTower
-from tfrs_fashion.run import Run
+from tfrs_fashion.run.run import Run
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RunError
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches
 from tfrs_fashion.serving.export import artifact_hash, latest_artifact, list_versions

@@ -10,16 +10,17 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tfrs_fashion.config import load_config
 from tfrs_fashion.features.view import View
-from tfrs_fashion.fitting import fit_recommender, rank_customers
-from tfrs_fashion.generator_sections import GENERATORS
 from tfrs_fashion.recommenders.blend import Blend
+from tfrs_fashion.recommenders.kinds import fit_recommender
 from tfrs_fashion.recommenders.popularity import nobody
 from tfrs_fashion.recommenders.two_stage import TwoStage
+from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import FIRST_INDEX
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, to_candidates
 from tfrs_fashion.serving.export import export_artifact
+from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.recommenders import GENERATORS
 
 K = 20
 # Of generators that differ in a number alone one is enough.

@@ -5,8 +5,8 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig, TransactionsConfig
 from tfrs_fashion.schema import InputError
+from tfrs_fashion.settings.data import ArticlesConfig, CustomersConfig, TransactionsConfig
 
 # The lower edges of the age bands.
 AGE_EDGES = (16, 20, 25, 30, 35, 40, 50, 60)

@@ -14,8 +14,8 @@ from tfrs_fashion.data.conversions import Kind, Wanted, convert
 from tfrs_fashion.data.raw import PLAIN, Dialect, find_files, keep, read_raw
 from tfrs_fashion.data.returns import net_returns
 from tfrs_fashion.data.rows import Rows
-from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig, TransactionsConfig
 from tfrs_fashion.schema import ANONYMOUS_CUSTOMER, TRANSACTION_COLUMNS, RowCount, Tables
+from tfrs_fashion.settings.data import ArticlesConfig, CustomersConfig, TransactionsConfig
 
 _KINDS: dict[str, Kind] = {
     "customer_id": "id",

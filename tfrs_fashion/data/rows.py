@@ -11,8 +11,8 @@ from ibis import _
 
 from tfrs_fashion.data.conversions import Kind, Wanted, convert
 from tfrs_fashion.data.raw import Dialect, keep, read_raw
-from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig
 from tfrs_fashion.schema import OLDEST, YOUNGEST, RowCount, check_unique
+from tfrs_fashion.settings.data import ArticlesConfig, CustomersConfig
 
 # A categorical feature of more values than this, and on most rows another one, tells rows apart and teaches little.
 _MANY_VALUES, _MANY_SHARE = 1000, 0.5

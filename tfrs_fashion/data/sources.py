@@ -5,11 +5,12 @@ from pathlib import Path
 import ibis
 from rich.console import Console
 
-from tfrs_fashion.data import complete_journey, hm, retail, sequences, simulator
-from tfrs_fashion.data.hm_scale import GENERATOR_VERSION, write_hm_scale
+from tfrs_fashion.data import complete_journey, hm, retail, sequences
+from tfrs_fashion.data.generated import simulator
+from tfrs_fashion.data.generated.hm_scale import GENERATOR_VERSION, write_hm_scale
 from tfrs_fashion.data.raw import Dialect
-from tfrs_fashion.data_sections import ArticlesConfig, CustomersConfig, DataConfig, TransactionsConfig
 from tfrs_fashion.schema import Tables
+from tfrs_fashion.settings.data import ArticlesConfig, CustomersConfig, DataConfig, TransactionsConfig
 
 
 def _mapping(config: DataConfig) -> tuple[TransactionsConfig, ArticlesConfig, CustomersConfig]:

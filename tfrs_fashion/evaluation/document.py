@@ -30,7 +30,7 @@ def to_json_types(value: Any) -> Any:
 def render(template: str, **values: Any) -> str:
     """Fills a template of this package; every value is escaped, and a name that is not given is an error."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -22,7 +22,7 @@ from tfrs_fashion.features.image_files import (
 )
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount, RunError
-from tfrs_fashion.sections import Network
+from tfrs_fashion.settings.base import Network
 
 _SMALLEST_IMAGE = 32
 # A feature of more values, such as the design, names articles rather than what they look like.

@@ -11,7 +11,7 @@ from tfrs_fashion.features.articles import ArticleTable
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.vocabulary import look_up
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount
-from tfrs_fashion.sections import RolesConfig
+from tfrs_fashion.settings.base import RolesConfig
 
 # Channels are few and numbered from 1; those above share the index of unknown values.
 MAX_SALES_CHANNEL_ID = 16

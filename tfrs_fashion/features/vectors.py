@@ -20,7 +20,7 @@ from tfrs_fashion.features.embedding_cache import Embeddings
 from tfrs_fashion.features.images import embed_images
 from tfrs_fashion.features.sentences import embed_sentences
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount
-from tfrs_fashion.sections import ImagesConfig
+from tfrs_fashion.settings.base import ImagesConfig
 
 
 def make_vectors(

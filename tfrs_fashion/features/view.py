@@ -23,7 +23,7 @@ from tfrs_fashion.features.text import HashedWords, hash_texts
 from tfrs_fashion.features.timelines import Timelines, check_profile_columns
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
 from tfrs_fashion.schema import FIRST_INDEX, MAX_DESCRIPTION, OUT_OF_VOCABULARY_INDEX, RowCount, Tables, check_names
-from tfrs_fashion.sections import FeaturesConfig, RolesConfig
+from tfrs_fashion.settings.base import FeaturesConfig, RolesConfig
 
 
 @dataclass(frozen=True)

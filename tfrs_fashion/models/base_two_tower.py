@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfrs_fashion.models.encoders import CategoryEncoder
 from tfrs_fashion.models.recorded import RecordedModel
-from tfrs_fashion.sections import CategoryEncoding
+from tfrs_fashion.settings.base import CategoryEncoding
 
 
 class BaseTower(tf.keras.Model):

@@ -10,7 +10,7 @@ from tfrs_fashion.features.articles import ArticleTable
 from tfrs_fashion.features.text import HashedWords
 from tfrs_fashion.features.value_sets import ValueSets
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX
-from tfrs_fashion.sections import CategoryEncoding, NumberEncoding
+from tfrs_fashion.settings.base import CategoryEncoding, NumberEncoding
 
 _SCALE = 2.0
 # Differences of numbers up to here are finite.

@@ -13,7 +13,7 @@ from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.recommenders.factorization import Factorization
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.schema import FIRST_INDEX, InputError
-from tfrs_fashion.sections import CategoryEncoding
+from tfrs_fashion.settings.base import CategoryEncoding
 
 _CHUNK = 8192
 

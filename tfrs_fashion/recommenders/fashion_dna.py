@@ -17,7 +17,7 @@ from tfrs_fashion.recommenders.factorization import Factorization
 from tfrs_fashion.recommenders.fit_towers import encode_in_batches, number_rows
 from tfrs_fashion.recommenders.recommender import Recommender, load_state, save_state
 from tfrs_fashion.schema import FIRST_INDEX, InputError
-from tfrs_fashion.sequence_sections import FashionDnaConfig
+from tfrs_fashion.settings.sequences import FashionDnaConfig
 
 
 class StaticStyles(Factorization):

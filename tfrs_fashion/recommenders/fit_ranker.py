@@ -13,10 +13,10 @@ from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.ranking import RankingModel, RankingNetwork
 from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.models.trees import Trees, import_lightgbm, read_trees
-from tfrs_fashion.ranking_sections import NetworkRankerConfig, TreesRankerConfig
 from tfrs_fashion.recommenders.rankers import NetworkRanker, Ranker, TreesRanker
 from tfrs_fashion.recommenders.stored import StoredArrays
 from tfrs_fashion.schema import InputError
+from tfrs_fashion.settings.rankers import NetworkRankerConfig, TreesRankerConfig
 
 _CHUNK = 16_384
 # The bins of the numbers come from what was bought of a week, and from as many others, at least so many.

@@ -14,8 +14,8 @@ from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.relevance import Imbalance, RelevanceModel, RelevanceNetwork, class_weights
 from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.models.trees import import_lightgbm
-from tfrs_fashion.ranking_sections import RelevanceConfig
 from tfrs_fashion.schema import FIRST_INDEX
+from tfrs_fashion.settings.rankers import RelevanceConfig
 
 
 @dataclass(frozen=True)

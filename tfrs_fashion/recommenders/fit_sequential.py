@@ -21,7 +21,7 @@ from tfrs_fashion.recommenders.indexed_tower import CandidateSet, IndexedTower
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.sequence_parts import SequenceParts, make_sequence_parts, train_sequence_model
 from tfrs_fashion.schema import FIRST_INDEX
-from tfrs_fashion.sequence_sections import SequentialConfig
+from tfrs_fashion.settings.sequences import SequentialConfig
 
 
 def fit_sequential(

@@ -25,7 +25,7 @@ from tfrs_fashion.recommenders.indexed_tower import CandidateSet
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.towers import TwoTower, TwoTowerQuery, make_history_layer, make_query_tower
 from tfrs_fashion.schema import FIRST_INDEX
-from tfrs_fashion.sections import CategoryEncoding, NumberEncoding
+from tfrs_fashion.settings.base import CategoryEncoding, NumberEncoding
 
 _EDGE_SAMPLE = 20_000
 
@@ -67,7 +67,7 @@ def fit_two_tower(
 
     Args:
         view: What may be seen.
-        embedding_dim: See `sections.TwoTowerConfig` for this and the other settings.
+        embedding_dim: See `settings.base.TwoTowerConfig` for this and the other settings.
         history_length: Last events of a history that are counted.
         history_articles: Articles of a history that the query tower reads.
         time_scales_days: Time constants of the decayed counts.

@@ -10,10 +10,10 @@ from tfrs_fashion.features.bought import bought_articles, time_scale
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.purchases import age_days, num_article_indices, number_baskets
 from tfrs_fashion.features.view import View
-from tfrs_fashion.generator_sections import EVENT_GROUPS
 from tfrs_fashion.index.exclusion import take_allowed, take_best
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX, InputError
+from tfrs_fashion.settings.recommenders import EVENT_GROUPS
 
 Event = Literal["store_index", "sales_channel_id"]
 _HALF_LIFE_DAYS = 60.0

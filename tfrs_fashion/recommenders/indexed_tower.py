@@ -10,7 +10,7 @@ from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.index.exact import Exact
 from tfrs_fashion.index.scann import Scann
 from tfrs_fashion.recommenders.recommender import Recommendations, save_state, with_source
-from tfrs_fashion.sections import IndexKind
+from tfrs_fashion.settings.base import IndexKind
 
 
 class CandidateSet(NamedTuple):

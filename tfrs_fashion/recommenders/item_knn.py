@@ -9,8 +9,8 @@ from scipy.sparse import csr_matrix, diags
 
 from tfrs_fashion.features.purchases import basket_matrix, customer_matrix
 from tfrs_fashion.features.view import View
-from tfrs_fashion.generator_sections import Similarity
 from tfrs_fashion.recommenders.neighbours import Neighbours, keep_columns, nearest
+from tfrs_fashion.settings.recommenders import Similarity
 
 _BM25_SATURATION = 1.2
 _BM25_LENGTH = 0.75

@@ -16,7 +16,7 @@ from tfrs_fashion.recommenders.recommender import Recommender, load_state, save_
 from tfrs_fashion.recommenders.sequence_parts import make_sequence_parts, train_sequence_model
 from tfrs_fashion.recommenders.sequential import SequenceQuery
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX, InputError
-from tfrs_fashion.sequence_sections import NextCategoryConfig
+from tfrs_fashion.settings.sequences import NextCategoryConfig
 
 
 class NextCategory(CategoryPopularity):

@@ -20,7 +20,7 @@ from tfrs_fashion.recommenders.fit_towers import encode_in_batches, number_rows
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.sequential import SequenceQuery, make_sequential_tower
 from tfrs_fashion.schema import FIRST_INDEX
-from tfrs_fashion.sequence_sections import SequenceConfig
+from tfrs_fashion.settings.sequences import SequenceConfig
 
 _WARM_UP_STEPS = 200
 

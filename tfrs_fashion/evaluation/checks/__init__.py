@@ -1,0 +1,1 @@
+"""Checks that look for leakage, collapse and mistakes in a finished run."""

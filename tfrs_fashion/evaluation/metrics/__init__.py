@@ -1,0 +1,1 @@
+"""Metrics over lists and ranks, with bootstrap intervals."""

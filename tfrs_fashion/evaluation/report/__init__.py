@@ -1,0 +1,1 @@
+"""The report: scorecards, the verdict, its sections and figures."""

@@ -1,0 +1,1 @@
+"""The log of evaluated runs, their comparison, and their export to MLflow."""

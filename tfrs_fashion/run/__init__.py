@@ -1,0 +1,1 @@
+"""The stages of a run: one module and one function per stage, and what stages share."""
