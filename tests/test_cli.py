@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from tfrs_fashion import __version__
 from tfrs_fashion.cli import app
-from tfrs_fashion.outputs import only_one
+from tfrs_fashion.outputs import exclusive_lock
 
 VERBS = (
     *("run", "prepare", "explore", "train", "export", "evaluate", "backtest", "release", "recommend"),
@@ -149,7 +149,7 @@ def test_more_days_than_there_are_mean_all_of_them(tiny: str, run_dir: Path, key
 
 
 def test_a_folder_in_use_is_left_alone(tiny: str, run_dir: Path) -> None:
-    with only_one(run_dir):
+    with exclusive_lock(run_dir):
         found = message(invoke("prepare", tiny, run_dir), exit_code=2)
     assert found.startswith(f"{run_dir}: another process is at work here.")
 

@@ -14,7 +14,15 @@ import pandas as pd
 import pytest
 
 from tfrs_fashion.evaluation.report.page import load_metrics
-from tfrs_fashion.outputs import damage, fingerprint, only_one, recover, run_stage, stored_fingerprint, write_whole
+from tfrs_fashion.outputs import (
+    damage,
+    exclusive_lock,
+    fingerprint,
+    recover,
+    run_stage,
+    stored_fingerprint,
+    write_atomically,
+)
 from tfrs_fashion.schema import InputError, RunError
 
 PIPELINE = Path(__file__).parent.parent / "pipelines" / "tiny.toml"
@@ -222,16 +230,20 @@ def test_a_disk_that_fills_up_half_way_leaves_the_last_tables(start: Starter, tm
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write here"), write_whole(tmp_path / "file" / "stage"):
+    with pytest.raises(InputError, match="cannot write here"), write_atomically(tmp_path / "file" / "stage"):
         pass
-    with pytest.raises(InputError, match="cannot write here"), only_one(tmp_path / "file" / "run"):
+    with pytest.raises(InputError, match="cannot write here"), exclusive_lock(tmp_path / "file" / "run"):
         pass
 
 
 def test_two_processes_do_not_share_a_run_folder(tmp_path: Path) -> None:
-    with only_one(tmp_path), pytest.raises(InputError, match="another process is at work here"), only_one(tmp_path):
+    with (
+        exclusive_lock(tmp_path),
+        pytest.raises(InputError, match="another process is at work here"),
+        exclusive_lock(tmp_path),
+    ):
         pass
-    with only_one(tmp_path):
+    with exclusive_lock(tmp_path):
         pass
 
 

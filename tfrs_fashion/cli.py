@@ -101,12 +101,12 @@ def _work(
     work: "Callable[[Backtest], None]",
     alone: bool,
 ) -> None:
-    from tfrs_fashion.outputs import only_one
+    from tfrs_fashion.outputs import exclusive_lock
     from tfrs_fashion.settings.pipeline import load_config
 
     config = load_config(pipeline, overrides or ())
     folder = run_dir or Path("runs") / config.name
-    with only_one(folder) if alone else contextlib.nullcontext():
+    with exclusive_lock(folder) if alone else contextlib.nullcontext():
         with console.status("loading TensorFlow"):
             from tfrs_fashion.run.backtest import Backtest
         run = Backtest(config=config, folder=folder, force=force, console=console)

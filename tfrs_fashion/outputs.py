@@ -84,7 +84,7 @@ def recover(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def write_whole(folder: Path, **about: Any) -> Iterator[Path]:
+def write_atomically(folder: Path, **about: Any) -> Iterator[Path]:
     """Gives an empty folder to write into, and puts it in place when the block ends without an error.
 
     Args:
@@ -146,7 +146,7 @@ def run_stage(folder: Path, wanted: str, write: Callable[[Path], None], *, force
     recover(folder)
     if not force and stored_fingerprint(folder) == wanted:
         return False
-    with write_whole(folder, fingerprint=wanted) as partial:
+    with write_atomically(folder, fingerprint=wanted) as partial:
         write(partial)
     return True
 
@@ -157,7 +157,7 @@ def stage_seconds(folder: Path) -> float | None:
 
 
 @contextlib.contextmanager
-def only_one(folder: Path, *, waits: bool = False) -> Iterator[None]:
+def exclusive_lock(folder: Path, *, waits: bool = False) -> Iterator[None]:
     """Lets one process at a time work in a folder.
 
     Args:

@@ -22,7 +22,7 @@ from tfrs_fashion import __version__
 from tfrs_fashion.evaluation.document import to_json_types, write_json, write_text
 from tfrs_fashion.experiments.comparison import make_comparison, write_comparison
 from tfrs_fashion.experiments.record import Experiment, list_figures
-from tfrs_fashion.outputs import code_fingerprint, damage, fingerprint, only_one, write_whole
+from tfrs_fashion.outputs import code_fingerprint, damage, exclusive_lock, fingerprint, write_atomically
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.serving.provenance import git_commit, has_uncommitted_changes, library_versions
 from tfrs_fashion.settings.pipeline import PipelineConfig
@@ -178,13 +178,13 @@ def keep_record(report: Path, folder: Path) -> str:
     """
     row = _read_record(report / RECORD)
     name = str(row["id"])
-    with only_one(folder, waits=True):
+    with exclusive_lock(folder, waits=True):
         log = read_log(folder)
         is_known = name in log.column("id").to_pylist()
         is_whole = (folder / name).is_dir() and damage(folder / name) is None
         if is_known and is_whole and (folder / LOG).is_file():
             return name
-        with write_whole(folder / name, fingerprint=name) as partial:
+        with write_atomically(folder / name, fingerprint=name) as partial:
             for file in (RECORD, _CUSTOMERS, CONFIG):
                 shutil.copyfile(report / file, partial / file)
         new = pa.Table.from_pylist([] if is_known else [row], schema=_SCHEMA)
@@ -285,7 +285,7 @@ def compare_experiments(folder: Path, first: str, second: str) -> tuple[dict[str
     settings: dict[str, Any] = {"num_samples": int(b.config["evaluation"]["bootstrap_samples"]), "seed": b.seed}
     document = make_comparison(a, b, *(_read_customers(folder, found) for found in (a, b)), **settings)
     place = folder / f"{a.id}_{b.id}"
-    with only_one(folder, waits=True), write_whole(place, fingerprint=place.name) as partial:
+    with exclusive_lock(folder, waits=True), write_atomically(place, fingerprint=place.name) as partial:
         write_comparison(partial, document)
     return document, place / "comparison.html"
 

@@ -13,7 +13,7 @@ from tfrs_fashion.evaluation.document import to_json_types
 from tfrs_fashion.experiments.comparison import flatten
 from tfrs_fashion.experiments.log import CONFIG, RECORD, read_experiments
 from tfrs_fashion.experiments.record import Experiment
-from tfrs_fashion.outputs import only_one
+from tfrs_fashion.outputs import exclusive_lock
 from tfrs_fashion.schema import InputError
 
 # By which a run is known again.
@@ -154,7 +154,7 @@ def export_experiments(folder: Path, tracking_uri: str) -> tuple[int, int]:
     written = there = 0
     shown = _without_password(tracking_uri)
     # What another process is writing would look half-written.
-    with only_one(folder / _PLACE, waits=True):
+    with exclusive_lock(folder / _PLACE, waits=True):
         try:
             client = mlflow.MlflowClient(tracking_uri=tracking_uri)
             for experiment in known:

@@ -25,7 +25,7 @@ from tfrs_fashion.evaluation.report.page import load_metrics, metrics_table
 from tfrs_fashion.experiments.log import LOG, experiments_folder, keep_record, read_log, write_record
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.board import write_images
-from tfrs_fashion.outputs import fingerprint, only_one, recover, stage_seconds, stored_fingerprint
+from tfrs_fashion.outputs import exclusive_lock, fingerprint, recover, stage_seconds, stored_fingerprint
 from tfrs_fashion.recommenders.indexed_tower import IndexedTower
 from tfrs_fashion.recommenders.popularity import nobody
 from tfrs_fashion.recommenders.recommender import Recommender
@@ -276,7 +276,7 @@ class Run(Training):
             self._write_artifact(artifact, folder, view=view, recommender=recommender, fallback=fallback)
 
         folder = Path(self.config.export.folder)
-        with only_one(folder):
+        with exclusive_lock(folder):
             self._check_owners()
             for artifact in self.config.servable:
                 wanted = fingerprint("release", self._exported(artifact))

@@ -21,11 +21,11 @@ from tfrs_fashion.models.board import write_hparams
 from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.outputs import (
     code_fingerprint,
+    exclusive_lock,
     files_fingerprint,
     fingerprint,
-    only_one,
     stored_fingerprint,
-    write_whole,
+    write_atomically,
 )
 from tfrs_fashion.recommenders.kinds import fit_recommender
 from tfrs_fashion.recommenders.recommender import Recommender
@@ -179,7 +179,7 @@ class Tune(Training):
             log = replace(log, folder=None)
         if self.plan.is_two_stage or name == "blend":
             # Several workers would write the same weeks.
-            with only_one(self.folder / "ranked", waits=True):
+            with exclusive_lock(self.folder / "ranked", waits=True):
                 if self.plan.is_two_stage:
                     bench.ranker_weeks(name, bench.splits["test"])
                 else:
@@ -285,7 +285,7 @@ class Tune(Training):
             self._check_held()
         self.prepare()
         self._check_objective()
-        with only_one(self.search_folder.parent):
+        with exclusive_lock(self.search_folder.parent):
             self._take_folder(force=force)
             if num_workers > 1:
                 arguments = ["tune", str(self.source), "--run-dir", str(self.folder)]
@@ -334,7 +334,7 @@ class Tune(Training):
         if not board.trials:
             raise RunError(f"{self.search_folder}: no trial has ended. The same command goes on.")
         place, best = self.search_folder / "leaderboard", board.best
-        with write_whole(place) as partial:
+        with write_atomically(place) as partial:
             write_leaderboard(partial, board, title=config.name, algorithm=config.tune.algorithm, seed=config.seed)
             if best is not None:
                 given = {} if best.budget is None else {self.plan.budget: best.budget}
