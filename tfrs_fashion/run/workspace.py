@@ -96,7 +96,7 @@ class Preparation:
             **features.model_dump(
                 include={
                     *("categorical", "numbers", "sets", "set_separator", "min_articles", "min_customers"),
-                    *("history", "article_weeks", "week_days"),
+                    *("history", "article_weeks", "week_days", "num_text_buckets"),
                 }
             ),
             roles=features.roles,
