@@ -63,7 +63,7 @@ class View:
     week_days: int = 7
     num_text_buckets: int = 0
     in_store_days: int = 28
-    roles: RolesConfig = RolesConfig()
+    roles: RolesConfig = field(default_factory=RolesConfig)
     counts: tuple[RowCount, ...] = ()
     words: dict[int, HashedWords] = field(default_factory=dict)
 
