@@ -72,11 +72,11 @@ def explore(tables: Path, folder: Path, roles: dict[str, str]) -> None:
     start = time.monotonic()
     connection = ibis.duckdb.connect()
     connection.raw_sql("SET enable_progress_bar = false")
-    found = read_tables(connection, tables)
-    write_exploration(folder, tables=found, title="benchmark", **roles)
+    loaded = read_tables(connection, tables)
+    write_exploration(folder, tables=loaded, title="benchmark", **roles)
     seconds, used = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF)
     processor = used.ru_utime + used.ru_stime
-    rows, size = found.transactions.count().execute(), (folder / "exploration.html").stat().st_size / 2**20
+    rows, size = loaded.transactions.count().execute(), (folder / "exploration.html").stat().st_size / 2**20
     print(
         f"explore: {rows:,} rows in {seconds:.1f} s ({processor:.0f} s of processor time), "
         f"at most {used.ru_maxrss / 2**20:.1f} GiB; a page of {size:.1f} MiB"

@@ -1,4 +1,4 @@
-"""A document of a run: JSON for programs, and HTML for people as one file with no script and nothing to download."""
+"""Writes documents: JSON for programs, and HTML for people as one file with no script and nothing to download."""
 
 import datetime
 import json
@@ -13,11 +13,11 @@ import numpy as np
 
 
 def to_json_types(value: Any) -> Any:
-    """Returns the same value in JSON's types: NaN becomes null, dates become ISO strings."""
+    """Converts a value to JSON's types: NaN becomes null, dates become ISO strings."""
     if isinstance(value, Mapping):
-        return {str(name): to_json_types(found) for name, found in value.items()}
+        return {str(name): to_json_types(item) for name, item in value.items()}
     if isinstance(value, (list, tuple, set, np.ndarray)):
-        return [to_json_types(found) for found in value]
+        return [to_json_types(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
@@ -28,7 +28,7 @@ def to_json_types(value: Any) -> Any:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fills a template of this package; every value is escaped, and a name that is not given is an error."""
+    """Renders a template of this package; every value is escaped, and an undefined name is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -40,12 +40,12 @@ def render(template: str, **values: Any) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a text file atomically."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Writes JSON whole or not at all; see `to_json_types`."""
+    """Writes a JSON file atomically; see `to_json_types`."""
     write_text(path, json.dumps(to_json_types(document), indent=2, allow_nan=False, ensure_ascii=False) + "\n")

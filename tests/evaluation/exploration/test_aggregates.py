@@ -1,4 +1,4 @@
-"""What `explore` counts, against ten lines counted by hand."""
+"""Aggregates of the exploration, against ten lines counted by hand."""
 
 import datetime
 from collections.abc import Iterator
@@ -45,12 +45,12 @@ CUSTOMERS = [("c1", 30.0), ("c2", 50.0), ("c3", None), ("c4", 20.0)]
 def make_tables(
     lines: list[Any] = LINES, *, articles: list[Any] = ARTICLES, customers: list[Any] = CUSTOMERS, **changes: Any
 ) -> Tables:
-    """Indexed tables of these rows; `changes` gives columns of all transactions one value."""
+    """Returns indexed tables of these rows; `changes` sets columns of all transactions to one value."""
     names = ["customer_id", "basket_id", "t_dat", "article_id", "quantity", "price", "sales_channel_id"]
     transactions = pd.DataFrame(lines, columns=names).assign(discount=None, store_id=None, **changes)
     transactions["t_dat"] = transactions["t_dat"].astype("datetime64[us]")
     kinds = {"price": "float64", "discount": "float64", "sales_channel_id": "Int64", "store_id": "string"}
-    made = ibis.memtable(transactions.astype(kinds)).mutate(
+    table = ibis.memtable(transactions.astype(kinds)).mutate(
         price=ibis._.price.nullif(float("nan")), discount=ibis.null("float64")
     )
     catalogue = pd.DataFrame(articles, columns=["article_id", "group", "section", "category"]).astype("string")
@@ -59,7 +59,7 @@ def make_tables(
         Tables(
             ibis.memtable(people).mutate(age=ibis._.age.nullif(float("nan"))),
             ibis.memtable(catalogue).mutate(description=ibis._.category),
-            made,
+            table,
         )
     )
 
@@ -74,7 +74,7 @@ def pairs(counted: pd.DataFrame) -> dict[int, int]:
     return dict(zip(counted["value"].tolist(), counted["rows"].tolist(), strict=True))
 
 
-def test_totals(basis: Basis) -> None:
+def test_totals_match_hand_counts(basis: Basis) -> None:
     # 10 + 40 + 10 + 10 + unknown + 10 + 0 + 60 + 10 + 20
     expected = {
         "lines": 10,
@@ -91,24 +91,24 @@ def test_totals(basis: Basis) -> None:
         "stores": 0,
     }
     assert {name: basis.totals[name] for name in expected} == expected
-    assert (basis.num_days, basis.period, basis.partial_words) == (8, "day", "")
+    assert (basis.num_days, basis.period, basis.partial_note) == (8, "day", "")
 
 
-def test_periods_of_days_have_no_gaps(basis: Basis) -> None:
-    counted = aggregates.count_periods(basis)
+def test_by_period_counts_days_without_gaps(basis: Basis) -> None:
+    counted = basis.by_period
     assert [day.day for day in counted.index] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert counted["lines"].tolist() == [3, 1, 3, 0, 0, 2, 0, 1]
     assert counted["baskets"].tolist() == [2, 1, 2, 0, 0, 2, 0, 1]
     assert counted["new_articles"].tolist() == [2, 0, 1, 0, 0, 0, 0, 0]
     # Of known customers: on day 3 both lines of A repeat, C is new; on day 8 B repeats.
-    assert counted["named_lines"].tolist() == [3, 0, 3, 0, 0, 2, 0, 1]
+    assert counted["known_lines"].tolist() == [3, 0, 3, 0, 0, 2, 0, 1]
     assert counted["first_lines"].tolist() == [3, 0, 1, 0, 0, 2, 0, 0]
     assert counted["buyers"].tolist() == [2, 0, 1, 0, 0, 2, 0, 1]
     assert counted["new_customers"].tolist() == [2, 0, 0, 0, 0, 1, 0, 0]
     assert aggregates.count_repeating_customers(basis) == 2
 
 
-def test_weeks_begin_on_monday_and_know_which_are_cut_short() -> None:
+def test_weeks_begin_on_monday_and_incomplete_ones_are_marked() -> None:
     # From Wednesday 3 January to Sunday 11 February 2024: the first week is cut short, the last is whole.
     lines = [
         ("c1", "b1", at(3), "A", 1, 1.0, 1),
@@ -116,18 +116,18 @@ def test_weeks_begin_on_monday_and_know_which_are_cut_short() -> None:
         ("c2", "b3", at(42), "B", 1, 1.0, 1),
     ]
     with count_basis(make_tables(lines)) as basis:
-        counted = aggregates.count_periods(basis)
+        counted = basis.by_period
         assert (basis.num_days, basis.period) == (40, "week")
         assert [str(day.date()) for day in counted.index] == [
             "2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22", "2024-01-29", "2024-02-05",
         ]  # fmt: skip
         assert basis.periods[1].tolist() == [True, False, False, False, False, False]
-        assert "2024-01-01" in basis.partial_words
+        assert "2024-01-01" in basis.partial_note
         assert counted["lines"].tolist() == [1, 0, 0, 0, 0, 2]
         assert counted["new_customers"].tolist() == [1, 0, 0, 0, 0, 1]
 
 
-def test_distributions(basis: Basis) -> None:
+def test_distributions_match_hand_counts(basis: Basis) -> None:
     assert pairs(aggregates.count_basket_sizes(basis)) == {1: 6, 2: 2}
     assert pairs(aggregates.count_quantities(basis)) == {1: 8, 2: 1, 3: 1}
     # Anonymous baskets belong to no customer.
@@ -136,15 +136,15 @@ def test_distributions(basis: Basis) -> None:
     assert pairs(aggregates.count_gaps(basis)) == {2: 2, 5: 1}
 
 
-def test_baskets_of_one_instant_are_told_apart() -> None:
+def test_baskets_of_one_instant_are_counted_separately() -> None:
     lines = [("c1", "b1", at(1), "A", 1, 1.0, 1), ("c1", "b2", at(1), "A", 1, 1.0, 1)]
     with count_basis(make_tables(lines)) as basis:
         assert pairs(aggregates.count_activity(basis)) == {2: 1}
         # None of the two is earlier, so nothing repeats.
-        assert aggregates.count_periods(basis)["first_lines"].tolist() == [2]
+        assert basis.by_period["first_lines"].tolist() == [2]
 
 
-def test_prices_fall_into_equal_steps_and_the_last_holds_the_limit(basis: Basis) -> None:
+def test_prices_are_counted_in_equal_bins_including_the_upper_limit(basis: Basis) -> None:
     counted = aggregates.count_prices(basis, upper=20.0)
     assert len(counted) == 40
     assert counted["high"].iloc[-1] == 20.0
@@ -152,13 +152,13 @@ def test_prices_fall_into_equal_steps_and_the_last_holds_the_limit(basis: Basis)
     assert aggregates.count_prices(basis, upper=10.0)["rows"].sum() == 6
 
 
-def test_the_long_tail_goes_from_none_to_all(basis: Basis) -> None:
+def test_long_tail_goes_from_none_to_all(basis: Basis) -> None:
     counted = aggregates.count_long_tail(basis)
     assert counted["articles"].tolist() == [0, 1, 2, 3]
     assert counted["lines"].tolist() == [0, 6, 9, 10]
 
 
-def test_a_long_tail_of_many_articles_has_few_points_and_the_last() -> None:
+def test_long_tail_of_many_articles_is_thinned_and_keeps_the_last_point() -> None:
     lines = [("c1", "b1", at(1), f"{number:05d}", 1, 1.0, 1) for number in range(2_501)]
     with count_basis(make_tables(lines)) as basis:
         counted = aggregates.count_long_tail(basis)
@@ -167,7 +167,7 @@ def test_a_long_tail_of_many_articles_has_few_points_and_the_last() -> None:
     assert counted.iloc[1].tolist() == [3, 3]
 
 
-def test_the_assortment_counts_what_is_sold_and_what_is_not(basis: Basis) -> None:
+def test_assortment_counts_sold_and_unsold_articles(basis: Basis) -> None:
     counted = aggregates.count_assortment(basis, group="group", section="section")
     rows = {(row.group, row.section): (row.articles, row.sold, row.lines) for row in counted.itertuples()}
     assert rows == {
@@ -185,13 +185,13 @@ def test_ages_are_weighted_by_lines(basis: Basis) -> None:
     assert aggregates.count_ages(basis).to_dict("list") == {"age": [30, 50], "lines": [5, 3]}
 
 
-def test_channels(basis: Basis) -> None:
-    sums = aggregates.count_channels(basis).groupby("channel")[["lines", "units", "value"]].sum()
-    assert sums.loc[1].tolist() == [5, 8, 140]
-    assert sums.loc[2].tolist() == [5, 5, 30]
+def test_by_channel_sums_lines_units_and_value(basis: Basis) -> None:
+    sums = basis.by_channel.groupby("channel")[["lines", "units", "value"]].sum()
+    assert sums.loc["channel 1"].tolist() == [5, 8, 140]
+    assert sums.loc["channel 2"].tolist() == [5, 5, 30]
 
 
-def test_features_say_what_is_missing_and_how_many_values_there_are(basis: Basis) -> None:
+def test_describe_features_counts_missing_and_distinct_values(basis: Basis) -> None:
     described = aggregates.describe_features(basis.articles).set_index("column")
     assert described.loc["section", ["rows", "missing", "distinct", "common", "common_rows"]].tolist() == [
         5,
@@ -210,13 +210,13 @@ def test_features_say_what_is_missing_and_how_many_values_there_are(basis: Basis
     assert not {"customer_id", "article_id", "basket_id", "customer_index"} & set(transactions.index)
 
 
-def test_values_of_sets_are_counted_one_by_one() -> None:
+def test_describe_features_counts_the_values_of_sets() -> None:
     cells = ["wool|cotton", " wool ;silk|wool| |wool", None, "", "|", "cotton"]
     table = ibis.memtable(pd.DataFrame({"material": cells, "other": cells}))
     described = aggregates.describe_features(table, sets=("material",)).set_index("column")
     # wool, cotton, " wool ;silk" and wool again; of the cells that hold something two have each of the first two.
-    found = described.loc["material", ["type", "missing", "distinct", "common", "common_rows"]].tolist()
-    assert found == ["set", 2, 3, "cotton", 2]
+    values = described.loc["material", ["type", "missing", "distinct", "common", "common_rows"]].tolist()
+    assert values == ["set", 2, 3, "cotton", 2]
     assert described.loc["other", ["type", "distinct", "common_rows"]].tolist() == ["string", 4, 1]
     split = aggregates.describe_features(table, sets=("material",), set_separator=";").set_index("column")
     assert split.loc["material", "distinct"] == 5
@@ -225,7 +225,7 @@ def test_values_of_sets_are_counted_one_by_one() -> None:
     assert (row["missing"], row["distinct"], row["common"]) == (0, 0, None)
 
 
-def test_empty_and_not_a_number_are_missing() -> None:
+def test_empty_strings_and_nan_are_missing() -> None:
     table = ibis.memtable(pd.DataFrame({"words": ["", "x", None], "number": [float("nan"), 1.0, 2.0]}))
     described = aggregates.describe_features(table).set_index("column")
     assert described["missing"].to_dict() == {"words": 2, "number": 1}

@@ -1,9 +1,10 @@
-"""The page of `explore`: what its figures say, what is left out and why, and what any text does to it."""
+"""The exploration page: its figures and their sentences, the figures left out and why, and arbitrary text in labels."""
 
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,17 @@ from typer.testing import CliRunner
 from tests.evaluation.exploration.test_aggregates import ARTICLES, LINES, at, make_tables
 from tfrs_fashion.cli import app
 from tfrs_fashion.evaluation.drawing import Labels, format_amount, format_share
-from tfrs_fashion.evaluation.exploration import purchase_figures, shop_figures
-from tfrs_fashion.evaluation.exploration.aggregates import Basis, count_basis, count_periods
+from tfrs_fashion.evaluation.exploration import article_figures, distributions, purchase_figures
+from tfrs_fashion.evaluation.exploration.aggregates import Basis, count_basis
 from tfrs_fashion.evaluation.exploration.page import write_exploration
-from tfrs_fashion.evaluation.figure import Figure, LeftOut, clip_limit, group_other
+from tfrs_fashion.evaluation.figure import Drawing, clip_limit, group_other
 from tfrs_fashion.schema import ANONYMOUS_CUSTOMER, InputError, RowCount, Tables
 
 ROLES = {"section_group": "group", "section": "section", "category": "category", "garment_group": "section"}
 
 
 class Page(HTMLParser):
-    """What a test asks of a page: its tags, the places it links to and has, its words."""
+    """The tags, links, anchors, images and text of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -40,11 +41,11 @@ class Page(HTMLParser):
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
+        attributes = dict(attrs)
         self.tags.append(tag)
-        self.links += [str(found["href"])] if "href" in found else []
-        self.ids += [str(found["id"])] if "id" in found else []
-        self.images += [found] if tag == "img" else []
+        self.links += [str(attributes["href"])] if "href" in attributes else []
+        self.ids += [str(attributes["id"])] if "id" in attributes else []
+        self.images += [attributes] if tag == "img" else []
 
     def handle_data(self, data: str) -> None:
         self.words += data
@@ -68,11 +69,11 @@ def document(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def basis_of() -> Iterator[Callable[..., Basis]]:
-    """Counts the basis of changed tables; what it makes is dropped at the end."""
+    """Counts the basis of other tables; its temporary tables are dropped at the end."""
     opened = []
 
-    def count(*arguments: Any, **changes: Any) -> Basis:
-        opened.append(count_basis(make_tables(*arguments, **changes)))
+    def count(*arguments: Any, roles: Mapping[str, str] | None = None, **changes: Any) -> Basis:
+        opened.append(count_basis(make_tables(*arguments, **changes), roles))
         return opened[-1].__enter__()
 
     yield count
@@ -80,17 +81,12 @@ def basis_of() -> Iterator[Callable[..., Basis]]:
         context.__exit__(None, None, None)
 
 
-def reason(found: Figure | LeftOut) -> str:
-    assert isinstance(found, LeftOut)
-    return found.reason
+def drawn(drawing: Drawing | str) -> Drawing:
+    assert isinstance(drawing, Drawing), drawing
+    return drawing
 
 
-def drawn(found: Figure | LeftOut) -> Figure:
-    assert isinstance(found, Figure), found
-    return found
-
-
-def test_every_figure_has_a_png_a_place_in_the_contents_and_words(folder: Path, document: dict[str, Any]) -> None:
+def test_every_figure_has_a_png_an_anchor_and_sentences(folder: Path, document: dict[str, Any]) -> None:
     page = Page(folder / "exploration.html")
     names = set(document["figures"])
     assert names == {
@@ -121,17 +117,17 @@ def test_no_png_is_blank(folder: Path) -> None:
         assert grey.max() == 1.0, path
 
 
-def test_the_page_is_one_file_without_script_and_escapes_what_it_is_given(folder: Path) -> None:
+def test_page_is_one_file_without_script_and_escapes_text(folder: Path) -> None:
     text = (folder / "exploration.html").read_text(encoding="utf-8")
     assert "http" not in re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", text)
     page = Page(folder / "exploration.html")
     assert not {"script", "link", "iframe", "b", "lines"} & set(page.tags)
-    assert "A look at ten <lines>" in page.words
+    assert "Exploring ten <lines>" in page.words
     assert "dropped: <b>" in page.words
     assert (text.startswith("<!doctype html>"), "viewport" in text, "@media print" in text) == (True, True, True)
 
 
-def test_numbers_behind_the_figures(document: dict[str, Any]) -> None:
+def test_figures_json_holds_hand_counted_numbers(document: dict[str, Any]) -> None:
     data = {name: figure["data"] for name, figure in document["figures"].items()}
     assert data["purchases"]["lines"] == [3, 1, 3, 0, 0, 2, 0, 1]
     assert data["assortment"]["groups"] == {"Women": 3, "Kids": 1, "Men": 1}
@@ -147,7 +143,7 @@ def test_numbers_behind_the_figures(document: dict[str, Any]) -> None:
     women = data["categories_top"]["groups"][0]
     assert (women["group"], women["lines"]) == ("Women", 7)
     assert [row["share"] for row in women["categories"]] == [pytest.approx(6 / 7), pytest.approx(1 / 7)]
-    ages = {found["group"]: found for found in data["ages"]["groups"]}
+    ages = {group["group"]: group for group in data["ages"]["groups"]}
     assert list(ages) == ["Women"]  # of few lines only the largest group is drawn
     assert (ages["Women"]["lines"], ages["Women"]["median"]) == (5, 30)
     assert document["overview"]["baskets"] == "8"
@@ -157,7 +153,7 @@ def test_numbers_behind_the_figures(document: dict[str, Any]) -> None:
     assert document["left_out"]["colour_shares"].startswith("no column of articles plays the role `colour`")
 
 
-def test_sentences_are_computed(document: dict[str, Any]) -> None:
+def test_sentences_state_hand_counted_numbers(document: dict[str, Any]) -> None:
     def words(name: str) -> str:
         return " ".join(document["figures"][name]["sentences"])
 
@@ -167,10 +163,10 @@ def test_sentences_are_computed(document: dict[str, Any]) -> None:
     assert words("gaps") == "Half of the time a customer who comes back does so within 2 days; the mean is 3.0 days."
     assert words("repeats").startswith("33% of the lines are of an article that the customer had bought in an earlier")
     assert "67% of customers bought some article again." in words("repeats")
-    assert words("prices") == "Half of the lines cost 10.00 a unit or less, 99% at most 20.00."
+    assert words("prices") == "Half of the lines cost 10.00 per unit or less, 99% at most 20.00."
 
 
-def test_a_source_that_lacks_all_but_lines_has_a_page_that_says_so(tmp_path: Path) -> None:
+def test_source_with_one_line_leaves_every_figure_out_with_a_reason(tmp_path: Path) -> None:
     lines = [(ANONYMOUS_CUSTOMER, "b1", at(1), "A", 1, None, None)]
     tables = make_tables(lines, articles=[("A", None, None, None)], customers=[("c9", None)])
     write_exploration(tmp_path, tables=tables, title="one line")
@@ -179,14 +175,14 @@ def test_a_source_that_lacks_all_but_lines_has_a_page_that_says_so(tmp_path: Pat
     page = Page(tmp_path / "exploration.html")
     assert page.images == []
     for name, why in {
-        "channels": "the source gives no sales channel.",
-        "prices": "the source gives no prices.",
-        "purchases": "all purchases are of one day.",
+        "channels": "the source has no sales channel.",
+        "prices": "the source has no prices.",
+        "purchases": "all purchases are on one day.",
         "ages": "no line is of a customer whose age is known.",
         "activity": "there are no customers.",
         "gaps": "there are no intervals.",
-        "repeats": "no customer is told apart from others.",
-        "quantities": "every line has the same quantity, 1, or the source gives none.",
+        "repeats": "all customers are anonymous.",
+        "quantities": "every line has the same quantity, 1, or the source has none.",
         "basket_sizes": "every basket has the same number of lines: 1.",
         "long_tail": "only one article is sold.",
     }.items():
@@ -194,86 +190,85 @@ def test_a_source_that_lacks_all_but_lines_has_a_page_that_says_so(tmp_path: Pat
         assert why in page.words
 
 
-def test_one_channel_is_left_out_by_name(basis_of: Callable[..., Basis]) -> None:
+def test_single_channel_leaves_its_figures_out(basis_of: Callable[..., Basis]) -> None:
     basis = basis_of([(*line[:6], 2) for line in LINES])
-    assert [reason(found) for found in shop_figures.make_channels(basis)] == ["all lines are of one: channel 2."] * 2
+    for draw in (purchase_figures.draw_channels, purchase_figures.draw_channels_over_time):
+        assert draw(basis) == "all lines have one channel: channel 2."
 
 
-def test_unknown_channels_are_counted_among_known_ones(basis_of: Callable[..., Basis]) -> None:
+def test_unknown_channel_is_counted_beside_known_ones(basis_of: Callable[..., Basis]) -> None:
     basis = basis_of([*LINES[:9], (*LINES[9][:6], None)])
-    shares = drawn(shop_figures.make_channels(basis)[0]).data["channels"]
+    shares = drawn(purchase_figures.draw_channels(basis)).data["channels"]
     assert {row["channel"]: row["lines"] for row in shares} == {"channel 2": 5, "channel 1": 4, "unknown": 1}
 
 
-def test_free_lines_alone_leave_the_prices_out(basis_of: Callable[..., Basis]) -> None:
+def test_prices_are_left_out_if_all_lines_are_free(basis_of: Callable[..., Basis]) -> None:
     basis = basis_of([(*line[:5], 0.0, 1) for line in LINES])
-    assert reason(purchase_figures.make_prices(basis)) == "all 10 prices are 0."
+    assert distributions.draw_prices(basis) == "all 10 prices are 0."
 
 
-def test_customers_without_an_age_column(basis_of: Callable[..., Basis]) -> None:
+def test_ages_are_left_out_without_an_age_column(basis_of: Callable[..., Basis]) -> None:
     basis = basis_of()
-    bare = Basis(
-        basis.transactions, basis.articles, basis.customers.drop("age"), basis.baskets, basis.pairs, basis.sales
-    )
-    assert reason(shop_figures.make_ages(bare, group="")) == "the source gives no age of customers."
+    bare = replace(basis, customers=basis.customers.drop("age"))
+    assert distributions.draw_ages(bare) == "the source has no age of customers."
 
 
-def test_ages_that_cannot_be_are_left_out_and_counted(basis_of: Callable[..., Basis]) -> None:
+def test_impossible_ages_are_left_out_and_counted(basis_of: Callable[..., Basis]) -> None:
     # 200 lines of somebody aged 40, one each of 116 and -1.
     lines = [("c1", "b1", at(1), "A", 1, 1.0, 1)] * 200
     lines += [("c2", "b2", at(1), "A", 1, 1.0, 1), ("c3", "b3", at(1), "A", 1, 1.0, 1)]
-    found = drawn(shop_figures.make_ages(basis_of(lines, customers=[("c1", 40), ("c2", 116), ("c3", -1)]), group=""))
-    assert (found.data["left_out"], found.data["upper"]) == (2, 40)
-    assert "2 lines are left out: ages below 0 or above 40." in found.caption
+    ages = drawn(distributions.draw_ages(basis_of(lines, customers=[("c1", 40), ("c2", 116), ("c3", -1)])))
+    assert (ages.data["left_out"], ages.data["upper"]) == (2, 40)
+    assert "2 lines are left out: ages below 0 or above 40." in ages.caption
 
 
-def test_an_extreme_quantity_does_not_squash_the_others(basis_of: Callable[..., Basis]) -> None:
+def test_extreme_quantity_is_clipped_and_counted(basis_of: Callable[..., Basis]) -> None:
     lines = [("c1", f"b{number}", at(1), "A", 1 + number % 3, 1.0, 1) for number in range(300)]
-    found = drawn(purchase_figures.make_quantities(basis_of([*lines, ("c1", "b0", at(1), "A", 89_638, 1.0, 1)])))
-    assert found.data["rows"] == [100, 100, 100]
-    assert found.data["left_out"] == 1
-    assert "1 line is left out: above 3, the 99th percentile; the highest is 89,638." in found.caption
+    basis = basis_of([*lines, ("c1", "b0", at(1), "A", 89_638, 1.0, 1)])
+    quantities = drawn(distributions.draw_distribution(basis, "quantities"))
+    assert quantities.data["rows"] == [100, 100, 100]
+    assert quantities.data["left_out"] == 1
+    assert "1 line is left out: above 3, the 99th percentile; the highest is 89,638." in quantities.caption
 
 
-def test_the_start_of_the_data_does_not_squash_what_is_new_later(basis_of: Callable[..., Basis]) -> None:
+def test_first_period_is_cut_off_if_it_exceeds_later_ones(basis_of: Callable[..., Basis]) -> None:
     lines = [("c1", "b1", at(1), f"a{number:03d}", 1, 1.0, 1) for number in range(200)]
     lines += [("c1", f"b{day}", at(day), f"late{day}", 1, 1.0, 1) for day in range(2, 30)]
-    basis = basis_of(lines)
-    found = drawn(purchase_figures.make_new_articles(basis, count_periods(basis)))
-    assert found.data["new_articles"] == [200, *[1] * 28]
-    assert found.data["cut"] == 1
-    assert "Above the figure (arrows): 1 of 29 days, the highest with 200." in found.caption
+    new = drawn(purchase_figures.draw_first_seen(basis_of(lines), "new_articles"))
+    assert new.data["new_articles"] == [200, *[1] * 28]
+    assert new.data["cut"] == 1
+    assert "Above the figure (arrows): 1 of 29 days, the highest with 200." in new.caption
     # 10% of 29 days are 3: 202 of 228.
-    assert found.sentences[0].startswith("89% of the 228 articles sold appear within the first 3 days; after that")
+    assert new.sentences[0].startswith("89% of the 228 articles sold appear within the first 3 days; after that")
 
 
-def test_nobody_comes_back(basis_of: Callable[..., Basis]) -> None:
+def test_repeats_and_gaps_are_left_out_if_nobody_returns(basis_of: Callable[..., Basis]) -> None:
     basis = basis_of([("c1", "b1", at(1), "A", 1, 1.0, 1), ("c2", "b2", at(2), "A", 1, 1.0, 1)])
-    found = purchase_figures.make_repeats(basis, count_periods(basis))
-    assert reason(found) == "no customer buys in more than one day, nor an article twice."
-    assert reason(purchase_figures.make_gaps(basis)) == "there are no intervals."
+    assert purchase_figures.draw_repeats(basis) == "no customer buys in more than one day, nor an article twice."
+    assert distributions.draw_distribution(basis, "gaps") == "there are no intervals."
 
 
-def test_purchases_in_weeks_cut_short_alone(basis_of: Callable[..., Basis]) -> None:
+def test_repeats_are_left_out_if_every_purchase_is_in_a_partial_week(basis_of: Callable[..., Basis]) -> None:
     # Wednesday 3 January and Monday 12 February 2024.
     basis = basis_of([("c1", "b1", at(3), "A", 1, 1.0, 1), ("c1", "b2", at(43), "A", 1, 1.0, 1)])
-    periods = count_periods(basis)
-    assert reason(purchase_figures.make_repeats(basis, periods)).startswith("no week that the data hold whole has")
-    assert drawn(purchase_figures.make_purchases(basis, periods)).data["lines"] == [1, 0, 0, 0, 0, 0, 1]
-    assert drawn(purchase_figures.make_new_articles(basis, periods)).data["new_articles"] == [1, 0, 0, 0, 0, 0, 0]
+    assert str(purchase_figures.draw_repeats(basis)).startswith("no week that the data cover in full has")
+    assert drawn(purchase_figures.draw_purchases(basis)).data["lines"] == [1, 0, 0, 0, 0, 0, 1]
+    new = drawn(purchase_figures.draw_first_seen(basis, "new_articles"))
+    assert new.data["new_articles"] == [1, 0, 0, 0, 0, 0, 0]
 
 
-def test_categories_and_groups_of_one_column(basis_of: Callable[..., Basis]) -> None:
-    found = shop_figures.make_categories(basis_of(), group="group", category="group")
-    assert [reason(each) for each in found] == ["categories and their groups are one column, `group`."] * 2
+def test_categories_are_left_out_if_grouped_by_themselves(basis_of: Callable[..., Basis]) -> None:
+    basis = basis_of(roles={"section": "group", "category": "group"})
+    for draw in (article_figures.draw_top_categories, article_figures.draw_bottom_categories):
+        assert draw(basis) == "categories and their groups are the same column, `group`."
 
 
-def test_the_least_selling_categories_are_shown_where_there_are_many(basis_of: Callable[..., Basis]) -> None:
+def test_top_and_bottom_categories_of_many(basis_of: Callable[..., Basis]) -> None:
     articles = [(f"a{number:02d}", "g", "s", f"category {number:02d}") for number in range(40)]
     lines = [("c1", "b1", at(1), f"a{number:02d}", 1, 1.0, 1) for number in range(39) for _time in range(40 - number)]
-    top, bottom = map(
-        drawn, shop_figures.make_categories(basis_of(lines, articles=articles), group="", category="category")
-    )
+    basis = basis_of(lines, articles=articles, roles={"category": "category"})
+    top = drawn(article_figures.draw_top_categories(basis))
+    bottom = drawn(article_figures.draw_bottom_categories(basis))
     # 40 + 39 + … + 2 = 819 lines of 39 categories; the fortieth is not sold.
     assert top.data["groups"][0]["lines"] == 819
     kept = top.data["groups"][0]["categories"]
@@ -284,7 +279,7 @@ def test_the_least_selling_categories_are_shown_where_there_are_many(basis_of: C
     assert bottom.sentences == ("Of 39 categories, 9 sold at most ten times.",)
 
 
-def test_labels_of_any_script_length_and_sign(tmp_path: Path) -> None:
+def test_labels_of_any_script_and_length_are_drawn_without_warnings(tmp_path: Path) -> None:
     names = ["<script>alert(1)</script>", "ベージュ", "x" * 5_000, "$a_b^{c$ {", "שלום", "tab\tand\nline", "🙂", " "]
     articles = [(f"a{number}", name, name, name) for number, name in enumerate(names)]
     lines = [("c1", "b1", at(1), f"a{number}", 1, 1.0, 1) for number in range(8)] + LINES
@@ -299,19 +294,21 @@ def test_labels_of_any_script_length_and_sign(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "roles"),
+    ("setting", "arguments"),
     [("features.roles.category", {"category": "categry"}), ("features.sets", {"sets": ("categry",)})],
 )
-def test_a_column_that_is_not_there_is_refused_by_name(tmp_path: Path, setting: str, roles: dict[str, Any]) -> None:
+def test_unknown_column_is_refused_with_the_nearest_name(
+    tmp_path: Path, setting: str, arguments: dict[str, Any]
+) -> None:
     with pytest.raises(InputError) as raised:
-        write_exploration(tmp_path, tables=make_tables(), title="", **roles)
+        write_exploration(tmp_path, tables=make_tables(), title="", **arguments)
     assert str(raised.value).startswith(
         f"{setting}: the articles table has no column(s) `categry` (did you mean `category`?); found `article_id`, "
     )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_labels_are_drawn_as_they_are_cut_or_numbered() -> None:
+def test_labels_are_kept_shortened_or_numbered() -> None:
     labels = Labels(length=8)
     assert labels.draw("Grön") == "Grön"
     assert labels.draw("a long label") == "a long…"
@@ -332,14 +329,14 @@ def test_labels_are_drawn_as_they_are_cut_or_numbered() -> None:
         (2.5e6, "2.5M"),
     ],
 )
-def test_amounts(value: float, words: str) -> None:
+def test_format_amount(value: float, words: str) -> None:
     assert format_amount(value) == words
 
 
 @pytest.mark.parametrize(
     ("share", "words"), [(0, "0%"), (0.314, "31%"), (0.0994, "9.9%"), (0.0005, "0.05%"), (1, "100%")]
 )
-def test_shares(share: float, words: str) -> None:
+def test_format_share(share: float, words: str) -> None:
     assert format_share(share) == words
 
 
@@ -353,18 +350,18 @@ def test_shares(share: float, words: str) -> None:
         ([0.5], [3], 0.5),
     ],
 )
-def test_where_a_scale_ends(values: list[float], rows: list[int], limit: float) -> None:
+def test_clip_limit(values: list[float], rows: list[int], limit: float) -> None:
     assert clip_limit(np.array(values), np.array(rows)) == limit
 
 
-def test_a_single_rest_keeps_its_name() -> None:
+def test_group_other_keeps_a_single_remaining_row() -> None:
     counted = pd.DataFrame({"label": list("abcd"), "rows": [4, 3, 2, 1]})
     assert group_other(counted, "label", keep=3)[1] == 0
     kept, others = group_other(counted, "label", keep=2)
     assert (kept["label"].tolist(), kept["rows"].tolist(), others) == (["a", "b", "other (2)"], [4, 3, 3], 2)
 
 
-def test_the_command_writes_a_whole_stage_and_skips_what_is_up_to_date(root: Path, tmp_path: Path) -> None:
+def test_explore_command_writes_its_stage_and_skips_an_up_to_date_one(root: Path, tmp_path: Path) -> None:
     # No split fits 9,999 days; a look at the tables needs none.
     arguments = [
         "explore",
@@ -413,7 +410,7 @@ def test_the_command_writes_a_whole_stage_and_skips_what_is_up_to_date(root: Pat
         ),
     ],
 )
-def test_real_tables(
+def test_explore_command_on_real_tables(
     pipeline: str, customers: int, left_out: set[str], root: Path, data_path: Path, tmp_path: Path
 ) -> None:
     arguments = ["--run-dir", str(tmp_path), "--set", f"data.path={data_path / pipeline}"]

@@ -1,10 +1,11 @@
-"""What a source holds, before any model: tables, features and missing values, and figures of the shop and its purchases.
+"""The exploration page: tables, features, missing values and figures of a data source, before any model.
 
 `figures.json` is for programs, `exploration.html` for people: one file with no script and nothing to download.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,55 +14,57 @@ import pandas as pd
 
 from tfrs_fashion.evaluation.document import render, write_json, write_text
 from tfrs_fashion.evaluation.drawing import STYLE, format_share, shorten, write_png
-from tfrs_fashion.evaluation.exploration import purchase_figures, shop_figures
-from tfrs_fashion.evaluation.exploration.aggregates import Basis, count_basis, count_periods, describe_features
-from tfrs_fashion.evaluation.figure import Figure, LeftOut, list_rows
+from tfrs_fashion.evaluation.exploration import article_figures, distributions, purchase_figures
+from tfrs_fashion.evaluation.exploration.aggregates import Basis, count_basis, describe_features
+from tfrs_fashion.evaluation.figure import Drawing, Figure, list_rows
 from tfrs_fashion.schema import Tables, check_names
 
-TABLES = ("transactions", "articles", "customers")
-
-
-def _draw_figures(basis: Basis, roles: dict[str, str]) -> dict[str, list[Figure | LeftOut]]:
-    """Draws all figures, by the section of the page that they belong to."""
-    group = roles["section_group"] or roles["section"]
-    periods = count_periods(basis)
-    shop: list[Figure | LeftOut] = [
-        shop_figures.make_assortment(basis, section_group=roles["section_group"], section=roles["section"]),
-        *shop_figures.make_categories(basis, group=group, category=roles["category"]),
-        shop_figures.make_role_shares(basis, role="garment_group", column=roles["garment_group"]),
-        shop_figures.make_role_shares(basis, role="colour", column=roles["colour"]),
-        purchase_figures.make_long_tail(basis),
-        purchase_figures.make_new_articles(basis, periods),
-    ]
-    purchases = [
-        purchase_figures.make_purchases(basis, periods),
-        *shop_figures.make_channels(basis),
-        purchase_figures.make_basket_sizes(basis),
-        purchase_figures.make_quantities(basis),
-        purchase_figures.make_prices(basis),
-    ]
-    customers = [
-        shop_figures.make_ages(basis, group=group),
-        purchase_figures.make_activity(basis),
-        purchase_figures.make_gaps(basis),
-        purchase_figures.make_repeats(basis, periods),
-        purchase_figures.make_new_customers(basis, periods),
-    ]
-    return {"Articles": shop, "Purchases": purchases, "Customers": customers}
+ROLES = ("section_group", "section", "category", "garment_group", "colour")
+# Name, heading and function of every figure, by section of the page. A function returns the reason as text where the source
+# lacks what its figure would show.
+FIGURES: dict[str, tuple[tuple[str, str, Callable[[Basis], Drawing | str]], ...]] = {
+    "Articles": (
+        ("assortment", "Assortment", article_figures.draw_assortment),
+        ("categories_top", "Best-selling categories", article_figures.draw_top_categories),
+        ("categories_bottom", "Least-selling categories", article_figures.draw_bottom_categories),
+        (
+            "garment_group_shares",
+            "Garment group: offered and sold",
+            partial(article_figures.draw_role_shares, role="garment_group"),
+        ),
+        ("colour_shares", "Colour: offered and sold", partial(article_figures.draw_role_shares, role="colour")),
+        ("long_tail", "Long tail of popularity", article_figures.draw_long_tail),
+        ("new_articles", "New articles", partial(purchase_figures.draw_first_seen, column="new_articles")),
+    ),
+    "Purchases": (
+        ("purchases", "Purchases over time", purchase_figures.draw_purchases),
+        ("channels", "Sales by channel", purchase_figures.draw_channels),
+        ("channels_over_time", "Channels over time", purchase_figures.draw_channels_over_time),
+        ("basket_sizes", "Basket sizes", partial(distributions.draw_distribution, name="basket_sizes")),
+        ("quantities", "Quantities", partial(distributions.draw_distribution, name="quantities")),
+        ("prices", "Prices", distributions.draw_prices),
+    ),
+    "Customers": (
+        ("ages", "Age of buyers", distributions.draw_ages),
+        ("activity", "Activity of customers", partial(distributions.draw_distribution, name="activity")),
+        ("gaps", "Days between purchases", partial(distributions.draw_distribution, name="gaps")),
+        ("repeats", "Repeat rate", purchase_figures.draw_repeats),
+        ("new_customers", "New customers", partial(purchase_figures.draw_first_seen, column="new_customers")),
+    ),
+}
 
 
 def _overview(basis: Basis) -> list[tuple[str, str]]:
     totals, (first, last) = basis.totals, basis.days
-    customers, articles = (int(getattr(basis, name).count().execute()) for name in ("customers", "articles"))
     rows = [
         ("lines of transactions", f"{int(totals['lines']):,}"),
         ("baskets", f"{int(totals['baskets']):,}"),
         ("units", f"{int(totals['units']):,}"),
         ("value, price times quantity", f"{totals['value']:,.2f}" if totals["priced_lines"] else "no prices"),
         ("days", f"{basis.num_days:,}, {first.date()} to {last.date()}"),
-        ("articles in the catalogue", f"{articles:,}"),
+        ("articles in the catalogue", f"{int(totals['articles']):,}"),
         ("of them sold", f"{int(totals['sold_articles']):,}"),
-        ("customers with a row", f"{customers:,}"),
+        ("customers with a row", f"{int(basis.customers.count().execute()):,}"),
         ("of them with a purchase", f"{int(totals['buyers']):,}"),
         ("lines of anonymous customers", f"{int(totals['anonymous_lines']):,}"),
     ]
@@ -70,24 +73,20 @@ def _overview(basis: Basis) -> list[tuple[str, str]]:
     return rows
 
 
-def _write_value(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, pd.Timestamp):
         return str(value.date()) if value == value.normalize() else str(value.floor("s"))
-    return (
-        f"{value:.4g}"
-        if isinstance(value, float) and abs(value) < 1e4
-        else f"{value:,}"
-        if not isinstance(value, str)
-        else value
-    )
+    if isinstance(value, str):
+        return value
+    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e4 else f"{value:,}"
 
 
 def _describe(row: dict[str, Any], *, is_exact: bool) -> dict[str, str]:
-    """A feature in words: its type, what is missing, its values and what is notable about them."""
+    """Describes a feature as text: type, number missing, values, and a remark on anything notable."""
     known = row["rows"] - row["missing"]
     values, remark = "-", ""
     if known and not pd.isna(row["low"]):
-        values = f"{_write_value(row['low'])} to {_write_value(row['high'])}"
+        values = f"{_format_value(row['low'])} to {_format_value(row['high'])}"
         remark = "constant" if row["low"] == row["high"] else ""
     elif known and row["common"] is not None:
         values = f"{shorten(row['common'], 80)} ({format_share(row['common_rows'] / known)})"
@@ -114,58 +113,48 @@ def write_exploration(
     *,
     tables: Tables,
     title: str,
-    section_group: str = "",
-    section: str = "",
-    category: str = "",
-    garment_group: str = "",
-    colour: str = "",
     sets: Sequence[str] = (),
     set_separator: str = "|",
+    **roles: str,
 ) -> None:
-    """Writes `exploration.html`, `figures/*.png` and `figures.json`, the numbers behind the figures.
+    """Writes `exploration.html`, `figures/*.png`, and the numbers behind the figures as `figures.json`.
 
-    Rows are counted on the tables' own connection, with some temporary tables that are dropped at the end. What the tables
-    lack leaves its figure out, and the page says why.
+    A figure for which the tables lack data is left out, and the page says why.
 
     Args:
-        folder: Where to; made if it does not exist.
-        tables: Indexed tables.
-        title: What to call the source.
-        section_group: Column of articles that figures are laid out by; empty, like each of the following, where there is none.
-        section: Column of the part of the shop.
-        category: Column of the kind of product.
-        garment_group: Column of the kind of garment, broader than the category.
-        colour: Column of the colour.
-        sets: Columns of articles that hold several values each, which are counted one by one.
-        set_separator: What stands between these.
+        folder: Output folder; created if it does not exist.
+        tables: Indexed tables, on a DuckDB connection.
+        title: Name of the source.
+        sets: Columns of articles whose cells hold several values, counted individually.
+        set_separator: The separator between these values.
+        **roles: Column of articles by role of `ROLES`; empty for none.
 
     Raises:
         InputError: A role or a set names a column that articles do not have.
     """
-    roles = {
-        "section_group": section_group,
-        "section": section,
-        "category": category,
-        "garment_group": garment_group,
-        "colour": colour,
-    }
+    roles = dict.fromkeys(ROLES, "") | roles
     for role, column in roles.items():
         check_names(tables.articles, [column] if column else [], setting=f"features.roles.{role}", where="articles")
     check_names(tables.articles, sets, setting="features.sets", where="articles")
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    with count_basis(tables) as basis, matplotlib.rc_context(STYLE):
+    figures: dict[str, list[Figure]] = {section: [] for section in FIGURES}
+    left_out: dict[str, tuple[str, str]] = {}
+    sources = {}
+    with count_basis(tables, roles) as basis, matplotlib.rc_context(STYLE):
         features = {
             "transactions": describe_features(basis.transactions, is_exact=False),
             "articles": describe_features(basis.articles, sets=sets, set_separator=set_separator),
             "customers": describe_features(basis.customers),
         }
         overview = _overview(basis)
-        drawn = _draw_figures(basis, roles)
-        sources = {}
-        for figure in (found for found_here in drawn.values() for found in found_here if isinstance(found, Figure)):
-            sources[figure.name] = write_png(figure.axes, folder / "figures" / f"{figure.name}.png")
-    figures = {part: [found for found in here if isinstance(found, Figure)] for part, here in drawn.items()}
-    left_out = [found for here in drawn.values() for found in here if isinstance(found, LeftOut)]
+        for section, rows in FIGURES.items():
+            for name, heading, draw in rows:
+                drawing = draw(basis)
+                if isinstance(drawing, str):
+                    left_out[name] = heading, drawing
+                else:
+                    figures[section].append(Figure(name, heading, *drawing))
+                    sources[name] = write_png(drawing.axes, folder / "figures" / f"{name}.png")
     counts = [asdict(count) for count in tables.counts]
     html = render(
         "exploration.html",
@@ -173,33 +162,27 @@ def write_exploration(
         overview=overview,
         roles={role: column for role, column in roles.items() if column},
         features={
-            name: [_describe(row, is_exact=name != "transactions") for row in list_rows(found)]
-            for name, found in features.items()
+            name: [_describe(row, is_exact=name != "transactions") for row in list_rows(described)]
+            for name, described in features.items()
         },
-        rows={name: int(found["rows"].iloc[0]) if len(found) else 0 for name, found in features.items()},
+        rows={name: int(described["rows"].iloc[0]) if len(described) else 0 for name, described in features.items()},
         counts=counts,
         figures=figures,
-        left_out=left_out,
+        left_out=left_out.values(),
         sources=sources,
     )
     document = {
         "title": title,
         "roles": roles,
         "overview": dict(overview),
-        "features": {name: list_rows(found) for name, found in features.items()},
+        "features": {name: list_rows(described) for name, described in features.items()},
         "counts": counts,
         "figures": {
-            figure.name: {
-                "title": figure.title,
-                "sentences": figure.sentences,
-                "caption": figure.caption,
-                "rows": figure.rows,
-                "data": figure.data,
-            }
-            for here in figures.values()
-            for figure in here
+            figure.name: {key: getattr(figure, key) for key in ("title", "sentences", "caption", "rows", "data")}
+            for drawn in figures.values()
+            for figure in drawn
         },
-        "left_out": {found.name: found.reason for found in left_out},
+        "left_out": {name: reason for name, (_heading, reason) in left_out.items()},
     }
     write_json(folder / "figures.json", document)
     write_text(folder / "exploration.html", html)

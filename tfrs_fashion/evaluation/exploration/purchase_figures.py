@@ -1,160 +1,118 @@
-"""Figures of purchases: over time, by basket, by price, by article and by customer.
+"""Figures of purchases over time, by sales channel, and of what appears for the first time or comes back."""
 
-Each function returns a drawn `Figure` with the numbers in it, or `LeftOut` with the reason where the source lacks what it
-would show.
-"""
-
-import numpy as np
 import pandas as pd
 
-from tfrs_fashion.evaluation.drawing import (
-    draw_curve,
-    draw_histogram,
-    draw_series,
-    format_amount,
-    format_share,
-    make_panels,
-    weighted_quantile,
-)
-from tfrs_fashion.evaluation.exploration import aggregates
-from tfrs_fashion.evaluation.exploration.aggregates import Basis
-from tfrs_fashion.evaluation.figure import Figure, LeftOut, clip_limit, is_or_are, join_sentences, list_columns
+from tfrs_fashion.evaluation.drawing import Rows, draw_bars, draw_series, format_amount, format_share, make_panels
+from tfrs_fashion.evaluation.exploration.aggregates import Basis, count_repeating_customers
+from tfrs_fashion.evaluation.exploration.article_figures import MAX_BARS, format_shares
+from tfrs_fashion.evaluation.figure import OTHER_NOTE, Drawing, group_other, join_sentences, list_rows
 
-MAX_STEPS = 40
-MARKED_SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
+MAX_CHANNELS = 5
+ONE_DAY = "all purchases are on one day."
+ANONYMOUS = "all customers are anonymous."
 
 
-def _list_days(periods: pd.DatetimeIndex) -> list[str]:
-    return [str(day.date()) for day in periods]
+def _list_periods(basis: Basis) -> dict[str, object]:
+    return {"period": basis.period, "periods": [str(day.date()) for day in basis.periods[0]]}
 
 
-def make_purchases(basis: Basis, counted: pd.DataFrame) -> Figure | LeftOut:
-    """Draws lines and baskets over time; `counted` is what `count_periods` returned."""
-    name, heading = "purchases", "Purchases over time"
+def draw_purchases(basis: Basis) -> Drawing | str:
+    """Draws lines and baskets over time."""
     if basis.num_days == 1:
-        return LeftOut(name, heading, "all purchases are of one day.")
+        return ONE_DAY
     periods, is_partial = basis.periods
-    title = f"Purchases a {basis.period}: lines and baskets"
-    all_axes = make_panels(title, heights=[2.0, 2.0], titles=["lines", "baskets"], share_x=True)
-    for axes, column in zip(all_axes, ("lines", "baskets"), strict=True):
-        series = {column: counted[column].tolist()}
-        draw_series(axes, series, periods=periods, is_partial=is_partial, unit=f"{column} a {basis.period}")
+    counted, period, columns = basis.by_period, basis.period, ["lines", "baskets"]
+    title = f"Lines and baskets per {period}"
+    all_axes = make_panels(title, heights=[2.0, 2.0], titles=columns, share_x=True)
+    for axes, column in zip(all_axes, columns, strict=True):
+        draw_series(axes, counted[[column]], is_partial, unit=f"{column} per {period}")
     whole = counted[~is_partial]
     busiest = periods[~is_partial][int(whole["lines"].argmax())]
     first, last = basis.days
-    day = "that from" if basis.period == "week" else "of"
-    sentences = (
-        f"A median {basis.period} has {format_amount(whole['lines'].median())} lines in "
-        f"{format_amount(whole['baskets'].median())} baskets; the busiest, {day} {busiest.date()}, has "
-        f"{format_amount(whole['lines'].max())} lines.",
+    sentence = (
+        f"A median {period} has {format_amount(whole['lines'].median())} lines in "
+        f"{format_amount(whole['baskets'].median())} baskets; the busiest, "
+        f"{'that from' if period == 'week' else 'on'} {busiest.date()}, has {format_amount(whole['lines'].max())} lines."
     )
     total = int(counted["lines"].sum())
     caption = join_sentences(
         f"{total:,} lines in {int(counted['baskets'].sum()):,} baskets, {first.date()} to {last.date()}.",
-        basis.partial_words,
+        basis.partial_note,
     )
-    data = {"period": basis.period, "periods": _list_days(periods), **list_columns(counted[["lines", "baskets"]])}
-    return Figure(name, heading, title, sentences, caption, total, data, all_axes[0])
+    data = {**_list_periods(basis), **counted[columns].to_dict("list")}
+    return Drawing(title, (sentence,), caption, total, data, all_axes[0])
 
 
-def _make_starts(
-    basis: Basis, counted: pd.DataFrame, *, name: str, heading: str, title: str, column: str, unit: str, what: str
-) -> Figure | LeftOut:
-    """Draws how many appear for the first time; where the data begin, everything does."""
+def draw_first_seen(basis: Basis, column: str) -> Drawing | str:
+    """Draws how many articles or customers appear for the first time in each period.
+
+    Args:
+        basis: The tables.
+        column: `new_articles` or `new_customers`.
+    """
     if basis.num_days == 1:
-        return LeftOut(name, heading, "all purchases are of one day.")
+        return ONE_DAY
+    counted, period, (periods, is_partial) = basis.by_period, basis.period, basis.periods
     values = counted[column]
     total = int(values.sum())
     if total == 0:
-        return LeftOut(name, heading, "no customer is told apart from others.")
-    periods, is_partial = basis.periods
+        return ANONYMOUS
+    is_article = column == "new_articles"
+    nouns = "articles sold" if is_article else "customers with a purchase"
+    title = f"{'Articles sold' if is_article else 'Customers who buy'} for the first time, per {period}"
     start = max(1, round(0.1 * len(periods)))
     later = values.iloc[start:]
+    # Everything is new when the data begin, which must not squash what comes later.
     upper = 1.15 * float(later.max())
-    cut = values > upper if upper > 0 and values.max() > 2 * upper else pd.Series(False, index=values.index)
+    is_cut = (values > upper) & bool(0 < upper < values.max() / 2)
+    num_cut = int(is_cut.sum())
     (axes,) = make_panels(title, heights=[2.8])
-    draw_series(
-        axes,
-        {column: values.tolist()},
-        periods=periods,
-        is_partial=is_partial,
-        unit=unit,
-        upper=upper if cut.any() else None,
+    unit = f"{'articles' if is_article else 'customers'} per {period}"
+    draw_series(axes, counted[[column]], is_partial, unit=unit, upper=upper if num_cut else 0.0)
+    sentence = (
+        f"{format_share(values.iloc[:start].sum() / total)} of the {total:,} {nouns} appear within the first "
+        f"{f'{start} {period}s' if start > 1 else period}; after that a median {period} brings "
+        f"{format_amount(later.median())}."
     )
-    sentences = (
-        f"{format_share(values.iloc[:start].sum() / total)} of the {total:,} {what} appear within the first "
-        f"{f'{start} {basis.period}s' if start > 1 else basis.period}; after that a median {basis.period} brings "
-        f"{format_amount(later.median())}.",
-    )
+    lines = int(counted["lines" if is_article else "known_lines"].sum())
     caption = join_sentences(
-        f"{total:,} {what}, each at the first of its {int(counted['lines'].sum()):,} lines of transactions."
-        if column == "new_articles"
-        else f"{total:,} {what} in {int(counted['named_lines'].sum()):,} lines of transactions, each at the first.",
-        "Nothing before the data begin is known, so what looks new at first need not be.",
-        f"Above the figure (arrows): {int(cut.sum())} of {len(periods)} {basis.period}s, the highest with {int(values.max()):,}."
-        if cut.any()
+        f"{total:,} {nouns}, each counted once, at the first of its {lines:,} lines of transactions."
+        if is_article
+        else f"{total:,} {nouns} in {lines:,} lines of transactions, each counted once, at the first.",
+        "Purchases before the data begin are unknown, so what looks new at first need not be.",
+        f"Above the figure (arrows): {num_cut} of {len(periods)} {period}s, the highest with {int(values.max()):,}."
+        if num_cut
         else "",
-        basis.partial_words,
+        basis.partial_note,
     )
-    data = {"period": basis.period, "periods": _list_days(periods), column: values.tolist(), "cut": int(cut.sum())}
-    return Figure(name, heading, title, sentences, caption, total, data, axes)
+    data = {**_list_periods(basis), column: values.tolist(), "cut": num_cut}
+    return Drawing(title, (sentence,), caption, total, data, axes)
 
 
-def make_new_articles(basis: Basis, counted: pd.DataFrame) -> Figure | LeftOut:
-    """Draws how many articles are sold for the first time in each period."""
-    return _make_starts(
-        basis,
-        counted,
-        name="new_articles",
-        heading="New articles",
-        title=f"Articles sold for the first time, a {basis.period}",
-        column="new_articles",
-        unit=f"articles a {basis.period}",
-        what="articles sold",
-    )
-
-
-def make_new_customers(basis: Basis, counted: pd.DataFrame) -> Figure | LeftOut:
-    """Draws how many customers buy for the first time in each period."""
-    return _make_starts(
-        basis,
-        counted,
-        name="new_customers",
-        heading="New customers",
-        title=f"Customers who buy for the first time, a {basis.period}",
-        column="new_customers",
-        unit=f"customers a {basis.period}",
-        what="customers with a purchase",
-    )
-
-
-def make_repeats(basis: Basis, counted: pd.DataFrame) -> Figure | LeftOut:
-    """Draws how much of what is bought the customer had bought before, and how many buyers were known, over time."""
-    name, heading = "repeats", "Repeat rate"
-    lines, buyers = counted["named_lines"], counted["buyers"]
+def draw_repeats(basis: Basis) -> Drawing | str:
+    """Draws the share of lines whose article the customer had bought before, and of buyers seen before, over time."""
+    counted, period, (periods, is_partial) = basis.by_period, basis.period, basis.periods
+    lines, buyers = counted["known_lines"], counted["buyers"]
     if not lines.sum():
-        return LeftOut(name, heading, "no customer is told apart from others.")
+        return ANONYMOUS
     if basis.num_days == 1:
-        return LeftOut(name, heading, "all purchases are of one day.")
-    again, known = lines - counted["first_lines"], buyers - counted["new_customers"]
-    if not (again.sum() or known.sum()):
-        return LeftOut(name, heading, f"no customer buys in more than one {basis.period}, nor an article twice.")
-    periods, is_partial = basis.periods
+        return ONE_DAY
+    again, returning = lines - counted["first_lines"], buyers - counted["new_customers"]
+    if not (again.sum() or returning.sum()):
+        return f"no customer buys in more than one {period}, nor an article twice."
     if not lines[~is_partial].sum():
-        return LeftOut(name, heading, f"no {basis.period} that the data hold whole has a purchase of a known customer.")
-    series = {
-        "lines: article bought before": (again / lines.where(lines > 0)).tolist(),
-        "buyers: seen before": (known / buyers.where(buyers > 0)).tolist(),
-    }
-    title = f"Share of lines and of buyers that were there before, by {basis.period}"
-    (axes,) = make_panels(title, heights=[3.1])
-    # A share of the few lines of a period that is not whole says nothing.
-    shown = {words: np.asarray(values)[~is_partial] for words, values in series.items()}
-    draw_series(
-        axes, shown, periods=periods[~is_partial], is_partial=is_partial[~is_partial], unit="share", is_share=True
+        return f"no {period} that the data cover in full has a purchase of a known customer."
+    shares = pd.DataFrame(
+        {
+            "lines: article bought before": again / lines.where(lines > 0),
+            "buyers: seen before": returning / buyers.where(buyers > 0),
+        }
     )
-    total, customers = int(lines.sum()), int(basis.totals["buyers"])
-    repeating = aggregates.count_repeating_customers(basis)
+    title = f"Share of lines and of buyers that were there before, by {period}"
+    (axes,) = make_panels(title, heights=[3.1])
+    # Incomplete periods have too few lines for a share to mean anything.
+    draw_series(axes, shares[~is_partial], is_partial[~is_partial], unit="share", is_share=True)
+    total, customers, repeating = int(lines.sum()), int(basis.totals["buyers"]), count_repeating_customers(basis)
     last = slice(-max(1, len(periods) // 4), None)
     recent = float(again.iloc[last].sum() / max(lines.iloc[last].sum(), 1))
     sentences = (
@@ -163,235 +121,81 @@ def make_repeats(basis: Basis, counted: pd.DataFrame) -> Figure | LeftOut:
         f"{format_share(repeating / customers)} of customers bought some article again.",
     )
     caption = join_sentences(
-        f"{total:,} lines of {customers:,} customers; lines of anonymous customers do not count."
-        if basis.totals["anonymous_lines"]
-        else f"{total:,} lines of {customers:,} customers.",
-        f"A buyer was seen before if an earlier {basis.period} has a purchase of theirs.",
-        f"{basis.period.capitalize()}s that the data cut short are left out." if is_partial.any() else "",
+        f"{total:,} lines of {customers:,} customers"
+        + ("; lines of anonymous customers do not count." if basis.totals["anonymous_lines"] else "."),
+        f"A buyer was seen before if they bought {'on' if period == 'day' else 'in'} an earlier {period}.",
+        f"{period.capitalize()}s that the data cover only in part are left out." if is_partial.any() else "",
     )
     data = {
-        "period": basis.period,
-        "periods": _list_days(periods),
+        **_list_periods(basis),
         "lines": lines.tolist(),
         "lines_again": again.tolist(),
         "buyers": buyers.tolist(),
-        "buyers_seen_before": known.tolist(),
+        "buyers_seen_before": returning.tolist(),
         "customers": customers,
         "customers_repeating": repeating,
     }
-    return Figure(name, heading, title, sentences, caption, total, data, axes)
+    return Drawing(title, sentences, caption, total, data, axes)
 
 
-def _make_distribution(
-    counted: pd.DataFrame,
-    *,
-    name: str,
-    heading: str,
-    title: str,
-    x: str,
-    noun: str,
-    one: str,
-    many: str,
-    only: str,
-    says: str,
-) -> Figure | LeftOut:
-    """Draws how often each whole number was counted.
+def _sum_channels(basis: Basis) -> pd.DataFrame | str:
+    """Returns `lines`, `units` and `value` by channel, most lines first, if there are several."""
+    sums = basis.by_channel.groupby("channel")[["lines", "units", "value"]].sum().sort_values("lines", ascending=False)
+    if len(sums) > 1:
+        return sums
+    only = sums.index[0]
+    return "the source has no sales channel." if only == "unknown" else f"all lines have one channel: {only}."
 
-    Args:
-        counted: `value` ascending, and `rows`.
-        name: Of the figure.
-        heading: In the contents.
-        title: What it shows.
-        x: What the horizontal axis counts.
-        noun: What the numbers count, in the singular.
-        one: What was counted, in the singular.
-        many: And in the plural.
-        only: What to say where all values are alike; `{value}` stands for it.
-        says: What to say of the figure; `{median}`, `{mean}`, `{lowest}` and `{share}` (of the lowest) stand for numbers.
-    """
-    if counted.empty:
-        return LeftOut(name, heading, f"there are no {many}.")
-    values, rows = counted["value"].to_numpy(), counted["rows"].to_numpy()
-    if len(values) == 1:
-        return LeftOut(name, heading, only.format(value=f"{values[0]:,}"))
-    total, upper = int(rows.sum()), int(clip_limit(values, rows))
-    within = values <= upper
-    lowest, left_out = int(values[0]), int(rows[~within].sum())
-    width = max(1, int(np.ceil((upper - lowest + 1) / MAX_STEPS)))
-    steps = np.bincount((values[within] - lowest) // width, weights=rows[within]).astype(int)
-    low = lowest + width * np.arange(len(steps))
-    # A step of several numbers is drawn from its first to the first of the next.
-    high = low if width == 1 else low + width
-    (axes,) = make_panels(title, heights=[2.8])
-    draw_histogram(axes, low.tolist(), high.tolist(), (steps / total).tolist(), x=x, y=many)
-    if left_out == 0 and width > 1:
-        axes.set_xlim(right=upper + width)
-    median = weighted_quantile(values, rows, 0.5)
-    numbers = {
-        "median": f"{median:,.0f} {noun}{'s' * (median != 1)}",
-        "mean": f"{float((values * rows).sum() / total):,.1f}",
-        "lowest": f"{lowest:,}",
-        "share": format_share(rows[0] / total),
-    }
+
+def draw_channels(basis: Basis) -> Drawing | str:
+    """Draws each sales channel's share of lines and of value."""
+    sums = _sum_channels(basis)
+    if isinstance(sums, str):
+        return sums
+    total, value = int(sums["lines"].sum()), float(sums["value"].sum())
+    kept, others = group_other(sums.reset_index(), "channel", keep=MAX_BARS)
+    series = {"of lines": (kept["lines"] / total).tolist()}
+    if value > 0:
+        series["of value"] = (kept["value"] / value).tolist()
+    title = f"Share of lines{' and of value' if value > 0 else ''} by sales channel"
+    rows = Rows(kept["channel"].tolist(), series, format_shares(series), has_rest=others > 0)
+    axes = draw_bars(title, [rows], unit="share", is_share=True)
+    first = sums.iloc[0]
+    of_value = f" and {format_share(first['value'] / value)} of the value" if value > 0 else ""
+    sentence = f"{str(first.name).capitalize()} takes {format_share(first['lines'] / total)} of the lines{of_value}."
     caption = join_sentences(
-        f"{total:,} {many}.",
-        f"Each bar holds {width} numbers." if width > 1 else "",
-        f"{is_or_are(left_out, one, many)} left out: above {upper:,}, the 99th percentile; the highest is {int(values[-1]):,}."
-        if left_out
-        else "",
+        f"{total:,} lines of transactions"
+        + ("; value is price times quantity, where a price is known." if value > 0 else "."),
+        OTHER_NOTE if others else "",
     )
-    data = {
-        "low": low.tolist(),
-        "width": width,
-        "rows": steps.tolist(),
-        "left_out": left_out,
-        "median": median,
-        "mean": float((values * rows).sum() / total),
-    }
-    return Figure(name, heading, title, (says.format(**numbers),), caption, total, data, axes)
+    return Drawing(title, (sentence,), caption, total, {"channels": list_rows(kept)}, axes)
 
 
-def make_basket_sizes(basis: Basis) -> Figure | LeftOut:
-    """Draws how many lines a basket has."""
-    return _make_distribution(
-        aggregates.count_basket_sizes(basis),
-        name="basket_sizes",
-        heading="Basket sizes",
-        title="Share of baskets by their number of lines",
-        x="lines in the basket",
-        noun="line",
-        one="basket",
-        many="baskets",
-        only="every basket has the same number of lines: {value}.",
-        says="Baskets have {median} at the median and {mean} on average; {share} of baskets have {lowest}.",
-    )
-
-
-def make_quantities(basis: Basis) -> Figure | LeftOut:
-    """Draws how many units a line has."""
-    return _make_distribution(
-        aggregates.count_quantities(basis),
-        name="quantities",
-        heading="Quantities",
-        title="Share of lines by their quantity",
-        x="units in the line",
-        noun="unit",
-        one="line",
-        many="lines",
-        only="every line has the same quantity, {value}, or the source gives none.",
-        says="{share} of the lines have the quantity {lowest}; the mean is {mean}.",
-    )
-
-
-def make_activity(basis: Basis) -> Figure | LeftOut:
-    """Draws how many baskets a customer has."""
-    return _make_distribution(
-        aggregates.count_activity(basis),
-        name="activity",
-        heading="Activity of customers",
-        title="Share of customers by their number of baskets",
-        x="baskets of the customer",
-        noun="basket",
-        one="customer",
-        many="customers",
-        only="every customer has the same number of baskets: {value}.",
-        says="Customers have {median} at the median and {mean} on average; {share} of them have {lowest}.",
-    )
-
-
-def make_gaps(basis: Basis) -> Figure | LeftOut:
-    """Draws the days between one purchase of a customer and the next."""
-    return _make_distribution(
-        aggregates.count_gaps(basis),
-        name="gaps",
-        heading="Days between purchases",
-        title="Share of intervals between a customer's purchases by their length",
-        x="days from one day with a purchase to the next",
-        noun="day",
-        one="interval",
-        many="intervals",
-        only="all intervals between purchases have the same length in days: {value}.",
-        says="Half of the time a customer who comes back does so within {median}; the mean is {mean} days.",
-    )
-
-
-def _write_price(price: float) -> str:
-    return f"{price:,.2f}" if price >= 10 else f"{price:.3g}"
-
-
-def make_prices(basis: Basis) -> Figure | LeftOut:
-    """Draws the price paid per unit."""
-    name, heading, totals = "prices", "Prices", basis.totals
-    priced = int(totals["priced_lines"])
-    if priced == 0:
-        return LeftOut(name, heading, "the source gives no prices.")
-    highest, percentile, median = (float(totals[f"price_{which}"]) for which in ("max", "p99", "median"))
-    if highest == 0:
-        return LeftOut(name, heading, f"all {priced:,} prices are 0.")
-    # Where 99 of 100 lines are free, only the rest has a scale.
-    upper = percentile if 0 < 1.3 * percentile < highest else highest
-    counted = aggregates.count_prices(basis, upper=upper)
-    title = "Share of lines by the price paid per unit"
-    (axes,) = make_panels(title, heights=[2.8])
-    x = "price per unit, in the source's currency"
-    steps = list_columns(counted)
-    draw_histogram(axes, steps["low"], steps["high"], (counted["rows"] / priced).tolist(), x=x, y="lines")
-    axes.axvline(median, color="#111111", linestyle="--", linewidth=1.2, label=f"median {_write_price(median)}")
-    axes.legend(loc="upper right")
-    left_out, free = priced - int(counted["rows"].sum()), int(totals["free_lines"])
-    sentences = (
-        f"Half of the lines cost {_write_price(median)} a unit or less, 99% at most {_write_price(percentile)}.",
-    )
-    missing = int(totals["lines"]) - priced
-    caption = join_sentences(
-        f"{priced:,} lines of transactions with a price.",
-        f"{is_or_are(missing, 'line')} without one." if missing else "",
-        f"{is_or_are(free, 'line')} free." if free else "",
-        f"{is_or_are(left_out, 'line')} left out: above {_write_price(upper)}, the 99th percentile; the highest is {_write_price(highest)}."
-        if left_out
-        else "",
-    )
-    data = {**steps, "left_out": left_out, "median": median, "free": free, "missing": missing}
-    return Figure(name, heading, title, sentences, caption, priced, data, axes)
-
-
-def make_long_tail(basis: Basis) -> Figure | LeftOut:
-    """Draws which share of the lines the best-selling share of the articles makes."""
-    name, heading = "long_tail", "Long tail of popularity"
-    articles, lines = int(basis.totals["sold_articles"]), int(basis.totals["lines"])
-    if articles == 1:
-        return LeftOut(name, heading, "only one article is sold.")
-    points = aggregates.count_long_tail(basis)
-    x, y = points["articles"] / articles, points["lines"] / lines
-    # A share of too few articles to be one is not marked.
-    marked = {share: float(np.interp(share, x, y)) for share in MARKED_SHARES if share * articles >= 1}
-    title = "Share of lines sold that the best-selling articles make"
-    (axes,) = make_panels(title, heights=[3.4])
-    draw_curve(
-        axes,
-        x.tolist(),
-        y.tolist(),
-        marked=marked,
-        x_unit="share of articles sold, best-selling first",
-        y_unit="share of lines",
-    )
-    said = [share for share in (0.01, 0.2) if share in marked] or list(marked)[:1]
+def draw_channels_over_time(basis: Basis) -> Drawing | str:
+    """Draws the lines of each sales channel over time."""
+    sums = _sum_channels(basis)
+    if isinstance(sums, str):
+        return sums
+    if basis.num_days == 1:
+        return ONE_DAY
+    periods, is_partial = basis.periods
+    lines = basis.by_channel.pivot_table(index="period", columns="channel", values="lines", aggfunc="sum")
+    lines = lines.reindex(index=periods, columns=sums.index).fillna(0)
+    drawn, first = lines.iloc[:, :MAX_CHANNELS], sums.index[0]
+    title = f"Lines sold per {basis.period}, by sales channel"
+    (axes,) = make_panels(title, heights=[3.0])
+    draw_series(axes, drawn, is_partial, unit=f"lines per {basis.period}")
+    quarter = max(1, len(periods) // 4)
     shares = [
-        f"the top {format_share(share)} of articles make {format_share(marked[share])} of sales" for share in said
+        format_share(float(rows[first].sum() / max(rows.to_numpy().sum(), 1)))
+        for rows in (lines.iloc[:quarter], lines.iloc[-quarter:])
     ]
-    sentences = (f"{', '.join(shares)}.".capitalize(),)
-    catalogue = int(basis.articles.count().execute())
+    sentence = f"{first.capitalize()} has {shares[0]} of the lines in the first quarter of the time and {shares[1]} in the last."
+    total, hidden = int(sums["lines"].sum()), len(sums) - drawn.shape[1]
     caption = join_sentences(
-        f"{lines:,} lines of {articles:,} articles sold.",
-        f"{is_or_are(catalogue - articles, 'article')} in the catalogue without a sale."
-        if catalogue > articles
-        else "",
+        f"{total:,} lines of transactions.",
+        basis.partial_note,
+        f"Not drawn: {hidden:,} smaller channels." if hidden else "",
     )
-    data = {
-        "articles": articles,
-        "lines": lines,
-        "unsold": catalogue - articles,
-        "marked": marked,
-        "points": list_columns(points),
-    }
-    return Figure(name, heading, title, sentences, caption, lines, data, axes)
+    data = {"periods": _list_periods(basis)["periods"], "lines": drawn.to_dict("list")}
+    return Drawing(title, (sentence,), caption, total, data, axes)
