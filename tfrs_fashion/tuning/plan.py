@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tfrs_fashion.evaluation.metrics.customer_metrics import CUSTOMER_METRICS
+from tfrs_fashion.evaluation.metrics.accuracy import ACCURACY_METRICS
 from tfrs_fashion.run.objective import Objective
 from tfrs_fashion.schema import InputError, find_nearest
 from tfrs_fashion.settings.file import change, read_default, read_setting
@@ -130,7 +130,7 @@ class SearchPlan:
         if self.is_two_stage:
             self._check_two_stage()
         elif not self.objective.k and not config.evaluation.full_ranking_customers:
-            near = find_nearest(self.objective.figure, CUSTOMER_METRICS)
+            near = find_nearest(self.objective.figure, ACCURACY_METRICS)
             raise InputError(
                 f"tune.objective: `{self.objective.figure}` has no length such as {near or 'map'}@{config.evaluation.k}, and figures without "
                 "one are of full rankings. Name a figure of lists with its length, or set `evaluation.full_ranking_customers`."
@@ -187,7 +187,7 @@ class SearchPlan:
                 "own. Search for those of one at a time."
             )
         if not self.objective.is_of_customers:
-            known = ", ".join(f"{metric}@{k}" for metric in CUSTOMER_METRICS)
+            known = ", ".join(f"{metric}@{k}" for metric in ACCURACY_METRICS)
             raise InputError(
                 f"tune.objective: `{self.objective.figure}` is not known of a ranker; choose one of {known}."
             )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tfrs_fashion.evaluation.metrics.customer_metrics import AccuracyCurve
+from tfrs_fashion.evaluation.metrics.accuracy import AccuracyCurve
 from tfrs_fashion.evaluation.report.accuracy_figure import MAX_LINES, draw_accuracy, list_lengths
 
 

@@ -21,7 +21,7 @@ from tfrs_fashion.evaluation.document import render, to_json_types, write_json, 
 from tfrs_fashion.evaluation.drawing import STYLE, format_share, shorten, write_png
 from tfrs_fashion.evaluation.figure import Figure
 from tfrs_fashion.evaluation.metrics.bootstrap import Comparison
-from tfrs_fashion.evaluation.metrics.customer_metrics import CUSTOMER_METRICS
+from tfrs_fashion.evaluation.metrics.accuracy import ACCURACY_METRICS
 from tfrs_fashion.evaluation.report.accuracy_figure import draw_accuracy
 from tfrs_fashion.evaluation.report.cluster_sections import ClusterSection
 from tfrs_fashion.evaluation.report.contributions import name_bands
@@ -47,7 +47,7 @@ MEANINGS = {
     "customers": "Customers in the slice: those with at least one such purchase in the window.",
 }
 COUNTS = ("customers", "fewer_candidates")
-ACCURACY_ORDER = tuple(name for name in MEANINGS if name in CUSTOMER_METRICS)
+ACCURACY_ORDER = tuple(name for name in MEANINGS if name in ACCURACY_METRICS)
 # Metrics in the table of near misses, and the groups an article may share with what was bought.
 NEAR_MISSES, GROUPS = ("hit_rate", "recall"), ("product", "category")
 METRIC_NAME = re.compile(r"(?P<name>[a-z_]+)@(?P<k>\d+)(?:_(?P<slice>.+))?")

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from tfrs_fashion.evaluation.drawing import GREY, STYLE, format_share, make_panels, shorten
 from tfrs_fashion.evaluation.figure import Figure
 from tfrs_fashion.evaluation.metrics.bootstrap import Interval, bootstrap_ratio
-from tfrs_fashion.evaluation.metrics.hits import contains, pair_keys
+from tfrs_fashion.evaluation.metrics.pair_keys import contains, pair_keys
 from tfrs_fashion.evaluation.report.accuracy_figure import MAX_LINES, style_line
 from tfrs_fashion.evaluation.report.measured_section import MeasuredSection
 from tfrs_fashion.evaluation.report.scorecard import Figures
