@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from tfrs_fashion.evaluation.metrics.bootstrap import Comparison, Difference
 from tfrs_fashion.evaluation.metrics.accuracy import AccuracyCurve
+from tfrs_fashion.evaluation.metrics.bootstrap import Comparison, Difference
 from tfrs_fashion.evaluation.report.page import load_metrics, metrics_table, write_report
 from tfrs_fashion.evaluation.report.ranking_section import describe_ranking
 from tfrs_fashion.evaluation.report.scorecard import Figure, Scorecard, SourceShare

@@ -20,8 +20,8 @@ from tfrs_fashion.evaluation.checks.doctor import Examination
 from tfrs_fashion.evaluation.document import render, to_json_types, write_json, write_text
 from tfrs_fashion.evaluation.drawing import STYLE, format_share, shorten, write_png
 from tfrs_fashion.evaluation.figure import Figure
-from tfrs_fashion.evaluation.metrics.bootstrap import Comparison
 from tfrs_fashion.evaluation.metrics.accuracy import ACCURACY_METRICS
+from tfrs_fashion.evaluation.metrics.bootstrap import Comparison
 from tfrs_fashion.evaluation.report.accuracy_figure import draw_accuracy
 from tfrs_fashion.evaluation.report.cluster_sections import ClusterSection
 from tfrs_fashion.evaluation.report.contributions import name_bands

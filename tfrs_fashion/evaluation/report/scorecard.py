@@ -7,16 +7,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfrs_fashion.evaluation.metrics.bootstrap import bootstrap_interval
 from tfrs_fashion.evaluation.metrics.accuracy import (
     ACCURACY_METRICS,
     AccuracyCurve,
+    contains,
+    find_hits,
+    first_places,
     measure_accuracy,
     measure_hits,
+    pair_keys,
     trace_accuracy,
 )
-from tfrs_fashion.evaluation.metrics.accuracy import contains, find_hits, first_places, pair_keys
-from tfrs_fashion.evaluation.metrics.beyond_accuracy import ArticleStatistics, measure_lists, measure_exposure
+from tfrs_fashion.evaluation.metrics.beyond_accuracy import ArticleStatistics, measure_exposure, measure_lists
+from tfrs_fashion.evaluation.metrics.bootstrap import bootstrap_interval
 from tfrs_fashion.evaluation.metrics.near_misses import GROUP_COLUMN, add_groups
 from tfrs_fashion.schema import FIRST_INDEX, InputError
 
