@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tfrs_fashion.data.split import Split
-from tfrs_fashion.evaluation.metrics.accuracy import ACCURACY_METRICS, measure_hits
-from tfrs_fashion.evaluation.metrics.accuracy import find_hits
+from tfrs_fashion.evaluation.metrics.accuracy import ACCURACY_METRICS, find_hits, measure_hits
 from tfrs_fashion.evaluation.report.backtest_page import BacktestWindow, backtest_table, write_backtest
 from tfrs_fashion.outputs import fingerprint, stored_fingerprint
 from tfrs_fashion.recommenders.filled import Filled
