@@ -97,10 +97,10 @@ def measure_all(customers: int, articles: int) -> None:
     )
     bought = describe_purchases(targets, statistics, k=K, num_samples=1000)
     seconds, processor = time.perf_counter() - start, time.process_time() - used
-    tell(f"{len(card.figures) + len(bought)} figures, 1,000 bootstrap samples each", seconds)
+    tell(f"{len(card.metrics) + len(bought)} figures, 1,000 bootstrap samples each", seconds)
     print(f"processor time {processor:.1f} s", flush=True)
     for name in (f"map@{K}", f"recall@{K}", f"map@{K}_product", f"map@{K}_new", f"novelty@{K}", f"diversity@{K}"):
-        figure = card.figures[name]
+        figure = card.metrics[name]
         print(f"  {name} {figure['value']:.5f} ({figure['low']:.5f} to {figure['high']:.5f})", flush=True)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from tfrs_fashion.evaluation.metrics.accuracy import ACCURACY_METRICS, measure_accuracy
 from tfrs_fashion.evaluation.metrics.target_ranks import draw_rankable, measure_target_ranks
-from tfrs_fashion.evaluation.report.page import METRIC_NAME
+from tfrs_fashion.evaluation.report.metric_tables import METRIC_NAME
 from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.run.inference import rank_customers, rank_targets
@@ -165,7 +165,7 @@ def make_measure(
             rank_customers(recommender, view, customers, k=length, exclude=left_out).assign(source=recommender.name)
             for left_out in (None, bought)
         )
-        figures = scoring.judge(lists, new_lists, num_samples=_FEW_SAMPLES).figures
+        figures = scoring.judge(lists, new_lists, num_samples=_FEW_SAMPLES).metrics
         _check_known(objective, figures)
         plain = {f"val_{name}": figures[name]["value"] for name in (f"map@{k}", f"recall@{k}")}
         return objective.order(figures[objective.figure]["value"], plain)

@@ -47,7 +47,7 @@ def make_answers(**changes: Any) -> Answers:
         "candidates": make_candidates(),
         "rankable": np.arange(2, 22),
         "fallback": "popularity_7d",
-        "figures": {f"hit_rate@{K}": {"value": 1.0}, f"recall@{K}": {"value": 1.0, "low": 1.0}},
+        "metrics": {f"hit_rate@{K}": {"value": 1.0}, f"recall@{K}": {"value": 1.0, "low": 1.0}},
         "embedding": np.eye(20),
     }
     return Answers(**{**values, **changes})
@@ -85,7 +85,7 @@ def test_healthy_run_has_no_finding_and_runs_all_checks_except_those_of_rankers(
 
 
 def test_checks_without_their_input_are_not_listed_as_run() -> None:
-    found = run_checks(make_answers(figures={}, fallback=None, embedding=None))
+    found = run_checks(make_answers(metrics={}, fallback=None, embedding=None))
     assert {"zero_metrics", "chance_level", "answered_by_fallback", "embedding_rank", "equals_popularity"}.isdisjoint(
         found.checks
     )
@@ -133,11 +133,11 @@ def test_foreseen_purchases_are_searched_in_candidates_without_earlier_purchases
     purchases = dataclasses.replace(nothing, targets=targets)
     misses = make_candidates().assign(article_index=100)
     found = run_checks(
-        make_answers(candidates=misses, candidates_new=make_candidates(), figures={}), purchases=purchases
+        make_answers(candidates=misses, candidates_new=make_candidates(), metrics={}), purchases=purchases
     )
     assert "foresees_new_purchases" in {finding.check for finding in found.findings}
     found = run_checks(
-        make_answers(candidates=make_candidates(), candidates_new=misses, figures={}), purchases=purchases
+        make_answers(candidates=make_candidates(), candidates_new=misses, metrics={}), purchases=purchases
     )
     assert "foresees_new_purchases" not in {finding.check for finding in found.findings}
 
@@ -167,7 +167,7 @@ def test_report_shows_findings_with_advice(tmp_path: Path) -> None:
     assert "Error: leakage in als" in page
     assert "The &lt;first&gt; 12 hold 80%." in page
     assert "What to try: Look for it." in page
-    assert "Looked for and not found: visible rows at or after a customer&#39;s cutoff." in page
+    assert "Checked and not found: visible rows at or after a customer&#39;s cutoff." in page
     assert "No leakage" not in page
 
 
@@ -175,7 +175,7 @@ def test_report_without_findings_lists_the_passed_checks(tmp_path: Path) -> None
     document, page = report(tmp_path, Examination((), ("short_lists", "zero_metrics")))
     assert document["findings"] == []
     assert "No leakage, collapse or mistake was found." in page
-    assert "Looked for and not found: lists that are too short; a hit rate of exactly 0." in page
+    assert "Checked and not found: lists that are too short; a hit rate of exactly 0." in page
 
 
 def test_report_without_examination_has_no_doctor_section(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Answers:
         candidates: Rows of Candidates for every customer of the targets, at least the first k of each list.
         rankable: article_index of articles that it may recommend: those in store, or the new arrivals.
         candidates_new: Rows of Candidates that exclude earlier purchases; None if there are none.
-        figures: Metrics with their intervals, by name; `hit_rate@k` and `recall@k` are checked if present.
+        metrics: Metrics with their intervals, by name; `hit_rate@k` and `recall@k` are checked if present.
         is_constant: Whether it recommends the same to everyone by design, like popularity.
         fallback: Name of the recommender that fills its lists, if any.
         embedding: `[num_articles, dim]` of the articles it ranks, if it has one.
@@ -51,7 +51,7 @@ class Answers:
     candidates: pd.DataFrame
     rankable: np.ndarray
     candidates_new: pd.DataFrame | None = None
-    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     is_constant: bool = False
     fallback: str | None = None
     embedding: np.ndarray | None = None
@@ -158,7 +158,7 @@ def _examine_answers(
     yield "out_of_store", mistakes.find_out_of_store(candidates, rankable, bought, k=k, recommender=name)
     length = {"k": k, "num_rankable": len(rankable)}
     yield "short_lists", mistakes.find_short_lists(candidates, customers, **length, recommender=name)
-    if (recall := answers.figures.get(f"recall@{k}")) is not None:
+    if (recall := answers.metrics.get(f"recall@{k}")) is not None:
         yield (
             "chance_level",
             mistakes.find_chance_level(recall, num_customers=len(customers), **length, recommender=name),
@@ -228,9 +228,9 @@ def examine(
             k=k,
         )
     hit_rates = {
-        each.recommender: float(each.figures[f"hit_rate@{k}"]["value"])
+        each.recommender: float(each.metrics[f"hit_rate@{k}"]["value"])
         for each in answers
-        if f"hit_rate@{k}" in each.figures
+        if f"hit_rate@{k}" in each.metrics
     }
     if hit_rates:
         num_evaluated = targets["customer_index"].nunique()
