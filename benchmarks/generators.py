@@ -21,7 +21,7 @@ from rich.console import Console
 
 import tfrs_fashion  # noqa: F401  (before TensorFlow)
 from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
-from tfrs_fashion.features.purchases import customer_matrix
+from tfrs_fashion.features.purchase_matrices import customer_matrix
 from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.kinds import fit_recommender
 from tfrs_fashion.recommenders.neighbours import Neighbours

@@ -11,6 +11,7 @@ from ibis import _
 from tfrs_fashion.data.split import Split, cutoff_seconds, seconds_since_1970, visible
 from tfrs_fashion.features.article_weeks import ArticleWeeks, make_article_weeks, read_article_weeks
 from tfrs_fashion.features.articles import ArticleTable, check_article_columns, make_article_table, read_values
+from tfrs_fashion.features.hashed_words import HashedWords, hash_texts
 from tfrs_fashion.features.history_lookups import (
     HistoryLookups,
     add_stores,
@@ -19,7 +20,6 @@ from tfrs_fashion.features.history_lookups import (
     make_history_lookups,
 )
 from tfrs_fashion.features.inputs import Profiles, encode_profiles
-from tfrs_fashion.features.text import HashedWords, hash_texts
 from tfrs_fashion.features.timelines import Timelines, check_profile_columns
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
 from tfrs_fashion.schema import FIRST_INDEX, MAX_DESCRIPTION, OUT_OF_VOCABULARY_INDEX, RowCount, Tables, check_names
@@ -63,7 +63,7 @@ class View:
     week_days: int = 7
     num_text_buckets: int = 0
     in_store_days: int = 28
-    roles: RolesConfig = RolesConfig()
+    roles: RolesConfig = field(default_factory=RolesConfig)
     counts: tuple[RowCount, ...] = ()
     words: dict[int, HashedWords] = field(default_factory=dict)
 

@@ -19,7 +19,7 @@ _CUSTOMER_WORDS = {
     "num_articles": "the customer bought {value:.0f} times",
     "days_since_basket": "the customer came {value:.0f} days ago",
     "basket_gap_days": "the customer comes every {value:.0f} days",
-    "articles_a_basket": "the customer's baskets hold {value:.1f} articles",
+    "articles_per_basket": "the customer's baskets hold {value:.1f} articles",
     "price_paid": "the customer pays {value:.2f} on average",
     "discount_taken": "the customer's discount is {value:.0%} on average",
     "age": "the customer is {value:.0f} years old",
