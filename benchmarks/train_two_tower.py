@@ -89,7 +89,7 @@ def run_tutorial(view: View, judged: pd.DataFrame, *, epochs: int, batch_size: i
         queries, articles = model.query_tower(customer_id).numpy(), model.candidate_tower(article_id)
         batches = np.array_split(queries, len(queries) // 128 + 1)
         scores = (tf.matmul(batch, articles, transpose_b=True) for batch in batches)
-        positions = np.concatenate([tf.math.top_k(found, K).indices for found in scores])
+        positions = np.concatenate([tf.math.top_k(batch, K).indices for batch in scores])
         candidates = pd.DataFrame(
             {
                 "customer_index": np.repeat(customers, K),
