@@ -4,6 +4,8 @@ Customers without a history may share a list, since nothing distinguishes them. 
 at customers with a history.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -119,7 +121,13 @@ def find_concentrated_exposure(
     worth = (1 - gini) * len(rankable)
     if worth >= MIN_ARTICLES_PER_LIST * k:
         return None
-    values = {"customers": num_customers, "gini": gini, "worth": worth, "rankable": len(rankable), "k": k}
+    values: dict[str, Any] = {
+        "customers": num_customers,
+        "gini": gini,
+        "worth": worth,
+        "rankable": len(rankable),
+        "k": k,
+    }
     return make_finding("concentrated_exposure", recommender, **values)
 
 

@@ -172,9 +172,8 @@ def _examine_answers(
         yield "constant_scores", mistakes.find_constant_scores(candidates, recommender=name)
         copied = None
         if popular is not None:
-            popularity = {"popular": popular.candidates, "popularity": popular.recommender}
             copied = collapse.find_popularity_copy(
-                candidates, customers=with_history, **popularity, **length, recommender=name
+                candidates, popular.candidates, with_history, **length, recommender=name, popularity=popular.recommender
             )
             yield "equals_popularity", copied
         if copied is None:

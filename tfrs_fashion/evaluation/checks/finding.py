@@ -47,7 +47,7 @@ class Check:
         looks_for: The problem in a few words, for the list of checks that passed.
         seen: Template of `Finding.seen`.
         advice: Template of `Finding.advice`.
-        severity: Severity unless the check decides otherwise.
+        severity: Severity of its findings, unless `make_finding` raises it.
     """
 
     kind: Kind
@@ -211,17 +211,15 @@ CHECKS = {
 }
 
 
-def make_finding(
-    check: str, recommender: str | None = None, *, severity: Severity | None = None, **values: Any
-) -> Finding:
+def make_finding(check: str, recommender: str | None = None, *, is_error: bool = False, **values: Any) -> Finding:
     """Makes the finding of a check.
 
     Args:
         check: Key of `CHECKS`.
         recommender: Name of the recommender; None for the whole run.
-        severity: Overrides that of the check.
+        is_error: Whether the finding is an error although the check's severity is `warning`.
         **values: Values of the check's templates.
     """
     row = CHECKS[check]
     seen, advice = row.seen.format(**values), row.advice.format(**values)
-    return Finding(row.kind, severity or row.severity, recommender, check, seen, advice)
+    return Finding(row.kind, "error" if is_error else row.severity, recommender, check, seen, advice)

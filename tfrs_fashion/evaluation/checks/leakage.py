@@ -6,6 +6,7 @@ leak came about.
 
 import datetime
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -217,7 +218,7 @@ def find_beaten_repeat_oracle(
     best = float(oracle.mean())
     if value < MAX_SHARE_OF_REPEAT_ORACLE * best:
         return None
-    values = {"customers": len(oracle), "k": k, "value": value, "oracle": best}
+    values: dict[str, Any] = {"customers": len(oracle), "k": k, "value": value, "oracle": best}
     return make_finding("beats_repeat_oracle", recommender, **values)
 
 
@@ -250,5 +251,5 @@ def find_foreseen_purchases(
     odds, share = found_odds / hindsight_odds, counts[0] / num_new
     if odds < MAX_NEW_ODDS_ANYWHERE and not (odds >= MAX_NEW_ODDS and share >= MAX_NEW_SHARE):
         return None
-    values = {"k": k, "share": share, "total": num_new, "hindsight": counts[1] / num_new, "odds": odds}
+    values: dict[str, Any] = {"k": k, "share": share, "total": num_new, "hindsight": counts[1] / num_new, "odds": odds}
     return make_finding("foresees_new_purchases", recommender, **values)

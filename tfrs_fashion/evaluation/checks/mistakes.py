@@ -1,6 +1,7 @@
 """Mistakes: checks for lists and metrics that come from something built wrongly."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,7 @@ def find_chance_level(
     chance = k / num_rankable
     if recall["low"] > chance or recall["value"] > MIN_TIMES_CHANCE * chance:
         return None
-    values = {"value": recall["value"], "low": recall["low"], "chance": chance}
+    values: dict[str, Any] = {"value": recall["value"], "low": recall["low"], "chance": chance}
     return make_finding("chance_level", recommender, **values, customers=num_customers, rankable=num_rankable, k=k)
 
 
@@ -83,9 +84,14 @@ def find_short_lists(
     num_short = int((lengths < expected).sum())
     if num_short <= MAX_SHORT_LISTS * len(customers):
         return None
-    severity = "error" if num_short > len(customers) / 2 else None
-    values = {"short": num_short, "total": len(customers), "expected": expected, "empty": int((lengths == 0).sum())}
-    return make_finding("short_lists", recommender, severity=severity, **values)
+    is_error = num_short > len(customers) / 2
+    values: dict[str, Any] = {
+        "short": num_short,
+        "total": len(customers),
+        "expected": expected,
+        "empty": int((lengths == 0).sum()),
+    }
+    return make_finding("short_lists", recommender, is_error=is_error, **values)
 
 
 def _samples(rows: pd.DataFrame) -> str:
@@ -96,7 +102,7 @@ def _samples(rows: pd.DataFrame) -> str:
 def _report_rows(check: str, candidates: pd.DataFrame, is_bad: np.ndarray, *, recommender: str) -> Finding | None:
     if not is_bad.any():
         return None
-    counts = {"bad": int(is_bad.sum()), "total": len(candidates)}
+    counts: dict[str, Any] = {"bad": int(is_bad.sum()), "total": len(candidates)}
     return make_finding(check, recommender, **counts, samples=_samples(candidates.loc[is_bad]))
 
 
@@ -174,9 +180,14 @@ def find_out_of_store(
     num_out, total = int(is_out.sum()), len(shown)
     if len(rankable) < k or num_out <= MAX_OUT_OF_STORE * total:
         return None
-    severity = "error" if num_out > total / 2 else None
-    values = {"out": num_out, "total": total, "share": num_out / total, "samples": _samples(shown[is_out])}
-    return make_finding("out_of_store", recommender, severity=severity, **values)
+    is_error = num_out > total / 2
+    values: dict[str, Any] = {
+        "out": num_out,
+        "total": total,
+        "share": num_out / total,
+        "samples": _samples(shown[is_out]),
+    }
+    return make_finding("out_of_store", recommender, is_error=is_error, **values)
 
 
 def find_fallback(
@@ -199,6 +210,6 @@ def find_fallback(
     share = float(is_filled.mean()) if len(is_filled) else 0.0
     if len(is_filled) < MIN_CUSTOMERS or share <= MAX_FALLBACK_LISTS:
         return None
-    severity = "error" if share > MAX_FALLBACK_LISTS_BEFORE_ERROR else None
-    values = {"filled": int(is_filled.sum()), "total": len(is_filled), "fallback": fallback}
-    return make_finding("answered_by_fallback", recommender, severity=severity, **values)
+    is_error = share > MAX_FALLBACK_LISTS_BEFORE_ERROR
+    values: dict[str, Any] = {"filled": int(is_filled.sum()), "total": len(is_filled), "fallback": fallback}
+    return make_finding("answered_by_fallback", recommender, is_error=is_error, **values)

@@ -192,8 +192,8 @@ def write_report(
         }
     )
     folder.mkdir(parents=True, exist_ok=True)
-    figures = [section.figure for section in (*clusters, *measured)]
-    images = _write_figures([*figures, *([] if accuracy_figure is None else [accuracy_figure])], folder / "figures")
+    figures = [*(section.figure for section in clusters), *(section.figure for section in measured)]
+    images = _write_figures([*figures, *([accuracy_figure] if accuracy_figure else [])], folder / "figures")
     for cluster_section in clusters:
         cluster_section.assigned.to_csv(folder / f"{cluster_section.name}.csv", index=False)
     html = render(
