@@ -11,7 +11,7 @@ import tfrs_fashion  # noqa: F401  (chooses Keras 2 before TensorFlow loads)
 
 import tensorflow as tf  # isort: skip
 
-from tfrs_fashion.features.inputs import SECONDS_A_DAY, HistoryTable, make_training_baskets, make_training_dataset
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY, HistoryTable, make_training_baskets, make_training_dataset
 from tfrs_fashion.recommenders import fit_towers
 from tfrs_fashion.run.run import Run
 from tfrs_fashion.settings.pipeline import load_config
@@ -25,10 +25,10 @@ def main() -> None:
     run = Run(config=load_config("pipelines/complete_journey.toml"), folder=options.run_dir)
     run.prepare()
     view, settings = run.view("validation"), run.config.two_tower
-    since = int(view.now.max()) - settings.target_days * SECONDS_A_DAY
+    since = int(view.now.max()) - settings.target_days * SECONDS_PER_DAY
     baskets = make_training_baskets(view.timelines, since=since, history_length=settings.history_length)
     table = HistoryTable(view.timelines, view.profiles)
-    week = (int(view.now.max()) - baskets.time) // (7 * SECONDS_A_DAY)
+    week = (int(view.now.max()) - baskets.time) // (7 * SECONDS_PER_DAY)
     dataset = make_training_dataset(table, baskets, week=week, batch_size=settings.batch_size, seed=1)
 
     def baskets_a_second(batches: tf.data.Dataset) -> float:

@@ -125,7 +125,9 @@ def view(config: PipelineConfig, tables: Tables, timelines: "Timelines", splits:
         tables,
         timelines,
         splits["test"],
-        **config.features.model_dump(include={"categorical", "numbers", "min_articles", "min_customers"}),
+        **config.features.model_dump(
+            include={"categorical", "numbers", "min_articles", "min_customers", "num_text_buckets"}
+        ),
         roles=config.features.roles,
         **config.split.store,
     )

@@ -173,7 +173,10 @@ def view_of(frames: dict[str, pd.DataFrame], folder: Path, config: PipelineConfi
         read_timelines(folder),
         SPLIT,
         **features.model_dump(
-            include={"categorical", "numbers", "min_articles", "min_customers", "history", "article_weeks"}
+            include={
+                *("categorical", "numbers", "min_articles", "min_customers", "history", "article_weeks"),
+                "num_text_buckets",
+            }
         ),
         sets=features.sets,
         roles=features.roles,

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tfrs_fashion.features import backbone as backbones
 from tfrs_fashion.features.backbone import Backbone, FittedBackbone, Network, fit_backbone, load_backbone
-from tfrs_fashion.features.images import embed_images
+from tfrs_fashion.features.image_embeddings import embed_images
 from tfrs_fashion.schema import InputError, RowCount, RunError
 
 COLOURS, SHAPES = ("red", "green", "blue"), ("circle", "square", "stripes")

@@ -20,7 +20,7 @@ from tfrs_fashion.features.history_lookups import (
     make_history_lookups,
     number_names,
 )
-from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories, HistoryTable
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY, Histories, HistoryTable
 from tfrs_fashion.features.timelines import EVENT_TYPES
 from tfrs_fashion.features.view import View
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX
@@ -133,7 +133,7 @@ def features_of(
 
 
 def days(later: int, earlier: int) -> float:
-    return (later - earlier) / SECONDS_A_DAY
+    return (later - earlier) / SECONDS_PER_DAY
 
 
 # Each feature of customers 0, 1 and 2, worked out from the rows above.
@@ -142,10 +142,10 @@ BY_HAND = {
     "has_gap": (1, 0, 0),
     "has_price": (1, 1, 0),
     "has_discount": (1, 1, 0),
-    "recency_days": (math.log1p(5.5), math.log1p(60 / SECONDS_A_DAY), 0),
+    "recency_days": (math.log1p(5.5), math.log1p(60 / SECONDS_PER_DAY), 0),
     "frequency": (math.log1p(6), math.log1p(1), 0),
     # 745.5 days since A; a customer of less than a month counts as one of a month.
-    "baskets_a_month": (math.log1p(6 * 30 / 745.5), math.log1p(1), 0),
+    "baskets_per_month": (math.log1p(6 * 30 / 745.5), math.log1p(1), 0),
     "days_between_baskets": (math.log1p(740 / 5), 0, 0),
     # E's two lines and F's.
     "recent_purchases": (math.log1p(3), math.log1p(1), 0),
@@ -231,12 +231,12 @@ def test_ties_of_favourites_go_to_the_lowest() -> None:
 @pytest.mark.parametrize(
     ("name", "seconds", "inside"),
     [
-        ("recent_purchases", 30 * SECONDS_A_DAY, 1),
-        ("recent_purchases", 30 * SECONDS_A_DAY + 1, 0),
-        ("same_season_last_year", 320 * SECONDS_A_DAY, 1),
-        ("same_season_last_year", 320 * SECONDS_A_DAY - 1, 0),
-        ("same_season_last_year", 410 * SECONDS_A_DAY, 1),
-        ("same_season_last_year", 410 * SECONDS_A_DAY + 1, 0),
+        ("recent_purchases", 30 * SECONDS_PER_DAY, 1),
+        ("recent_purchases", 30 * SECONDS_PER_DAY + 1, 0),
+        ("same_season_last_year", 320 * SECONDS_PER_DAY, 1),
+        ("same_season_last_year", 320 * SECONDS_PER_DAY - 1, 0),
+        ("same_season_last_year", 410 * SECONDS_PER_DAY, 1),
+        ("same_season_last_year", 410 * SECONDS_PER_DAY + 1, 0),
     ],
 )
 def test_the_edges_of_windows(name: str, seconds: int, inside: int) -> None:
@@ -301,7 +301,7 @@ def slow_features(row: list[Event], now: int, lookups: HistoryLookups) -> dict[s
         "has_discount": int(bool(discounts)),
         "recency_days": math.log1p((now - times[-1]) / 86400) if row else 0,
         "frequency": math.log1p(len(times)),
-        "baskets_a_month": math.log1p(len(times) * 30 / max((now - times[0]) / 86400, 30)) if row else 0,
+        "baskets_per_month": math.log1p(len(times) * 30 / max((now - times[0]) / 86400, 30)) if row else 0,
         "days_between_baskets": math.log1p(mean([(b - a) / 86400 for a, b in itertools.pairwise(times)])),
         "recent_purchases": math.log1p(sum(now - event.time <= 30 * 86400 for event in row)),
         "same_season_last_year": math.log1p(sum(320 * 86400 <= now - time <= 410 * 86400 for time in times)),
@@ -325,8 +325,8 @@ def slow_features(row: list[Event], now: int, lookups: HistoryLookups) -> dict[s
 
 # Few values of each kind, so that duplicates in a basket, repeats and ties all come up, and the edges of windows do.
 # Article 8 is one that the lookups lack.
-AGES = [0, 1, 30 * SECONDS_A_DAY, 30 * SECONDS_A_DAY + 1, 100 * SECONDS_A_DAY, 320 * SECONDS_A_DAY - 1]
-AGES += [320 * SECONDS_A_DAY, 410 * SECONDS_A_DAY, 410 * SECONDS_A_DAY + 1, 5000 * SECONDS_A_DAY]
+AGES = [0, 1, 30 * SECONDS_PER_DAY, 30 * SECONDS_PER_DAY + 1, 100 * SECONDS_PER_DAY, 320 * SECONDS_PER_DAY - 1]
+AGES += [320 * SECONDS_PER_DAY, 410 * SECONDS_PER_DAY, 410 * SECONDS_PER_DAY + 1, 5000 * SECONDS_PER_DAY]
 events = st.builds(
     Event,
     time=st.sampled_from([NOW - age for age in AGES]),
@@ -343,7 +343,7 @@ histories = st.lists(
 
 
 @settings(max_examples=100)
-@given(histories, st.integers(0, 400 * SECONDS_A_DAY))
+@given(histories, st.integers(0, 400 * SECONDS_PER_DAY))
 def test_equals_a_slow_reference(rows: list[list[Event]], later: int) -> None:
     now = [NOW + later * (number % 2) for number in range(len(rows))]
     for found, row, moment in zip(features_of(rows, now=now), rows, now, strict=True):
@@ -382,8 +382,8 @@ def test_empty_rows_before_between_and_after() -> None:
 
 def test_ten_thousand_events_at_huge_prices() -> None:
     # Cents beside prices of a billion survive the sum; 5,000 baskets of two.
-    row = [Event(NOW - SECONDS_A_DAY * (5_000 - number // 2), 2, price=1e9, quantity=3) for number in range(10_000)]
-    small = [Event(NOW - SECONDS_A_DAY, 3, price=0.01)]
+    row = [Event(NOW - SECONDS_PER_DAY * (5_000 - number // 2), 2, price=1e9, quantity=3) for number in range(10_000)]
+    small = [Event(NOW - SECONDS_PER_DAY, 3, price=0.01)]
     found, beside = features_of([row, small])
     assert found["spend"] == pytest.approx(math.log1p(10_000 * 3e9), rel=1e-6)
     assert found["mean_price"] == pytest.approx(math.log1p(1e9), rel=1e-6)
@@ -396,7 +396,7 @@ def test_ten_thousand_events_at_huge_prices() -> None:
 def test_what_cannot_come_makes_no_nan() -> None:
     largest = float(np.finfo(np.float32).max)
     rows = [
-        [Event(NOW + 1, 2, price=5), Event(NOW + SECONDS_A_DAY * 900, 3, price=5)],
+        [Event(NOW + 1, 2, price=5), Event(NOW + SECONDS_PER_DAY * 900, 3, price=5)],
         [Event(A, 2, price=-5, discount=-1), Event(A, 2, price=float("inf"), quantity=-3, discount=float("inf"))],
         [Event(A, 2, price=largest, quantity=2**31 - 1, discount=largest)] * 3,
         [Event(-(10**11), 0, price=0), Event(0, 2**31 - 1)],

@@ -54,7 +54,7 @@ ALWAYS_THERE = (
     "has_discount",
     "recency_days",
     "frequency",
-    "baskets_a_month",
+    "baskets_per_month",
     "days_between_baskets",
     "recent_purchases",
     "same_season_last_year",

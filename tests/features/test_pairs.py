@@ -8,13 +8,13 @@ import pytest
 import tensorflow as tf
 
 from tfrs_fashion.features.article_weeks import SEASONS
-from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories, HistoryTable
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY, Histories, HistoryTable
 from tfrs_fashion.features.pair_lookups import HALF_LIVES_DAYS, PairLookups, make_pair_lookups, usual_gap_days
 from tfrs_fashion.features.pairs import PairFeatureLayer
 from tfrs_fashion.features.view import View
 from tfrs_fashion.schema import FIRST_INDEX, InputError
 
-DAY = SECONDS_A_DAY
+DAY = SECONDS_PER_DAY
 GROUPS = ("product_code", "section")
 
 
@@ -62,7 +62,7 @@ def tell_pair(view: View, lookups: PairLookups, history: pd.DataFrame, customer:
         "customer basket_gap_days": (baskets[-1] - baskets[0]) / DAY / (len(baskets) - 1)
         if len(baskets) > 1
         else math.nan,
-        "customer articles_a_basket": len(history) / len(baskets) if len(baskets) else math.nan,
+        "customer articles_per_basket": len(history) / len(baskets) if len(baskets) else math.nan,
         "customer price_paid": history["price"].astype("float64").mean(),
         "customer discount_taken": history["discount"].astype("float64").mean(),
         "customer age": age,

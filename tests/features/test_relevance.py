@@ -58,7 +58,7 @@ def test_pairs_are_described_beside_their_customer_and_their_article(rows: ibis.
     assert (first["days_since"], first["days_since_first"]) == (5, 10)
     assert (first["customer_articles"], first["customer_orders"], first["customer_most_orders"]) == (2, 3, 2)
     assert (first["article_customers"], first["article_orders"], first["article_days_since"]) == (2, 3, 3)
-    assert (first["orders_an_article"], first["orders_a_customer"], first["pieces_an_order"]) == (1.5, 1.5, 3.5)
+    assert (first["orders_per_article"], first["orders_per_customer"], first["pieces_per_order"]) == (1.5, 1.5, 3.5)
     assert told["order_share"].tolist() == [1, 0.5, 1]
     assert (first["gap_days"], first["gap_ratio"]) == (5, 1)
     assert np.isnan(told[["gap_days", "gap_ratio"]].to_numpy()[1:]).all()
@@ -76,7 +76,7 @@ def test_pairs_are_told_of_their_customers_baskets(rows: ibis.Table, pairs: pd.D
     assert told["basket_share"].tolist() == [1, 0.5, 1]
     assert told["basket_share_since_first"].tolist() == [1, 1, 1]
     # The third customer came three days ago: a rate over less than a week is none.
-    assert told["baskets_a_day"].tolist() == [0.2, 0.2, 1 / 7]
+    assert told["baskets_per_day"].tolist() == [0.2, 0.2, 1 / 7]
     ten, five, three = (0.5 ** (days / 15) for days in (10, 5, 3))
     assert told["decayed_15d"].tolist() == pytest.approx([ten + five, five, three])
     assert told["customer_decayed_15d"].tolist() == pytest.approx([ten + five, ten + five, three])

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_fashion.features.article_weeks import SEASONS, season_of
-from tfrs_fashion.features.inputs import SECONDS_A_DAY
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY
 from tfrs_fashion.features.season import find_season
 
 # By month, January first.
@@ -20,8 +20,8 @@ def test_every_day_from_1970_to_2100() -> None:
     first, last = datetime.date(1970, 1, 1), datetime.date(2100, 12, 31)
     days = [first + datetime.timedelta(days=day) for day in range((last - first).days + 1)]
     expected = [SEASON_OF_MONTH[day.month - 1] for day in days]
-    midnight = tf.range(len(days), dtype=tf.int64) * SECONDS_A_DAY
-    for moment in (midnight, midnight + SECONDS_A_DAY - 1):
+    midnight = tf.range(len(days), dtype=tf.int64) * SECONDS_PER_DAY
+    for moment in (midnight, midnight + SECONDS_PER_DAY - 1):
         assert find_season(moment).numpy().tolist() == expected
 
 
@@ -29,7 +29,7 @@ def test_years_before_1970_and_long_after() -> None:
     # NumPy's calendar reaches further than datetime's; both are Gregorian.
     days = np.arange(np.datetime64("-0500-01-01"), np.datetime64("12000-01-01"), dtype="datetime64[D]")
     month = days.astype("datetime64[M]").astype(np.int64) % 12
-    found = find_season(tf.constant(days.astype(np.int64) * SECONDS_A_DAY + 1)).numpy()
+    found = find_season(tf.constant(days.astype(np.int64) * SECONDS_PER_DAY + 1)).numpy()
     np.testing.assert_array_equal(found, np.array(SEASON_OF_MONTH)[month])
 
 

@@ -7,7 +7,7 @@ import pytest
 from tfrs_fashion.data.split import Split, cutoff_seconds
 from tfrs_fashion.features import view as view_module
 from tfrs_fashion.features.article_weeks import FEATURES
-from tfrs_fashion.features.text import HashedWords, hash_texts
+from tfrs_fashion.features.hashed_words import HashedWords, hash_texts
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.view import View, check_features, make_view
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount, Tables

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY, Histories
 from tfrs_fashion.models.basket import BasketEncoder, BasketModel
 from tfrs_fashion.models.losses import basket_sigmoid
 
-DAY = SECONDS_A_DAY
+DAY = SECONDS_PER_DAY
 
 
 def make_histories(events: list[list[tuple[int, int]]]) -> Histories:

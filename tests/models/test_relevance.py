@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrs_fashion.features.text import hash_texts
+from tfrs_fashion.features.hashed_words import hash_texts
 from tfrs_fashion.models.relevance import Imbalance, RelevanceModel, RelevanceNetwork, class_weights, focal
 
 

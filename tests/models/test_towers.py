@@ -9,7 +9,7 @@ from tfrs_fashion.features.articles import ArticleTable
 from tfrs_fashion.features.history import HistoryFeatures
 from tfrs_fashion.features.history_lookups import categorical_sizes, number_names
 from tfrs_fashion.features.inputs import (
-    SECONDS_A_DAY,
+    SECONDS_PER_DAY,
     Histories,
     HistoryTable,
     make_training_baskets,
@@ -24,7 +24,7 @@ from tfrs_fashion.recommenders.towers import make_history_layer
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX
 
 DIM = 8
-NOW = 100 * SECONDS_A_DAY
+NOW = 100 * SECONDS_PER_DAY
 NAN = float("nan")
 
 
@@ -48,7 +48,7 @@ def make_histories(
     return unknown._replace(
         customer_index=tf.constant(customers, tf.int32),
         article_index=ragged(flat, tf.int32),
-        time=ragged([day * SECONDS_A_DAY for day in days], tf.int64),
+        time=ragged([day * SECONDS_PER_DAY for day in days], tf.int64),
         price=ragged([1.0] * len(flat), tf.float32),
         quantity=ragged([1] * len(flat), tf.int32),
         discount=ragged([0.0] * len(flat), tf.float32),
@@ -408,7 +408,7 @@ def make_model(
 
 def make_dataset(view: View) -> tf.data.Dataset:
     baskets = make_training_baskets(view.timelines, since=0, history_length=20)
-    week = np.minimum((view.now[0] - baskets.time) // (7 * SECONDS_A_DAY), 3)
+    week = np.minimum((view.now[0] - baskets.time) // (7 * SECONDS_PER_DAY), 3)
     table = HistoryTable(view.timelines, view.profiles)
     return make_training_dataset(table, baskets, week=week, batch_size=64, seed=1)
 

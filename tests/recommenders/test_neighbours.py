@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
-from tfrs_fashion.features.purchases import age_days, basket_matrix, customer_matrix, number_baskets
+from tfrs_fashion.features.purchase_matrices import age_days, basket_matrix, customer_matrix, number_baskets
 from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.co_visitation import fit_co_visitation
 from tfrs_fashion.recommenders.customer_knn import _latest, fit_customer_knn

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tfrs_fashion.features.hashed_words import hash_texts
 from tfrs_fashion.features.relevance import PAIR
-from tfrs_fashion.features.text import hash_texts
 from tfrs_fashion.recommenders.fit_relevance import MODELS
 from tfrs_fashion.run.relevance import Relevance, _customer_folds
 from tfrs_fashion.schema import InputError

@@ -10,8 +10,7 @@ import pandas as pd
 from ibis import _
 
 from tfrs_fashion.data.split import days_before
-from tfrs_fashion.features.value_sets import ValueSets, make_value_sets
-from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
+from tfrs_fashion.features.vocabulary import ValueSets, fit_vocabulary, look_up, make_value_sets
 from tfrs_fashion.schema import FIRST_INDEX, InputError, check_names
 
 _CHUNK = 10_000
@@ -129,7 +128,7 @@ def availability(articles: ibis.Table) -> dict[str, ibis.Value]:
     }
 
 
-def told_availability(
+def listed_availability(
     catalogue: pd.DataFrame, *, start: datetime.datetime, end: datetime.datetime
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tells of which articles the catalogue says when they are in store, and which it does not say are not.
@@ -207,7 +206,7 @@ def make_article_table(
         encoded[name] = _with_padding(look_up(catalogue[name], vocabulary[name]), 0)
     recent = np.zeros(size, dtype=bool)
     recent[sold] = (sales["last_sold"] >= days_before(as_of, in_store_days)).to_numpy()
-    is_told, is_available = told_availability(catalogue, start=as_of, end=as_of)
+    is_told, is_available = listed_availability(catalogue, start=as_of, end=as_of)
     in_store = np.where(is_told, is_available, recent[FIRST_INDEX:] | (never_sold_in_store & ~is_sold))
     return ArticleTable(
         article_id=catalogue["article_id"].to_numpy(dtype=object),

@@ -1,6 +1,6 @@
 """Features of a whole history, computed by one TensorFlow function, in training and inside the SavedModel alike.
 
-`docs/history_features.md` says what each of them means; they come in the order of `number_names` and
+`docs/reference/history_features.md` says what each of them means; they come in the order of `number_names` and
 `categorical_names` in `features/history_lookups.py`.
 """
 
@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfrs_fashion.features.bought import bought_articles
+from tfrs_fashion.features.bought_articles import bought_articles
 from tfrs_fashion.features.history_lookups import (
     MAX_SALES_CHANNEL_ID,
     HistoryLookups,
     categorical_names,
     number_names,
 )
-from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY, Histories
 from tfrs_fashion.features.season import find_season
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX
 
@@ -181,10 +181,10 @@ def _describe_baskets(baskets: _Baskets, now: tf.Tensor) -> dict[str, tf.Tensor]
     """When the baskets were bought."""
     batch = tf.shape(now, out_type=tf.int64)[0]
     age = tf.gather(now, baskets.row) - baskets.time
-    around_last_year = tf.abs(age - YEAR_DAYS * SECONDS_A_DAY) <= SEASON_DAYS * SECONDS_A_DAY
+    around_last_year = tf.abs(age - YEAR_DAYS * SECONDS_PER_DAY) <= SEASON_DAYS * SECONDS_PER_DAY
     num_baskets, last_year = _sum_by_row([tf.ones_like(age), around_last_year], baskets.row, batch)
     oldest, latest = (
-        tf.cast(_by_row(reduce, age, baskets.row, batch), tf.float64) / SECONDS_A_DAY
+        tf.cast(_by_row(reduce, age, baskets.row, batch), tf.float64) / SECONDS_PER_DAY
         for reduce in (tf.math.segment_max, tf.math.segment_min)
     )
     gap = tf.where(num_baskets > 1, (oldest - latest) / tf.maximum(num_baskets - 1, 1), 0.0)
@@ -193,7 +193,7 @@ def _describe_baskets(baskets: _Baskets, now: tf.Tensor) -> dict[str, tf.Tensor]
         "has_gap": num_baskets > 1,
         "recency_days": tf.math.log1p(latest),
         "frequency": tf.math.log1p(num_baskets),
-        "baskets_a_month": tf.math.log1p(num_baskets * MONTH_DAYS / tf.maximum(oldest, MONTH_DAYS)),
+        "baskets_per_month": tf.math.log1p(num_baskets * MONTH_DAYS / tf.maximum(oldest, MONTH_DAYS)),
         "days_between_baskets": tf.math.log1p(gap),
         "same_season_last_year": tf.math.log1p(last_year),
     }
@@ -203,7 +203,7 @@ def _describe_articles(histories: Histories, baskets: _Baskets, now: tf.Tensor) 
     """How many articles were bought, and whether again."""
     batch = tf.shape(now, out_type=tf.int64)[0]
     row = histories.article_index.value_rowids()
-    recent = tf.gather(now, row) - histories.time.flat_values <= MONTH_DAYS * SECONDS_A_DAY
+    recent = tf.gather(now, row) - histories.time.flat_values <= MONTH_DAYS * SECONDS_PER_DAY
     (num_recent,) = _sum_by_row([recent], row, batch)
     bought = bought_articles(histories, now)
     num_articles, num_pairs = _sum_by_row([tf.ones_like(bought.row), bought.num_baskets], bought.row, batch)

@@ -190,7 +190,7 @@ def number_names(lookups: HistoryLookups) -> tuple[str, ...]:
     """Names the columns of `HistoryFeatures.numbers`."""
     names = [
         *("has_history", "has_gap", "has_price", "has_discount"),
-        *("recency_days", "frequency", "baskets_a_month", "days_between_baskets", "recent_purchases"),
+        *("recency_days", "frequency", "baskets_per_month", "days_between_baskets", "recent_purchases"),
         *("same_season_last_year", "basket_size", "repeat_share"),
         *("mean_price", "spend", "discount_share", "mean_discount"),
     ]

@@ -10,7 +10,7 @@ from tfrs_fashion.features.timelines import ALWAYS, EVENT_TYPES, Timelines
 from tfrs_fashion.features.vocabulary import look_up
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_INDEX, InputError
 
-SECONDS_A_DAY = 86_400
+SECONDS_PER_DAY = 86_400
 
 
 class Histories(NamedTuple):

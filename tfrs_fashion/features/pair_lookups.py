@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfrs_fashion.features.inputs import SECONDS_A_DAY
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.view import View
 from tfrs_fashion.schema import FIRST_INDEX, OLDEST, YOUNGEST, check_names
@@ -24,7 +24,7 @@ KEY_FEATURES = (
     *(f"decayed_{days:.0f}d" for days in HALF_LIVES_DAYS),
 )
 CUSTOMER_FEATURES = (
-    *("num_baskets", "num_articles", "days_since_basket", "basket_gap_days", "articles_a_basket"),
+    *("num_baskets", "num_articles", "days_since_basket", "basket_gap_days", "articles_per_basket"),
     *("price_paid", "discount_taken", "age"),
 )
 # Features of an article's weeks that are compared with the customer; see `features.article_weeks.FEATURES`.
@@ -125,7 +125,7 @@ def usual_gap_days(timelines: Timelines, index: np.ndarray) -> np.ndarray:
     pair = timelines.row[known] * size + key[known]
     order = np.argsort(pair, kind="stable")
     pair, time = pair[order], timelines.time[known][order]
-    days = np.diff(time) / SECONDS_A_DAY
+    days = np.diff(time) / SECONDS_PER_DAY
     is_gap = (np.diff(pair) == 0) & (days > 0)
     of_key = pair[1:][is_gap] % size
     count = np.bincount(of_key, minlength=size)

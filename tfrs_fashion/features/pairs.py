@@ -6,8 +6,8 @@ from dataclasses import replace
 import tensorflow as tf
 
 from tfrs_fashion.features.article_weeks import SEASONS
-from tfrs_fashion.features.bought import BoughtArticles, bought_articles, time_scale
-from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
+from tfrs_fashion.features.bought_articles import BoughtArticles, bought_articles, time_scale
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY, Histories
 from tfrs_fashion.features.pair_lookups import (
     ARTICLE,
     COMPARED,
@@ -49,7 +49,7 @@ class PairFeatureLayer(tf.Module):
 def make_pair_features(
     histories: Histories, now: tf.Tensor, row: tf.Tensor, article_index: tf.Tensor, lookups: PairLookups
 ) -> tf.Tensor:
-    """Computes the features of pairs; `docs/ranking.md` says what each of them means.
+    """Computes the features of pairs; `docs/reference/pair_features.md` says what each of them means.
 
     Args:
         histories: Of a batch, in time order; events at or after `now` count as bought just now.
@@ -103,7 +103,7 @@ def _ratio(part: tf.Tensor, whole: tf.Tensor) -> tf.Tensor:
 
 
 def _days(seconds: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.cast(seconds, tf.float64) / SECONDS_A_DAY, tf.float32)
+    return tf.cast(tf.cast(seconds, tf.float64) / SECONDS_PER_DAY, tf.float32)
 
 
 def _describe_keys(
@@ -233,7 +233,7 @@ def _describe_customer(histories: Histories, now: tf.Tensor, age_column: int | N
         "basket_gap_days": tf.where(
             num_baskets > 1, _days(tf.where(has_any, last - first, 0)) / (num_baskets - 1), _NAN
         ),
-        "articles_a_basket": _ratio(num_events, num_baskets),
+        "articles_per_basket": _ratio(num_events, num_baskets),
         "price_paid": mean(histories.price.flat_values),
         "discount_taken": mean(histories.discount.flat_values),
         "age": age,

@@ -97,7 +97,7 @@ def describe_pairs(pairs: pd.DataFrame, orders: pd.DataFrame, *, as_of: datetime
             "total_price": pairs["total_price"],
             "days_since": days(pairs["last"]),
             "days_since_first": days(pairs["first"]),
-            "pieces_an_order": pairs["total_quantity"] / pairs["num_orders"],
+            "pieces_per_order": pairs["total_quantity"] / pairs["num_orders"],
             "customer_articles": customer["num_orders"].transform("size"),
             "customer_orders": customer["num_orders"].transform("sum"),
             "customer_most_orders": customer["num_orders"].transform("max"),
@@ -109,11 +109,11 @@ def describe_pairs(pairs: pd.DataFrame, orders: pd.DataFrame, *, as_of: datetime
             "article_days": days(article["first"].transform("min")),
         }
     )
-    told["orders_an_article"] = told["customer_orders"] / told["customer_articles"]
-    told["orders_a_customer"] = told["article_orders"] / told["article_customers"]
+    told["orders_per_article"] = told["customer_orders"] / told["customer_articles"]
+    told["orders_per_customer"] = told["article_orders"] / told["article_customers"]
     told["order_share"] = told["num_orders"] / told["customer_most_orders"]
-    usual = told["pieces_an_order"].groupby(pairs["article_index"]).transform("median")
-    told["pieces_to_usual"] = told["pieces_an_order"] / usual
+    usual = told["pieces_per_order"].groupby(pairs["article_index"]).transform("median")
+    told["pieces_to_usual"] = told["pieces_per_order"] / usual
     told["gap_days"] = (told["days_since_first"] - told["days_since"]) / (told["num_orders"] - 1).replace(0, np.nan)
     told["gap_ratio"] = told["days_since"] / told["gap_days"].replace(0, np.nan)
 
@@ -127,7 +127,7 @@ def describe_pairs(pairs: pd.DataFrame, orders: pd.DataFrame, *, as_of: datetime
     told["basket_articles"] = told["customer_orders"] / told["baskets"]
     told["basket_share"] = told["num_orders"] / told["baskets"]
     told["basket_share_since_first"] = told["num_orders"] / told["baskets_since_first"]
-    told["baskets_a_day"] = told["baskets"] / told["customer_days"].clip(lower=7)
+    told["baskets_per_day"] = told["baskets"] / told["customer_days"].clip(lower=7)
     for half_life in _HALF_LIFE_DAYS:
         of_orders, of_baskets = (
             frame.assign(weight=0.5 ** (days(frame["t_dat"]) / half_life)) for frame in (orders, baskets)

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tfrs_fashion.features.article_weeks import SEASONS
-from tfrs_fashion.features.inputs import SECONDS_A_DAY
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY
 
 
 def find_season(time: tf.Tensor) -> tf.Tensor:
@@ -21,7 +21,7 @@ def find_season(time: tf.Tensor) -> tf.Tensor:
         that the leap day comes last and five months always have 153 days.
     """
     # The calendar repeats after 400 years, which are 146,097 days: 32 bits are enough from here on, and faster.
-    day = tf.cast(tf.math.floormod(tf.math.floordiv(time, SECONDS_A_DAY) + 719_468, 146_097), tf.int32)
+    day = tf.cast(tf.math.floormod(tf.math.floordiv(time, SECONDS_PER_DAY) + 719_468, 146_097), tf.int32)
     year = (day - day // 1_460 + day // 36_524 - day // 146_096) // 365
     day_of_year = day - (365 * year + year // 4 - year // 100)
     month = (5 * day_of_year + 2) // 153

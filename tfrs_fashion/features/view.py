@@ -11,6 +11,7 @@ from ibis import _
 from tfrs_fashion.data.split import Split, cutoff_seconds, seconds_since_1970, visible
 from tfrs_fashion.features.article_weeks import ArticleWeeks, make_article_weeks, read_article_weeks
 from tfrs_fashion.features.articles import ArticleTable, check_article_columns, make_article_table, read_values
+from tfrs_fashion.features.hashed_words import HashedWords, hash_texts
 from tfrs_fashion.features.history_lookups import (
     HistoryLookups,
     add_stores,
@@ -19,7 +20,6 @@ from tfrs_fashion.features.history_lookups import (
     make_history_lookups,
 )
 from tfrs_fashion.features.inputs import Profiles, encode_profiles
-from tfrs_fashion.features.text import HashedWords, hash_texts
 from tfrs_fashion.features.timelines import Timelines, check_profile_columns
 from tfrs_fashion.features.vocabulary import fit_vocabulary, look_up
 from tfrs_fashion.schema import FIRST_INDEX, MAX_DESCRIPTION, OUT_OF_VOCABULARY_INDEX, RowCount, Tables, check_names
@@ -43,6 +43,9 @@ class View:
         lookups: Of the features of histories; None where these are left out.
         category: The column of articles within which weekly features compare; None where these are left out.
         week_days: Days of a week.
+        num_text_buckets: Hash buckets for the words of descriptions; 0 leaves the text out.
+        in_store_days: Days before the cutoff in which an article in store was sold.
+        roles: Which columns of articles play which part.
         counts: Customers whose value of a profile feature is too rare for its vocabulary.
         words: The hashed words of all articles by the number of buckets, which views of the same tables share: they depend
             on each article's own text, and on no cutoff.
@@ -58,6 +61,9 @@ class View:
     lookups: HistoryLookups | None
     category: str | None
     week_days: int = 7
+    num_text_buckets: int = 0
+    in_store_days: int = 28
+    roles: RolesConfig = field(default_factory=RolesConfig)
     counts: tuple[RowCount, ...] = ()
     words: dict[int, HashedWords] = field(default_factory=dict)
 
@@ -141,6 +147,7 @@ def make_view(
     history: bool = True,
     article_weeks: bool = True,
     week_days: int = 7,
+    num_text_buckets: int = 0,
     vectors: np.ndarray | None = None,
     words: dict[int, HashedWords] | None = None,
     in_store_days: int,
@@ -163,6 +170,7 @@ def make_view(
         history: Whether features of histories will be wanted.
         article_weeks: Whether weekly features of articles will be wanted.
         week_days: Days of a week.
+        num_text_buckets: Hash buckets for the words of descriptions; 0 leaves the text out.
         vectors: `[num_articles + 2, any]` float32 of all articles; see `features.vectors`.
         words: Of other views of the same tables; see `View`.
         in_store_days: See `make_article_table`, as for the next.
@@ -206,6 +214,9 @@ def make_view(
         lookups=lookups,
         category=roles.category if article_weeks else None,
         week_days=week_days,
+        num_text_buckets=num_text_buckets,
+        in_store_days=in_store_days,
+        roles=roles,
         words={} if words is None else words,
         counts=tuple(
             count for name, values in bought.items() if (count := _count_rare(name, values, vocabulary[name])).rows

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.bought import bought_articles, keep_strongest
-from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
+from tfrs_fashion.features.bought_articles import bought_articles, keep_strongest
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY, Histories
 from tfrs_fashion.models.encoders import multiply_sparse
 from tfrs_fashion.models.losses import basket_sigmoid
 from tfrs_fashion.models.recorded import RecordedModel
@@ -60,7 +60,7 @@ class BasketEncoder(tf.keras.Model):
             `[batch, hidden_dims[-1]]` float32, and `[batch]` int32, the articles that were read.
         """
         bought = bought_articles(histories, now)
-        age_days = tf.cast(tf.gather(now, bought.row) - bought.last_time, tf.float32) / SECONDS_A_DAY
+        age_days = tf.cast(tf.gather(now, bought.row) - bought.last_time, tf.float32) / SECONDS_PER_DAY
         latest = keep_strongest(bought, 1.0 / (1.0 + tf.maximum(age_days, 0.0)), limit=self._history_articles)
         # An article that came into the catalogue after the fit has no row.
         is_known = latest.article_index < self._size

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_fashion.features.articles import ArticleTable
-from tfrs_fashion.features.text import HashedWords
-from tfrs_fashion.features.value_sets import ValueSets
+from tfrs_fashion.features.hashed_words import HashedWords
+from tfrs_fashion.features.vocabulary import ValueSets
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX
 from tfrs_fashion.settings.base import CategoryEncoding, NumberEncoding
 

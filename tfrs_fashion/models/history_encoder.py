@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from tfrs_fashion.features.bought import BoughtArticles
-from tfrs_fashion.features.inputs import SECONDS_A_DAY
+from tfrs_fashion.features.bought_articles import BoughtArticles
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY
 
 
 class HistoryEncoder(tf.keras.layers.Layer):
@@ -48,7 +48,7 @@ class HistoryEncoder(tf.keras.layers.Layer):
 
     def _features(self, bought: BoughtArticles, now: tf.Tensor) -> tf.Tensor:
         def days(seconds: tf.Tensor) -> tf.Tensor:
-            return tf.maximum(tf.cast(seconds, tf.float32) / SECONDS_A_DAY, 0.0)[:, tf.newaxis]
+            return tf.maximum(tf.cast(seconds, tf.float32) / SECONDS_PER_DAY, 0.0)[:, tf.newaxis]
 
         recency = days(tf.gather(now, bought.row) - bought.last_time)
         num_baskets = tf.cast(bought.num_baskets, tf.float32)[:, tf.newaxis]

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from tfrs_fashion.features.text import HashedWords
+from tfrs_fashion.features.hashed_words import HashedWords
 from tfrs_fashion.models.encoders import NumberEncoder, WordEncoder
 from tfrs_fashion.models.recorded import RecordedModel
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.bought import BoughtArticles
+from tfrs_fashion.features.bought_articles import BoughtArticles
 from tfrs_fashion.features.history import HistoryFeatures
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.models.encoders import ArticleEncoder, EncodedArticles

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.inputs import SECONDS_A_DAY
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY
 from tfrs_fashion.features.sequences import Steps
 from tfrs_fashion.models.encoders import (
     ArticleEncoder,
@@ -42,10 +42,10 @@ def describe_steps(steps: Steps, names: Sequence[str]) -> tf.Tensor:
     for name in names:
         match name:
             case "gap":
-                days = tf.cast(steps.next_time - steps.time, tf.float32) / SECONDS_A_DAY
+                days = tf.cast(steps.next_time - steps.time, tf.float32) / SECONDS_PER_DAY
                 parts.append(tf.math.log1p(tf.maximum(days, 0.0))[:, :, tf.newaxis] / 3.0)
             case "season":
-                turn = tf.cast(steps.next_time, tf.float64) * (2.0 * np.pi / (_YEAR_DAYS * SECONDS_A_DAY))
+                turn = tf.cast(steps.next_time, tf.float64) * (2.0 * np.pi / (_YEAR_DAYS * SECONDS_PER_DAY))
                 parts.append(tf.cast(tf.stack([tf.sin(turn), tf.cos(turn)], axis=2), tf.float32))
             case "price":
                 known = tf.math.is_finite(steps.price)

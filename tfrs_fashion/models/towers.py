@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.bought import BoughtArticles, bought_articles, keep_strongest
+from tfrs_fashion.features.bought_articles import BoughtArticles, bought_articles, keep_strongest
 from tfrs_fashion.features.history import HistoryFeatures
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.models.encoders import (

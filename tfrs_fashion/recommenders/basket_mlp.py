@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfrs_fashion.data.split import seconds_since_1970
 from tfrs_fashion.features.inputs import (
-    SECONDS_A_DAY,
+    SECONDS_PER_DAY,
     Histories,
     HistoryTable,
     make_training_baskets,
@@ -132,7 +132,7 @@ def fit_basket_mlp(
     timelines, candidates, section = view.timelines, view.articles.in_store, f"generators.{name}"
     baskets = make_training_baskets(
         timelines,
-        since=seconds_since_1970(view.split.as_of) - target_days * SECONDS_A_DAY,
+        since=seconds_since_1970(view.split.as_of) - target_days * SECONDS_PER_DAY,
         # The whole history: which articles of it were bought last is told after they are counted.
         history_length=len(timelines.time),
         section=section,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY, Histories
 from tfrs_fashion.models.selector import Selector
 from tfrs_fashion.recommenders.recommender import (
     Recommendations,
@@ -43,7 +43,7 @@ def describe_customers(histories: Histories, now: tf.Tensor) -> tf.Tensor:
     """Returns `[batch, 2]` float32: events of each history, and days since the last one, 0 without any."""
     num_events = histories.time.row_lengths()
     last = tf.reduce_max(histories.time, axis=1)
-    days = tf.where(num_events > 0, tf.cast(now - last, tf.float32) / SECONDS_A_DAY, 0.0)
+    days = tf.where(num_events > 0, tf.cast(now - last, tf.float32) / SECONDS_PER_DAY, 0.0)
     return tf.stack([tf.cast(num_events, tf.float32), tf.maximum(days, 0.0)], axis=1)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.sparse import diags
 
-from tfrs_fashion.features.purchases import age_days, basket_matrix, previous_baskets
+from tfrs_fashion.features.purchase_matrices import age_days, basket_matrix, previous_baskets
 from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.neighbours import Neighbours, keep_columns, nearest
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.bought import bought_articles, keep_strongest, strongest_first, time_scale
+from tfrs_fashion.features.bought_articles import bought_articles, keep_strongest, strongest_first, time_scale
 from tfrs_fashion.features.inputs import Histories
-from tfrs_fashion.features.purchases import num_article_indices
+from tfrs_fashion.features.purchase_matrices import num_article_indices
 from tfrs_fashion.features.view import View
 from tfrs_fashion.index.pooled import rank_sums
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source

@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from tfrs_fashion.features.inputs import Histories
-from tfrs_fashion.features.purchases import customer_matrix
+from tfrs_fashion.features.purchase_matrices import customer_matrix
 from tfrs_fashion.features.view import View
 from tfrs_fashion.index.exact import Exact
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_matrix
 
-from tfrs_fashion.features.purchases import customer_matrix
+from tfrs_fashion.features.purchase_matrices import customer_matrix
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.encoders import ArticleEncoder
 from tfrs_fashion.models.fashion_dna import FashionDna, FashionDnaModel

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from tfrs_fashion.features.hashed_words import HashedWords
 from tfrs_fashion.features.relevance import AMOUNTS
-from tfrs_fashion.features.text import HashedWords
 from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.relevance import Imbalance, RelevanceModel, RelevanceNetwork, class_weights
 from tfrs_fashion.models.training_log import TrainingLog

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_fashion.data.split import seconds_since_1970
-from tfrs_fashion.features.inputs import SECONDS_A_DAY
-from tfrs_fashion.features.purchases import store_by_week
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY
+from tfrs_fashion.features.purchase_matrices import list_in_store_by_week
 from tfrs_fashion.features.sequences import count_targets
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.losses import sampling_probability
@@ -126,9 +126,11 @@ def _make_objective(
             num_targets, total_baskets=total, batch_size=max(1, total // num_batches)
         ).numpy()
         return InBatch(np.log(np.maximum(1.0 - (1.0 - in_batch) * (1.0 - rate), 1e-12)), rate)
-    as_of, week_seconds = seconds_since_1970(view.split.as_of), view.week_days * SECONDS_A_DAY
+    as_of, week_seconds = seconds_since_1970(view.split.as_of), view.week_days * SECONDS_PER_DAY
     first = int(view.timelines.time[parts.windows.is_target].min())
-    splits, store = store_by_week(view, num_weeks=-(-(as_of - first) // week_seconds), in_store_days=in_store_days)
+    splits, store = list_in_store_by_week(
+        view, num_weeks=-(-(as_of - first) // week_seconds), in_store_days=in_store_days
+    )
     return Sampled(
         settings.loss,
         num_negatives=settings.num_negatives,

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfrs_fashion.data.split import seconds_since_1970
 from tfrs_fashion.features.inputs import (
-    SECONDS_A_DAY,
+    SECONDS_PER_DAY,
     HistoryTable,
     TrainingBaskets,
     make_training_baskets,
@@ -109,10 +109,10 @@ def fit_two_tower(
     size = articles.num_articles + FIRST_INDEX
     as_of = seconds_since_1970(view.split.as_of)
     table = HistoryTable(timelines, view.profiles)
-    since = as_of - target_days * SECONDS_A_DAY
+    since = as_of - target_days * SECONDS_PER_DAY
     baskets = make_training_baskets(timelines, since=since, history_length=history_length)
     # As many weeks as the baskets reach back, however long `target_days` is.
-    week_seconds = view.week_days * SECONDS_A_DAY
+    week_seconds = view.week_days * SECONDS_PER_DAY
     weeks = view.read_weeks(-(-(as_of - int(baskets.time.min())) // week_seconds) + 1)
     week = weeks.week_of(baskets.time)
     dataset = make_training_dataset(table, baskets, week=week, batch_size=batch_size, seed=seed)

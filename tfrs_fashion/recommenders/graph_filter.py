@@ -16,9 +16,9 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import svds
 from threadpoolctl import threadpool_limits
 
-from tfrs_fashion.features.bought import bought_articles, time_scale
+from tfrs_fashion.features.bought_articles import bought_articles, time_scale
 from tfrs_fashion.features.inputs import Histories
-from tfrs_fashion.features.purchases import customer_matrix
+from tfrs_fashion.features.purchase_matrices import customer_matrix
 from tfrs_fashion.features.view import View
 from tfrs_fashion.index.exact import Exact
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source

@@ -6,9 +6,9 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.bought import bought_articles, time_scale
+from tfrs_fashion.features.bought_articles import bought_articles, time_scale
 from tfrs_fashion.features.inputs import Histories
-from tfrs_fashion.features.purchases import age_days, num_article_indices, number_baskets
+from tfrs_fashion.features.purchase_matrices import age_days, num_article_indices, number_baskets
 from tfrs_fashion.features.view import View
 from tfrs_fashion.index.exclusion import take_allowed, take_best
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source

@@ -7,7 +7,7 @@ Probabilistic Relevance Framework: BM25 and Beyond; Brin, Motwani, Ullman, Tsur 
 import numpy as np
 from scipy.sparse import csr_matrix, diags
 
-from tfrs_fashion.features.purchases import basket_matrix, customer_matrix
+from tfrs_fashion.features.purchase_matrices import basket_matrix, customer_matrix
 from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.neighbours import Neighbours, keep_columns, nearest
 from tfrs_fashion.settings.recommenders import Similarity

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_matrix
 
-from tfrs_fashion.features.bought import bought_articles, keep_strongest, time_scale
+from tfrs_fashion.features.bought_articles import bought_articles, keep_strongest, time_scale
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.index.pooled import rank_sums
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.bought import bought_articles, time_scale
-from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
+from tfrs_fashion.features.bought_articles import bought_articles, time_scale
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY, Histories
 from tfrs_fashion.index.exclusion import take_allowed
 from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
 from tfrs_fashion.schema import PADDING_INDEX
@@ -47,7 +47,7 @@ class Repurchase(tf.Module):
         """Returns `[batch]` int64, the first second that counts."""
         if self._settings["last_basket"]:
             return tf.reduce_max(histories.time, axis=1)
-        return now - int(self._settings["days"]) * SECONDS_A_DAY
+        return now - int(self._settings["days"]) * SECONDS_PER_DAY
 
     def _allowed(self, article_index: tf.Tensor) -> tf.Tensor:
         """Returns the articles, with `PADDING_INDEX` for those that may not be recommended."""

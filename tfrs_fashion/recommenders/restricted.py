@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from tfrs_fashion.features.bought import bought_articles
-from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
+from tfrs_fashion.features.bought_articles import bought_articles
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY, Histories
 from tfrs_fashion.index.exclusion import is_excluded, take_best
 from tfrs_fashion.recommenders.recommender import Recommendations, Recommender, load_state, save_state, with_source
 from tfrs_fashion.schema import PADDING_INDEX
@@ -51,7 +51,7 @@ class Restricted(tf.Module):
 
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
         """Recommends the k best of what was bought lately; see `Recommender`. Ties go to the lower article index."""
-        bought = bought_articles(histories.since(now - self._days * SECONDS_A_DAY), now)
+        bought = bought_articles(histories.since(now - self._days * SECONDS_PER_DAY), now)
         article_index = tf.RaggedTensor.from_value_rowids(
             bought.article_index, bought.row, histories.article_index.nrows()
         ).to_tensor(PADDING_INDEX)

@@ -5,7 +5,7 @@ from ibis import _
 from scipy.sparse import csr_matrix
 
 from tfrs_fashion.features.articles import check_product_codes
-from tfrs_fashion.features.purchases import age_days, num_article_indices, number_baskets
+from tfrs_fashion.features.purchase_matrices import age_days, num_article_indices, number_baskets
 from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.neighbours import Neighbours, keep_columns, nearest
 from tfrs_fashion.schema import FIRST_INDEX

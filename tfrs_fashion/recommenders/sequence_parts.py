@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from tfrs_fashion.data.split import seconds_since_1970
-from tfrs_fashion.features.inputs import SECONDS_A_DAY
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY
 from tfrs_fashion.features.sequences import Windows, make_sequence_dataset, make_windows
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.encoders import ArticleEncoder, GivenArticles
@@ -81,7 +81,7 @@ def make_sequence_parts(
         InputError: There is no basket to learn from.
     """
     articles, timelines = view.articles, view.timelines
-    since = seconds_since_1970(view.split.as_of) - settings.target_days * SECONDS_A_DAY
+    since = seconds_since_1970(view.split.as_of) - settings.target_days * SECONDS_PER_DAY
     windows = make_windows(timelines, since=since, length=settings.history_length, section=f"generators.{name}")
     encoding: dict[str, Any] = {"number_encoding": settings.number_encoding, "num_bins": settings.num_bins}
     embedding_dim, encoder = settings.embedding_dim, None

@@ -28,8 +28,9 @@ from tfrs_fashion.evaluation.metrics.classification import (
     macro_f1,
     measure_classes,
 )
-from tfrs_fashion.evaluation.report.relevance_report import TITLES, write_relevance_report
+from tfrs_fashion.evaluation.report.relevance_page import TITLES, write_relevance_report
 from tfrs_fashion.features.articles import read_values
+from tfrs_fashion.features.hashed_words import HashedWords, hash_texts
 from tfrs_fashion.features.relevance import (
     AMOUNTS,
     CLASSES,
@@ -40,7 +41,6 @@ from tfrs_fashion.features.relevance import (
     describe_pairs,
     list_orders,
 )
-from tfrs_fashion.features.text import HashedWords, hash_texts
 from tfrs_fashion.models.relevance import Imbalance
 from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.outputs import fingerprint

@@ -16,9 +16,9 @@ from tfrs_fashion.data.sources import load_source, source_files
 from tfrs_fashion.data.split import Split, make_splits, targets
 from tfrs_fashion.data.summary import make_summary
 from tfrs_fashion.data.tables import index_tables, open_scratch, read_counts, read_tables, write_counts, write_tables
-from tfrs_fashion.features.text import HashedWords
+from tfrs_fashion.features.content_vectors import make_vectors
+from tfrs_fashion.features.hashed_words import HashedWords
 from tfrs_fashion.features.timelines import Timelines, read_timelines, write_timelines
-from tfrs_fashion.features.vectors import make_vectors
 from tfrs_fashion.features.view import View, check_features, make_view
 from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.outputs import code_fingerprint, damage, files_fingerprint, fingerprint, run_stage
@@ -96,7 +96,7 @@ class Preparation:
             **features.model_dump(
                 include={
                     *("categorical", "numbers", "sets", "set_separator", "min_articles", "min_customers"),
-                    *("history", "article_weeks", "week_days"),
+                    *("history", "article_weeks", "week_days", "num_text_buckets"),
                 }
             ),
             roles=features.roles,

@@ -19,7 +19,7 @@ _CUSTOMER_WORDS = {
     "num_articles": "the customer bought {value:.0f} times",
     "days_since_basket": "the customer came {value:.0f} days ago",
     "basket_gap_days": "the customer comes every {value:.0f} days",
-    "articles_a_basket": "the customer's baskets hold {value:.1f} articles",
+    "articles_per_basket": "the customer's baskets hold {value:.1f} articles",
     "price_paid": "the customer pays {value:.2f} on average",
     "discount_taken": "the customer's discount is {value:.0%} on average",
     "age": "the customer is {value:.0f} years old",
@@ -44,16 +44,16 @@ _OTHER_WORDS = {
 }
 
 
-def say_feature(name: str, value: float) -> str:
+def describe_feature(name: str, value: float) -> str:
     """Says what a feature of a pair is.
 
     Args:
         name: As `two_stage.PairDescriber` names it, or what is embedded.
         value: NaN where it is not known; an infinite best rank where no generator names the article.
 
-    >>> say_feature("article days_since", 6.0)
+    >>> describe_feature("article days_since", 6.0)
     'it was bought 6 days ago'
-    >>> say_feature("rank co_visitation", float("nan"))
+    >>> describe_feature("rank co_visitation", float("nan"))
     'not named by co_visitation'
     """
     first, _space, rest = name.partition(" ")
@@ -82,13 +82,13 @@ def say_feature(name: str, value: float) -> str:
     return (words or name.replace("_", " ") + " is {value:.3g}").format(key=key, value=value)
 
 
-def say_odds(added: float) -> str:
+def describe_odds(added: float) -> str:
     """Says what is added to a logit, as odds.
 
     Raises:
         InputError: It is not finite.
 
-    >>> say_odds(0.6931), say_odds(-0.6931)
+    >>> describe_odds(0.6931), describe_odds(-0.6931)
     ('2.00 times the odds', '0.50 times the odds')
     """
     if not math.isfinite(added):

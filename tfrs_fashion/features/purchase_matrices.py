@@ -8,8 +8,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from tfrs_fashion.data.split import days_before, seconds_since_1970
-from tfrs_fashion.features.articles import availability, told_availability
-from tfrs_fashion.features.inputs import SECONDS_A_DAY
+from tfrs_fashion.features.articles import availability, listed_availability
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY
 from tfrs_fashion.features.view import View
 from tfrs_fashion.schema import FIRST_INDEX
 
@@ -30,7 +30,7 @@ def number_baskets(view: View) -> np.ndarray:
 
 def age_days(view: View) -> np.ndarray:
     """Returns `[num_events]` float64, days between each event and the cutoff."""
-    return (seconds_since_1970(view.split.as_of) - view.timelines.time) / SECONDS_A_DAY
+    return (seconds_since_1970(view.split.as_of) - view.timelines.time) / SECONDS_PER_DAY
 
 
 def _distinct(row: np.ndarray, column: np.ndarray, *, shape: tuple[int, int]) -> csr_matrix:
@@ -92,7 +92,7 @@ def previous_baskets(view: View, *, num_baskets: int, half_life_days: float) -> 
     baskets = basket_matrix(view)
     first = np.flatnonzero(view.timelines.starts_basket)
     number = np.arange(len(first))
-    row, day = view.timelines.row[first], view.timelines.time[first] / SECONDS_A_DAY
+    row, day = view.timelines.row[first], view.timelines.time[first] / SECONDS_PER_DAY
     later, earlier, weight = [], [], []
     for back in range(1, num_baskets + 1):
         same = np.flatnonzero(row[back:] == row[:-back])
@@ -104,7 +104,7 @@ def previous_baskets(view: View, *, num_baskets: int, half_life_days: float) -> 
     return csr_matrix((data, where), shape=(len(number), len(number))) @ baskets
 
 
-def store_by_week(view: View, *, num_weeks: int, in_store_days: int) -> tuple[np.ndarray, np.ndarray]:
+def list_in_store_by_week(view: View, *, num_weeks: int, in_store_days: int) -> tuple[np.ndarray, np.ndarray]:
     """Tells which articles were in store in each of the last weeks.
 
     As at the cutoff, the catalogue's dates say so; where it gives none, what was sold in the week or in the days before it.
@@ -133,7 +133,7 @@ def store_by_week(view: View, *, num_weeks: int, in_store_days: int) -> tuple[np
         in_store = np.zeros(size, bool)
         in_store[article[(age > last) & (age <= first + in_store_days) & known]] = True
         start, end = (days_before(view.split.as_of, days) for days in (first, last))
-        is_told, is_available = told_availability(catalogue, start=start, end=end)
+        is_told, is_available = listed_availability(catalogue, start=start, end=end)
         in_store[listed[is_told]] = is_available[is_told]
         if not in_store.any():
             in_store[article[known]] = True

@@ -17,8 +17,8 @@ from rich.console import Console
 from tfrs_fashion.features.articles import read_values
 from tfrs_fashion.features.backbone import Backbone, fit_backbone
 from tfrs_fashion.features.embedding_cache import Embeddings
-from tfrs_fashion.features.images import embed_images
-from tfrs_fashion.features.sentences import embed_sentences
+from tfrs_fashion.features.image_embeddings import embed_images
+from tfrs_fashion.features.sentence_embeddings import embed_sentences
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount
 from tfrs_fashion.settings.base import ImagesConfig
 

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfrs_fashion.features.purchases import (
+from tfrs_fashion.features.purchase_matrices import (
     age_days,
     basket_matrix,
     customer_matrix,
+    list_in_store_by_week,
     number_baskets,
     previous_baskets,
-    store_by_week,
 )
 from tfrs_fashion.features.view import View
 from tfrs_fashion.schema import OUT_OF_VOCABULARY_INDEX
@@ -105,7 +105,7 @@ def test_the_catalogue_says_what_was_in_store_and_sales_where_it_does_not(
     with_dates = replace(view, tables=replace(view.tables, articles=ibis.memtable(frame)))
 
     def weeks(seen: View, *, num_weeks: int, in_store_days: int) -> list[list[int]]:
-        splits, articles = store_by_week(seen, num_weeks=num_weeks, in_store_days=in_store_days)
+        splits, articles = list_in_store_by_week(seen, num_weeks=num_weeks, in_store_days=in_store_days)
         return [articles[start:end].tolist() for start, end in itertools.pairwise(splits)]
 
     # Bought on the 2nd, the 5th and the 10th.

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tfrs_fashion.features import sentences
-from tfrs_fashion.features.sentences import embed_sentences
+from tfrs_fashion.features.sentence_embeddings import embed_sentences
 from tfrs_fashion.schema import InputError, RowCount
 
 STRINGS = tf.TensorSpec([None], tf.string)

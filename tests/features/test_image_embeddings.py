@@ -18,8 +18,8 @@ from rich.console import Console
 from tfrs_fashion.features import images
 from tfrs_fashion.features.backbone import Backbone
 from tfrs_fashion.features.embedding_cache import Embeddings, digest_bytes
+from tfrs_fashion.features.image_embeddings import embed_images
 from tfrs_fashion.features.image_files import Limits
-from tfrs_fashion.features.images import embed_images
 from tfrs_fashion.schema import InputError
 
 DIM = 1280
@@ -27,7 +27,7 @@ EMBED = """
 import sys
 from pathlib import Path
 from tfrs_fashion.features.backbone import Backbone
-from tfrs_fashion.features.images import embed_images
+from tfrs_fashion.features.image_embeddings import embed_images
 root, weights, cache = map(Path, sys.argv[1:])
 embed_images(
     paths=sorted(path.name for path in root.iterdir()) * 1000, root=root, cache=cache,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY, Histories
 from tfrs_fashion.schema import FIRST_INDEX
 
 
@@ -62,7 +62,7 @@ def bought_articles(histories: Histories, now: tf.Tensor, *, time_scales_days: S
     segment = tf.cumsum(tf.cast(new_pair, tf.int32)) - 1
     distinct = tf.math.segment_max(pair, segment)
     row_of_basket = pair // stride
-    age_days = tf.cast(tf.gather(now, row_of_basket) - time, tf.float32) / SECONDS_A_DAY
+    age_days = tf.cast(tf.gather(now, row_of_basket) - time, tf.float32) / SECONDS_PER_DAY
     scales = tf.constant(list(time_scales_days), tf.float32)
     decay = tf.exp(-tf.maximum(age_days, 0.0)[:, tf.newaxis] / scales[tf.newaxis, :])
     num_baskets = tf.math.segment_sum(tf.ones_like(segment), segment)

@@ -6,11 +6,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrs_fashion.features.bought import BoughtArticles, bought_articles, keep_strongest
-from tfrs_fashion.features.inputs import SECONDS_A_DAY, Histories
+from tfrs_fashion.features.bought_articles import BoughtArticles, bought_articles, keep_strongest
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY, Histories
 from tfrs_fashion.schema import FIRST_INDEX
 
-NOW = 100 * SECONDS_A_DAY
+NOW = 100 * SECONDS_PER_DAY
 History = list[tuple[int, int]]  # (article, second), in time order
 
 
@@ -38,7 +38,7 @@ def slow_bought(rows: list[History], now: list[int], scales: list[float]) -> lis
                 baskets.setdefault(article, set()).add(time)
         for article in sorted(baskets):
             times = baskets[article]
-            ages = [max(now[row] - time, 0) / SECONDS_A_DAY for time in sorted(times)]
+            ages = [max(now[row] - time, 0) / SECONDS_PER_DAY for time in sorted(times)]
             decayed = tuple(sum(math.exp(-age / scale) for age in ages) for scale in scales)
             share = len(times) / len(set().union(*baskets.values()))
             found.append((row, article, len(times), min(times), max(times), share, decayed))
@@ -52,7 +52,7 @@ def as_rows(bought: BoughtArticles) -> list[tuple]:
 
 # Few articles and few times, so that duplicates in a basket, returns to an article and ties all come up;
 # article 1 is unknown.
-events = st.tuples(st.integers(1, 5), st.integers(0, 6).map(lambda day: NOW - day * SECONDS_A_DAY // 2))
+events = st.tuples(st.integers(1, 5), st.integers(0, 6).map(lambda day: NOW - day * SECONDS_PER_DAY // 2))
 histories = st.lists(st.lists(events, max_size=12).map(lambda row: sorted(row, key=lambda event: event[1])), max_size=5)
 
 
@@ -71,7 +71,7 @@ def test_equals_a_slow_count(rows: list[History], later: int) -> None:
 
 def test_decayed_counts_by_hand() -> None:
     # Article 2 was bought 30 and 10 days ago (two lines in the last basket), article 3 now; row 1 bought nothing.
-    day = SECONDS_A_DAY
+    day = SECONDS_PER_DAY
     rows = [[(2, NOW - 30 * day), (2, NOW - 10 * day), (2, NOW - 10 * day), (3, NOW)], []]
     bought = bought_articles(make_histories(rows), tf.constant([NOW, NOW], tf.int64), time_scales_days=(10.0, 30.0))
     assert bought.row.numpy().tolist() == [0, 0]

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfrs_fashion.features import text as text_module
-from tfrs_fashion.features.text import hash_texts, hash_words
+from tfrs_fashion.features.hashed_words import hash_texts, hash_words
 
 BUCKETS = 2**30  # so many that two of a handful of words never meet
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfrs_fashion.features import vectors as vectors_module
 from tfrs_fashion.features.backbone import Backbone, FittedBackbone, load_backbone
-from tfrs_fashion.features.vectors import make_vectors
+from tfrs_fashion.features.content_vectors import make_vectors
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount
 from tfrs_fashion.settings.base import ImagesConfig
 
