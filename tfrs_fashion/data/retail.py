@@ -146,7 +146,7 @@ def load_tables(
     customers: CustomersConfig,
     dialect: Dialect = PLAIN,
 ) -> Tables:
-    """Loads tables by a mapping; docs/guide/your_tables.md lists its rules.
+    """Loads tables by a mapping; docs/your_tables.md lists its rules.
 
     Args:
         connection: A DuckDB backend of Ibis.

@@ -58,9 +58,7 @@ def _read_lines(file: Path) -> tuple[pd.DataFrame, tuple[RowCount, ...]]:
             "Write each customer's purchases on one line, oldest first."
         )
     if not articles:
-        raise InputError(
-            f"{file}: no line has a customer id and an article id. See docs/guide/your_tables.md for the form."
-        )
+        raise InputError(f"{file}: no line has a customer id and an article id. See docs/your_tables.md for the form.")
     length = np.array([len(bought) for bought in articles])
     if length.max() > _MAX_DAYS:
         long = customers[int(length.argmax())]
