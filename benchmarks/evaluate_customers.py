@@ -14,9 +14,10 @@ import time
 
 import numpy as np
 import pandas as pd
-from tfrs_fashion.evaluation.metrics.accuracy import contains, measure_accuracy, pair_keys
-from tfrs_fashion.evaluation.metrics.beyond_accuracy import ArticleStatistics
 
+from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
+from tfrs_fashion.evaluation.metrics.hits import contains, pair_keys
+from tfrs_fashion.evaluation.metrics.list_metrics import ArticleStatistics
 from tfrs_fashion.evaluation.metrics.near_misses import index_groups
 from tfrs_fashion.evaluation.report.scorecard import describe_purchases, evaluate_recommender
 from tfrs_fashion.schema import FIRST_INDEX
@@ -110,7 +111,7 @@ def measure_peer(customers: int, articles: int) -> None:
     candidates, targets = make_lists(customers, articles, seed=0)
     targets = targets.drop_duplicates()
     start = time.perf_counter()
-    ours = measure_accuracy(candidates, targets, k=K)
+    ours = customer_metrics(candidates, targets, k=K)
     tell(f"ours, {customers:,} customers, six accuracies", time.perf_counter() - start)
     wanted: dict[str, dict[str, int]] = {}
     run: dict[str, dict[str, float]] = {}

@@ -21,9 +21,9 @@ import tfrs_fashion  # noqa: F401  (chooses Keras 2 before TensorFlow loads)
 import tensorflow as tf  # isort: skip
 import tensorflow_recommenders as tfrs  # isort: skip
 from rich.console import Console
-from tfrs_fashion.evaluation.metrics.accuracy import measure_accuracy
 
 from tfrs_fashion.data.split import targets
+from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
 from tfrs_fashion.evaluation.metrics.full_ranking import top_k
 from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.fit_towers import fit_two_tower
@@ -96,7 +96,7 @@ def run_tutorial(view: View, judged: pd.DataFrame, *, epochs: int, batch_size: i
                 "rank": np.tile(np.arange(1, K + 1), len(customers)),
             }
         )
-        means = measure_accuracy(candidates, judged, k=K).mean()
+        means = customer_metrics(candidates, judged, k=K).mean()
         return {f"val_map@{K}": float(means["map"]), f"val_recall@{K}": float(means["recall"])}
 
     model.compile(optimizer=tf.keras.optimizers.Adagrad(0.1))

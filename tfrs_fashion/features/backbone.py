@@ -37,7 +37,7 @@ class Backbone:
     """Which network, with which weights, looking at images of which size.
 
     Attributes:
-        weights: An `.h5` file of the network without its top; see docs/guide/images.md.
+        weights: An `.h5` file of the network without its top; see docs/images.md.
         network: One of `tf.keras.applications`.
         image_size: Side of the square that images are stretched to, in pixels.
         alpha: Width of a MobileNet.
@@ -128,7 +128,7 @@ def load_backbone(backbone: Backbone) -> tf.keras.Model:
     _check_backbone(backbone)
     remedy = (
         f"Expected the weights of {backbone.network} without its top (alpha {backbone.alpha}) in an .h5 file: train "
-        "them with `fit_backbone`, or save Keras's own once on a machine with network; docs/guide/images.md shows both."
+        "them with `fit_backbone`, or save Keras's own once on a machine with network; docs/images.md shows both."
     )
     if not backbone.weights.is_file():
         raise InputError(f"{backbone.weights}: no such weights file. {remedy}")

@@ -1,6 +1,6 @@
 """Features of a whole history, computed by one TensorFlow function, in training and inside the SavedModel alike.
 
-`docs/reference/history_features.md` says what each of them means; they come in the order of `number_names` and
+`docs/history_features.md` says what each of them means; they come in the order of `number_names` and
 `categorical_names` in `features/history_lookups.py`.
 """
 

@@ -49,7 +49,7 @@ class PairFeatureLayer(tf.Module):
 def make_pair_features(
     histories: Histories, now: tf.Tensor, row: tf.Tensor, article_index: tf.Tensor, lookups: PairLookups
 ) -> tf.Tensor:
-    """Computes the features of pairs; `docs/reference/pair_features.md` says what each of them means.
+    """Computes the features of pairs; `docs/ranking.md` says what each of them means.
 
     Args:
         histories: Of a batch, in time order; events at or after `now` count as bought just now.

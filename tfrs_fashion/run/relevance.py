@@ -28,7 +28,7 @@ from tfrs_fashion.evaluation.metrics.classification import (
     macro_f1,
     measure_classes,
 )
-from tfrs_fashion.evaluation.report.relevance_page import TITLES, write_relevance_report
+from tfrs_fashion.evaluation.report.relevance_report import TITLES, write_relevance_report
 from tfrs_fashion.features.articles import read_values
 from tfrs_fashion.features.hashed_words import HashedWords, hash_texts
 from tfrs_fashion.features.relevance import (

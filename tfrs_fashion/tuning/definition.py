@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tfrs_fashion.evaluation.metrics.accuracy import ACCURACY_METRICS
+from tfrs_fashion.evaluation.metrics.customer_metrics import CUSTOMER_METRICS
 from tfrs_fashion.run.objective import Objective
 from tfrs_fashion.schema import InputError, find_nearest
 from tfrs_fashion.settings.file import change, read_default, read_setting
@@ -175,7 +175,7 @@ class SearchDefinition:
         rankers, objective, k = self.ranker_settings, self.objective, self.config.evaluation.k
         if rankers is None:
             if not objective.k and not self.config.evaluation.full_ranking_customers:
-                near = find_nearest(objective.figure, ACCURACY_METRICS) or "map"
+                near = find_nearest(objective.figure, CUSTOMER_METRICS) or "map"
                 raise InputError(
                     f"tune.objective: `{objective.figure}` has no length such as {near}@{k}, and metrics without one are of full "
                     "rankings. Name a metric of lists with its length, or set `evaluation.full_ranking_customers`."
@@ -187,7 +187,7 @@ class SearchDefinition:
                 "own. Search for those of one at a time."
             )
         if not objective.is_of_customers:
-            known = ", ".join(f"{metric}@{k}" for metric in ACCURACY_METRICS)
+            known = ", ".join(f"{metric}@{k}" for metric in CUSTOMER_METRICS)
             raise InputError(
                 f"tune.objective: `{objective.figure}` is not measured for rankers; choose one of {known}."
             )

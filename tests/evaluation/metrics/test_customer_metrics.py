@@ -9,17 +9,14 @@ import pytest
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tfrs_fashion.evaluation.metrics.accuracy import (
-    ACCURACY_METRICS,
-    contains,
-    count_runs,
-    find_hits,
-    first_places,
-    measure_accuracy,
-    measure_hits,
+
+from tfrs_fashion.evaluation.metrics.customer_metrics import (
+    CUSTOMER_METRICS,
+    customer_metrics,
+    measure_customers,
     trace_accuracy,
 )
-
+from tfrs_fashion.evaluation.metrics.hits import contains, count_runs, find_hits, first_places
 from tfrs_fashion.schema import CANDIDATE_COLUMNS, InputError
 
 
@@ -63,7 +60,7 @@ def slow_metrics(shown: list[int], bought: list[int], k: int) -> dict[str, float
 
 
 def test_hits_at_ranks_one_and_three_of_three_bought() -> None:
-    found = measure_accuracy(make_candidates({7: [10, 11, 12]}), make_targets({7: [10, 12, 99]}), k=3).loc[7]
+    found = customer_metrics(make_candidates({7: [10, 11, 12]}), make_targets({7: [10, 12, 99]}), k=3).loc[7]
     assert found["map"] == pytest.approx(1 / 3 * (1 / 1 + 2 / 3))
     assert found["recall"] == pytest.approx(2 / 3)
     assert found["precision"] == pytest.approx(2 / 3)
@@ -74,52 +71,52 @@ def test_hits_at_ranks_one_and_three_of_three_bought() -> None:
 
 
 def test_map_is_divided_by_k_when_more_was_bought() -> None:
-    found = measure_accuracy(make_candidates({7: [50, 10]}), make_targets({7: [10, 11, 12, 13, 14]}), k=2).loc[7]
+    found = customer_metrics(make_candidates({7: [50, 10]}), make_targets({7: [10, 11, 12, 13, 14]}), k=2).loc[7]
     assert found["map"] == pytest.approx(1 / 2 * (1 / 2))
     assert found["recall"] == pytest.approx(1 / 5)
     assert found["mrr"] == pytest.approx(1 / 2)
 
 
 def test_perfect_and_worst_lists() -> None:
-    found = measure_accuracy(make_candidates({1: [10, 11], 2: [20, 21]}), make_targets({1: [11, 10], 2: [30, 31]}), k=2)
-    assert found.loc[1].tolist() == [1.0] * len(ACCURACY_METRICS)
-    assert found.loc[2].tolist() == [0.0] * len(ACCURACY_METRICS)
+    found = customer_metrics(make_candidates({1: [10, 11], 2: [20, 21]}), make_targets({1: [11, 10], 2: [30, 31]}), k=2)
+    assert found.loc[1].tolist() == [1.0] * len(CUSTOMER_METRICS)
+    assert found.loc[2].tolist() == [0.0] * len(CUSTOMER_METRICS)
 
 
 def test_every_customer_of_targets_is_there_once_in_order() -> None:
     candidates = make_candidates({5: [10], 8: [10]})
-    found = measure_accuracy(candidates, make_targets({9: [10], 2: [10], 5: [10]}), k=12)
+    found = customer_metrics(candidates, make_targets({9: [10], 2: [10], 5: [10]}), k=12)
     assert found.index.tolist() == [2, 5, 9]
     assert found.index.name == "customer_index"
-    assert tuple(found.columns) == ACCURACY_METRICS
+    assert tuple(found.columns) == CUSTOMER_METRICS
     assert found["map"].tolist() == [0, 1, 0]
 
 
 def test_no_candidates_and_no_targets() -> None:
-    assert measure_accuracy(make_candidates({}), make_targets({3: [10]}), k=12).loc[3].tolist() == [0.0] * 6
-    assert measure_accuracy(make_candidates({3: [10]}), make_targets({}), k=12).empty
+    assert customer_metrics(make_candidates({}), make_targets({3: [10]}), k=12).loc[3].tolist() == [0.0] * 6
+    assert customer_metrics(make_candidates({3: [10]}), make_targets({}), k=12).empty
 
 
 def test_k_greater_than_the_list() -> None:
-    found = measure_accuracy(make_candidates({1: [10]}), make_targets({1: [10, 11]}), k=12).loc[1]
+    found = customer_metrics(make_candidates({1: [10]}), make_targets({1: [10, 11]}), k=12).loc[1]
     assert found["map"] == pytest.approx(1 / 2 * (1 / 1))
     assert found["precision"] == pytest.approx(1 / 12)
 
 
 def test_ranks_above_k_do_not_count() -> None:
-    found = measure_accuracy(make_candidates({1: [50, 51, 10]}), make_targets({1: [10]}), k=2).loc[1]
+    found = customer_metrics(make_candidates({1: [50, 51, 10]}), make_targets({1: [10]}), k=2).loc[1]
     assert found.tolist() == [0.0] * 6
 
 
 def test_duplicate_targets_count_once() -> None:
-    once = measure_accuracy(make_candidates({1: [50, 10]}), make_targets({1: [10, 11]}), k=12)
-    twice = measure_accuracy(make_candidates({1: [50, 10]}), make_targets({1: [10, 11, 10, 10]}), k=12)
+    once = customer_metrics(make_candidates({1: [50, 10]}), make_targets({1: [10, 11]}), k=12)
+    twice = customer_metrics(make_candidates({1: [50, 10]}), make_targets({1: [10, 11, 10, 10]}), k=12)
     pd.testing.assert_frame_equal(once, twice)
 
 
 def test_out_of_vocabulary_target_counts_and_is_never_hit() -> None:
     candidates = make_candidates({1: [1, 10]})
-    found = measure_accuracy(candidates, make_targets({1: [1, 10]}), k=12).loc[1]
+    found = customer_metrics(candidates, make_targets({1: [1, 10]}), k=12).loc[1]
     assert found["recall"] == pytest.approx(1 / 2)
     assert found["map"] == pytest.approx(1 / 2 * (1 / 2))
 
@@ -129,14 +126,14 @@ def test_order_of_rows_does_not_matter() -> None:
     targets = make_targets({1: [12, 10], 2: [14, 15]})
     shuffled = candidates.sample(frac=1, random_state=0)
     pd.testing.assert_frame_equal(
-        measure_accuracy(candidates, targets, k=3), measure_accuracy(shuffled, targets.iloc[::-1], k=3)
+        customer_metrics(candidates, targets, k=3), customer_metrics(shuffled, targets.iloc[::-1], k=3)
     )
 
 
 def test_another_key_hits_once_at_its_first_rank() -> None:
     candidates = make_candidates({1: [10, 11, 12]}).assign(product_index=[40, 41, 41])
     targets = make_targets({1: [99]}).assign(product_index=[41])
-    found = measure_accuracy(candidates, targets, k=3, key="product_index").loc[1]
+    found = customer_metrics(candidates, targets, k=3, key="product_index").loc[1]
     assert found["map"] == pytest.approx(1 / 2)
     assert found["recall"] == 1
     assert found["precision"] == pytest.approx(1 / 3)
@@ -144,12 +141,12 @@ def test_another_key_hits_once_at_its_first_rank() -> None:
 
 def test_k_below_one_and_missing_columns_are_refused() -> None:
     with pytest.raises(InputError, match="`k` is 0"):
-        measure_accuracy(make_candidates({1: [10]}), make_targets({1: [10]}), k=0)
+        customer_metrics(make_candidates({1: [10]}), make_targets({1: [10]}), k=0)
     with pytest.raises(InputError, match=r"candidates: missing column\(s\) rank"):
-        measure_accuracy(make_candidates({1: [10]}).drop(columns="rank"), make_targets({1: [10]}), k=1)
+        customer_metrics(make_candidates({1: [10]}).drop(columns="rank"), make_targets({1: [10]}), k=1)
     candidates = make_candidates({1: [10]}).assign(product_index=2)
     with pytest.raises(InputError, match=r"targets: missing column\(s\) product_index"):
-        measure_accuracy(candidates, make_targets({1: [10]}), k=1, key="product_index")
+        customer_metrics(candidates, make_targets({1: [10]}), k=1, key="product_index")
 
 
 articles_of = st.lists(st.integers(1, 9), max_size=8)
@@ -162,7 +159,7 @@ articles_of = st.lists(st.integers(1, 9), max_size=8)
     k=st.integers(1, 10),
 )
 def test_agrees_with_the_definitions(shown: dict[int, list[int]], bought: dict[int, list[int]], k: int) -> None:
-    found = measure_accuracy(make_candidates(shown).sample(frac=1, random_state=1), make_targets(bought), k=k)
+    found = customer_metrics(make_candidates(shown).sample(frac=1, random_state=1), make_targets(bought), k=k)
     assert found.index.tolist() == sorted(bought)
     for customer, articles in bought.items():
         expected = slow_metrics(shown.get(customer, []), articles, k)
@@ -182,7 +179,7 @@ def test_every_metric_agrees_with_trec_eval(skip_or_fail: Callable[[str], NoRetu
     targets = make_targets({c: found.tolist() for c, found in bought.items()})
     wanted = {str(c): {str(article): 1 for article in found} for c, found in bought.items()}
     for k in (1, 5, 12, 50):
-        found = measure_accuracy(candidates, targets, k=k)
+        found = customer_metrics(candidates, targets, k=k)
         # Its reciprocal rank knows no k, so that it is given the first k only.
         run = {str(c): {str(article): -rank for rank, article in enumerate(shown[c][:k])} for c in shown}
         measures = {f"{name}.{k}" for name in ("map_cut", "recall", "P", "ndcg_cut", "success")} | {"recip_rank"}
@@ -212,7 +209,7 @@ def test_every_metric_agrees_with_scikit_learn(k: int) -> None:
     articles = np.arange(2, 60)
     shown = {c: generator.permutation(articles) for c in range(30)}
     bought = {c: generator.choice(articles, generator.integers(1, 25), replace=False) for c in shown}
-    found = measure_accuracy(
+    found = customer_metrics(
         make_candidates({c: order.tolist() for c, order in shown.items()}),
         make_targets({c: order.tolist() for c, order in bought.items()}),
         k=k,
@@ -247,9 +244,9 @@ def test_hits_are_read_once_for_every_shorter_list() -> None:
     candidates, targets = make_candidates({1: [10, 11, 12, 13], 2: [20]}), make_targets({1: [11, 13], 2: [20, 21]})
     hits = find_hits(candidates, targets, depth=4)
     for k in (1, 2, 3, 4):
-        pd.testing.assert_frame_equal(measure_hits(hits, k=k), measure_accuracy(candidates, targets, k=k))
+        pd.testing.assert_frame_equal(measure_customers(hits, k=k), customer_metrics(candidates, targets, k=k))
     with pytest.raises(InputError, match="`k` is 5, and hits were looked for in the first 4 places only"):
-        measure_hits(hits, k=5)
+        measure_customers(hits, k=5)
 
 
 def test_recall_and_precision_over_the_length_of_the_list() -> None:
@@ -273,7 +270,7 @@ def test_curves_are_means_of_the_metrics_and_recall_never_falls(
 ) -> None:
     candidates, targets = make_candidates(shown), make_targets(bought)
     found = trace_accuracy(find_hits(candidates, targets, depth=depth))
-    means = [measure_accuracy(candidates, targets, k=k).mean() for k in range(1, depth + 1)]
+    means = [customer_metrics(candidates, targets, k=k).mean() for k in range(1, depth + 1)]
     assert found.recall.tolist() == pytest.approx([mean["recall"] for mean in means])
     assert found.precision.tolist() == pytest.approx([mean["precision"] for mean in means])
     assert (np.diff(found.recall) >= -1e-12).all()
@@ -287,7 +284,7 @@ def test_curves_are_means_of_the_metrics_and_recall_never_falls(
 def test_metrics_lie_between_0_and_1_and_agree_on_whether_there_is_a_hit(
     shown: dict[int, list[int]], bought: dict[int, list[int]], k: int
 ) -> None:
-    found = measure_accuracy(make_candidates(shown), make_targets(bought), k=k)
+    found = customer_metrics(make_candidates(shown), make_targets(bought), k=k)
     assert ((found >= 0) & (found <= 1 + 1e-12)).all(axis=None)
     assert ((found > 0).nunique(axis=1) == 1).all()
     assert (found["recall"] <= found["hit_rate"]).all()

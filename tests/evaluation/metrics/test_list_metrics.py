@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tfrs_fashion.evaluation.metrics.beyond_accuracy import (
-    ArticleStatistics,
-    gini,
-    measure_exposure,
-    measure_lists,
-)
 
+from tfrs_fashion.evaluation.metrics.list_metrics import (
+    ArticleStatistics,
+    customer_list_metrics,
+    exposure_metrics,
+    gini,
+)
 from tfrs_fashion.schema import CANDIDATE_COLUMNS, InputError
 
 
@@ -55,17 +55,17 @@ def test_gini(amounts: list[int], expected: float) -> None:
 
 def test_exposure_counts_only_what_is_in_store_and_within_k() -> None:
     candidates = make_candidates({1: [2, 5, 3], 2: [2, 5, 3]})
-    found = measure_exposure(candidates, k=2, in_store=np.array([2, 3, 4, 4]))
+    found = exposure_metrics(candidates, k=2, in_store=np.array([2, 3, 4, 4]))
     assert found["coverage"] == pytest.approx(1 / 3)
     assert found["popularity_gini"] == pytest.approx(2 / 3)
-    assert measure_exposure(make_candidates({}), k=2, in_store=np.array([2])) == {"coverage": 0, "popularity_gini": 0}
+    assert exposure_metrics(make_candidates({}), k=2, in_store=np.array([2])) == {"coverage": 0, "popularity_gini": 0}
     with pytest.raises(InputError, match="`in_store` is empty"):
-        measure_exposure(candidates, k=2, in_store=np.array([]))
+        exposure_metrics(candidates, k=2, in_store=np.array([]))
 
 
 def test_novelty_price_and_diversity_of_each_list() -> None:
     candidates = make_candidates({1: [2, 3, 4], 2: [4], 3: [2, 5]}).sample(frac=1, random_state=0)
-    found = measure_lists(candidates, make_articles(), k=3)
+    found = customer_list_metrics(candidates, make_articles(), k=3)
     # Shares 4/8, 2/8 and, bought by nobody, 1/9.
     assert found.loc[1, "novelty"] == pytest.approx((1 + 2 + math.log2(9)) / 3)
     assert found.loc[3, "novelty"] == pytest.approx((1 + 0) / 2)
@@ -85,7 +85,7 @@ def test_diversity_of_many_lists_agrees_with_pairs() -> None:
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     lists = {c: (generator.permutation(50)[: generator.integers(1, 8)] + 2).tolist() for c in range(9000)}
     articles = ArticleStatistics(np.arange(2, 52), np.ones(60), 10, np.ones(60), embedding)
-    found = measure_lists(make_candidates(lists), articles, k=5)["diversity"]
+    found = customer_list_metrics(make_candidates(lists), articles, k=5)["diversity"]
     for customer in (0, 1, 4095, 4096, 4097, 8999):
         rows = embedding[lists[customer][:5]]
         pairs = [rows[i] @ rows[j] for i in range(len(rows)) for j in range(i)]
@@ -96,15 +96,15 @@ def test_diversity_of_many_lists_agrees_with_pairs() -> None:
 def test_lists_of_one_length_and_of_several_have_the_same_diversity() -> None:
     # Whole chunks of one length are summed another way.
     candidates = make_candidates({1: [2, 4], 2: [2, 3], 3: [5, 4]})
-    alike = measure_lists(candidates, make_articles(), k=2)["diversity"]
-    mixed = measure_lists(pd.concat([candidates, make_candidates({9: [2]})]), make_articles(), k=2)["diversity"]
+    alike = customer_list_metrics(candidates, make_articles(), k=2)["diversity"]
+    mixed = customer_list_metrics(pd.concat([candidates, make_candidates({9: [2]})]), make_articles(), k=2)["diversity"]
     assert alike.tolist() == pytest.approx([1 - 0, 1 - 1, 1 - 0.8])
     assert mixed.loc[[1, 2, 3]].tolist() == pytest.approx(alike.tolist())
 
 
 def test_nothing_shown_and_no_embedding() -> None:
-    assert measure_lists(make_candidates({}), make_articles(), k=3).empty
-    found = measure_lists(make_candidates({1: [2, 3]}), make_articles(content_embedding=None), k=3)
+    assert customer_list_metrics(make_candidates({}), make_articles(), k=3).empty
+    found = customer_list_metrics(make_candidates({1: [2, 3]}), make_articles(content_embedding=None), k=3)
     assert list(found) == ["novelty", "popularity_mean", "price_mean"]
 
 
@@ -120,7 +120,7 @@ def test_gini_is_half_the_relative_mean_difference_and_knows_no_unit(amounts: li
 @given(st.dictionaries(st.integers(0, 9), st.lists(st.integers(2, 5), max_size=6, unique=True), max_size=9))
 def test_each_list_agrees_with_its_definition(lists: dict[int, list[int]]) -> None:
     articles = make_articles()
-    found = measure_lists(make_candidates(lists).sample(frac=1, random_state=0), articles, k=3)
+    found = customer_list_metrics(make_candidates(lists).sample(frac=1, random_state=0), articles, k=3)
     shown = {customer: listed[:3] for customer, listed in sorted(lists.items()) if listed}
     assert found.index.tolist() == list(shown)
     for customer, listed in shown.items():

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
-from tfrs_fashion.evaluation.metrics.accuracy import measure_accuracy
 
+from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
 from tfrs_fashion.evaluation.metrics.near_misses import GROUP_COLUMN, add_groups, index_groups
 
 
@@ -31,7 +31,7 @@ def test_a_group_bought_twice_is_one_target_that_is_hit_once() -> None:
     groups = np.array([0, 1, 2, 2, 2, 3, 4, 5, 6, 7])
     targets = pd.DataFrame({"customer_index": [1, 1, 1], "article_index": [2, 3, 5]})
     candidates = pd.DataFrame({"customer_index": [1, 1, 1], "article_index": [9, 4, 2], "rank": [1, 2, 3]})
-    found = measure_accuracy(add_groups(candidates, groups), add_groups(targets, groups), k=3, key=GROUP_COLUMN).loc[1]
+    found = customer_metrics(add_groups(candidates, groups), add_groups(targets, groups), k=3, key=GROUP_COLUMN).loc[1]
     assert found["recall"] == 1 / 2
     assert found["precision"] == 1 / 3
     # The one hit stands second; two designs were bought.

@@ -1,8 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tfrs_fashion.evaluation.metrics.table_checks import check_candidates, check_target_ranks
 
+from tfrs_fashion.evaluation.metrics.rank_tables import check_candidates, check_target_ranks
 from tfrs_fashion.schema import CANDIDATE_COLUMNS, TARGET_RANK_COLUMNS, InputError
 
 NAN = float("nan")

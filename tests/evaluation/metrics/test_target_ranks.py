@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tfrs_fashion.evaluation.metrics.table_checks import check_target_ranks
 
+from tfrs_fashion.evaluation.metrics.rank_tables import check_target_ranks
 from tfrs_fashion.evaluation.metrics.target_ranks import (
     customer_auc,
     find_rankable,

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-from tfrs_fashion.evaluation.metrics.accuracy import AccuracyCurve
-from tfrs_fashion.evaluation.report.curve_figures import MAX_LINES, draw_accuracy, list_lengths
+
+from tfrs_fashion.evaluation.metrics.customer_metrics import AccuracyCurve
+from tfrs_fashion.evaluation.report.accuracy_figure import MAX_LINES, draw_accuracy, list_lengths
 
 
 def test_lengths_begin_at_one_and_hold_the_last() -> None:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from tfrs_fashion.evaluation.report.feature_words import describe_feature, describe_odds
+from tfrs_fashion.evaluation.report.feature_words import say_feature, say_odds
 from tfrs_fashion.features.article_weeks import FEATURES
 from tfrs_fashion.features.pair_lookups import CUSTOMER_FEATURES, KEY_FEATURES, PRICE_FEATURES
 from tfrs_fashion.schema import InputError
@@ -25,19 +25,19 @@ from tfrs_fashion.schema import InputError
     ],
 )
 def test_features_in_words(name: str, value: float, words: str) -> None:
-    assert describe_feature(name, value) == words
+    assert say_feature(name, value) == words
 
 
 def test_every_feature_has_words_that_hold_its_number() -> None:
     keys = [f"{key} {name}" for key in ("article", "section") for name in KEY_FEATURES]
     for name in (*keys, *(f"customer {name}" for name in CUSTOMER_FEATURES), *PRICE_FEATURES, *FEATURES):
-        said = describe_feature(name, 0.37)
+        said = say_feature(name, 0.37)
         assert any(character.isdigit() for character in said), said
         assert "{" not in said
-        assert describe_feature(name, math.nan).endswith("is not known")
+        assert say_feature(name, math.nan).endswith("is not known")
 
 
 def test_odds() -> None:
-    assert describe_odds(math.log(3)) == "3.00 times the odds"
+    assert say_odds(math.log(3)) == "3.00 times the odds"
     with pytest.raises(InputError, match="nan"):
-        describe_odds(math.nan)
+        say_odds(math.nan)

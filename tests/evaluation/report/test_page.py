@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
-from tfrs_fashion.evaluation.metrics.accuracy import AccuracyCurve
-from tfrs_fashion.evaluation.report.full_rankings import describe_ranking
 
 from tfrs_fashion.evaluation.metrics.bootstrap import Comparison, Difference
+from tfrs_fashion.evaluation.metrics.customer_metrics import AccuracyCurve
 from tfrs_fashion.evaluation.report.page import load_metrics, metrics_table, write_report
+from tfrs_fashion.evaluation.report.ranking_section import describe_ranking
 from tfrs_fashion.evaluation.report.scorecard import Figure, Scorecard, SourceShare
 from tfrs_fashion.evaluation.report.verdict import Verdict
 from tfrs_fashion.schema import TARGET_RANK_COLUMNS, InputError, RowCount

@@ -1,8 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tfrs_fashion.evaluation.report.full_rankings import MEANINGS, describe_ranking
 
+from tfrs_fashion.evaluation.report.ranking_section import MEANINGS, describe_ranking
 from tfrs_fashion.schema import TARGET_RANK_COLUMNS, InputError
 
 

@@ -1,8 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tfrs_fashion.evaluation.report.curve_figures import MAX_LINES, draw_roc
 
+from tfrs_fashion.evaluation.report.accuracy_figure import MAX_LINES
+from tfrs_fashion.evaluation.report.roc_figure import draw_roc
 from tfrs_fashion.schema import TARGET_RANK_COLUMNS, InputError
 
 

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from tfrs_fashion.evaluation.metrics.beyond_accuracy import ArticleStatistics
 
+from tfrs_fashion.evaluation.metrics.list_metrics import ArticleStatistics
 from tfrs_fashion.evaluation.report.scorecard import (
     Figures,
     Scorecard,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tfrs_fashion.evaluation.checks.finding import MIN_CUSTOMERS, Finding
-from tfrs_fashion.evaluation.metrics.beyond_accuracy import measure_exposure
+from tfrs_fashion.evaluation.metrics.list_metrics import exposure_metrics
 
 # Most customers with a history of their own have nobody else's list, in any shop whose range is larger than a list.
 MAX_SAME_LISTS = 0.5
@@ -135,7 +135,7 @@ def find_concentrated_exposure(
     num_customers = own["customer_index"].nunique()
     if num_customers < MIN_CUSTOMERS or len(rankable) < MIN_STORE_OF_EXPOSURE * k:
         return None
-    gini = measure_exposure(own, k=k, in_store=rankable)["popularity_gini"]
+    gini = exposure_metrics(own, k=k, in_store=rankable)["popularity_gini"]
     worth = (1 - gini) * len(rankable)
     if worth >= MIN_ARTICLES_OF_A_LIST * k:
         return None

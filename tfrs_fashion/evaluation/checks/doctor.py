@@ -1,7 +1,7 @@
 """The doctor: the run's own sceptic, who looks for leakage, collapse and mistakes before anyone believes a figure.
 
 Each check is a function of tables and arrays in `leakage`, `collapse` or `mistakes`; here they are put in order. What each
-sees, its threshold and why, and what to try: docs/reference/checks.md.
+sees, its threshold and why, and what to try: docs/doctor.md.
 """
 
 import datetime

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from tfrs_fashion.evaluation.checks.finding import MIN_CUSTOMERS, Finding
-from tfrs_fashion.evaluation.metrics.accuracy import contains, measure_accuracy, pair_keys
+from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
+from tfrs_fashion.evaluation.metrics.hits import contains, pair_keys
 
 # A till that counts its receipts anew gives an old receipt's number to a purchase of the window: a few such are no leak.
 MAX_SHARED_BASKETS = 0.01
@@ -260,7 +261,7 @@ def find_beaten_repeat_oracle(
     oracle = oracle[(oracle > 0) & (num_bought > k)]
     if len(oracle) < MIN_CUSTOMERS:
         return None
-    found = float(measure_accuracy(candidates, targets, k=k).loc[oracle.index, "map"].mean())
+    found = float(customer_metrics(candidates, targets, k=k).loc[oracle.index, "map"].mean())
     best = float(oracle.mean())
     if found < MAX_OF_REPEAT_ORACLE * best:
         return None

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tfrs_fashion.evaluation.checks.collapse import MIN_STORE_OF_LISTS
 from tfrs_fashion.evaluation.checks.finding import MIN_CUSTOMERS, Finding
-from tfrs_fashion.evaluation.metrics.accuracy import contains, pair_keys
+from tfrs_fashion.evaluation.metrics.hits import contains, pair_keys
 from tfrs_fashion.schema import FIRST_INDEX
 
 # A recommender that finds something for a tenth as many customers as the best of the run does, or for one in a hundred,

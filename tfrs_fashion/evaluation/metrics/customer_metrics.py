@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from tfrs_fashion.evaluation.metrics.accuracy import Hits, check_k, find_hits
+from tfrs_fashion.evaluation.metrics.hits import Hits, check_k, find_hits
 from tfrs_fashion.schema import InputError
 
-ACCURACY_METRICS = ("map", "recall", "precision", "ndcg", "hit_rate", "mrr")
+CUSTOMER_METRICS = ("map", "recall", "precision", "ndcg", "hit_rate", "mrr")
 
 
 class AccuracyCurve(NamedTuple):
@@ -18,7 +18,7 @@ class AccuracyCurve(NamedTuple):
     precision: np.ndarray
 
 
-def measure_hits(hits: Hits, *, k: int) -> pd.DataFrame:
+def measure_customers(hits: Hits, *, k: int) -> pd.DataFrame:
     """Measures each customer's list against what the customer bought.
 
     With `n` targets, and hits at ranks `r_1 < r_2 < …` of the first `k`:
@@ -31,7 +31,7 @@ def measure_hits(hits: Hits, *, k: int) -> pd.DataFrame:
 
     Returns:
         One row for each customer with a target, indexed by `customer_index` in ascending order, with the float64
-        columns `ACCURACY_METRICS`. A customer without candidates has zeros.
+        columns `CUSTOMER_METRICS`. A customer without candidates has zeros.
 
     Raises:
         InputError: `k` is below 1, or the hits were read from shorter lists.
@@ -67,10 +67,10 @@ def measure_hits(hits: Hits, *, k: int) -> pd.DataFrame:
     )
 
 
-def measure_accuracy(
+def customer_metrics(
     candidates: pd.DataFrame, targets: pd.DataFrame, *, k: int, key: str = "article_index"
 ) -> pd.DataFrame:
-    """Measures each customer's list against what the customer bought: `find_hits`, then `measure_hits`.
+    """Measures each customer's list against what the customer bought: `find_hits`, then `measure_customers`.
 
     Args:
         candidates: Rows of Candidates in any order; see `find_hits`.
@@ -81,7 +81,7 @@ def measure_accuracy(
     Raises:
         InputError: `k` is below 1, or a table lacks a column.
     """
-    return measure_hits(find_hits(candidates, targets, depth=k, key=key), k=k)
+    return measure_customers(find_hits(candidates, targets, depth=k, key=key), k=k)
 
 
 def trace_accuracy(hits: Hits) -> AccuracyCurve:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfrs_fashion.evaluation.metrics.accuracy import check_k
+from tfrs_fashion.evaluation.metrics.hits import check_k
 from tfrs_fashion.schema import InputError
 
 

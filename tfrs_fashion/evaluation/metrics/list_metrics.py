@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from tfrs_fashion.evaluation.metrics.accuracy import count_runs, first_places
+from tfrs_fashion.evaluation.metrics.hits import count_runs, first_places
 from tfrs_fashion.schema import InputError
 
-BEYOND_ACCURACY_METRICS = ("novelty", "popularity_mean", "price_mean", "diversity")
+LIST_METRICS = ("novelty", "popularity_mean", "price_mean", "diversity")
 _LISTS_A_CHUNK = 1 << 12
 
 
@@ -74,7 +74,7 @@ def _list_diversity(article_index: np.ndarray, starts: np.ndarray, content_embed
     return diversity
 
 
-def measure_lists(candidates: pd.DataFrame, articles: ArticleStatistics, *, k: int) -> pd.DataFrame:
+def customer_list_metrics(candidates: pd.DataFrame, articles: ArticleStatistics, *, k: int) -> pd.DataFrame:
     """Describes each customer's list, whatever the customer bought afterwards.
 
     Args:
@@ -118,7 +118,7 @@ def measure_lists(candidates: pd.DataFrame, articles: ArticleStatistics, *, k: i
     return pd.DataFrame(columns, index=pd.Index(customers, name="customer_index"))
 
 
-def measure_exposure(candidates: pd.DataFrame, *, k: int, in_store: np.ndarray) -> dict[str, float]:
+def exposure_metrics(candidates: pd.DataFrame, *, k: int, in_store: np.ndarray) -> dict[str, float]:
     """Describes how the lists together use the store.
 
     Args:

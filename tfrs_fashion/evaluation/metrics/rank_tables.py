@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tfrs_fashion.evaluation.metrics.accuracy import count_runs, pair_keys
+from tfrs_fashion.evaluation.metrics.hits import count_runs, pair_keys
 from tfrs_fashion.schema import CANDIDATE_COLUMNS, FIRST_INDEX, MAX_INT32, TARGET_RANK_COLUMNS, InputError
 
 _WHOLE = ("customer_index", "article_index", "rank", "num_ranked")

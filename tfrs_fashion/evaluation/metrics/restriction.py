@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tfrs_fashion.evaluation.metrics.accuracy import contains, pair_keys
+from tfrs_fashion.evaluation.metrics.hits import contains, pair_keys
 from tfrs_fashion.schema import InputError
 
 

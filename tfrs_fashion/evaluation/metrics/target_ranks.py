@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfrs_fashion.evaluation.metrics.accuracy import count_runs
 from tfrs_fashion.evaluation.metrics.bootstrap import Interval, bootstrap_interval
+from tfrs_fashion.evaluation.metrics.hits import count_runs
 from tfrs_fashion.schema import TARGET_RANK_COLUMNS, InputError
 
 QUANTILES = (0.1, 0.5, 0.9)

@@ -8,7 +8,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from tfrs_fashion.evaluation.drawing import LINE_STYLES, format_share, make_panels, scale_axis, shorten
 from tfrs_fashion.evaluation.figure import Figure
-from tfrs_fashion.evaluation.metrics.accuracy import AccuracyCurve
+from tfrs_fashion.evaluation.metrics.customer_metrics import AccuracyCurve
 
 # More lines than these cannot be told apart; and at so many lengths a curve is read.
 MAX_LINES, MAX_LENGTHS = 8, 40

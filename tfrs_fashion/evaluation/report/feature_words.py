@@ -44,16 +44,16 @@ _OTHER_WORDS = {
 }
 
 
-def describe_feature(name: str, value: float) -> str:
+def say_feature(name: str, value: float) -> str:
     """Says what a feature of a pair is.
 
     Args:
         name: As `two_stage.PairDescriber` names it, or what is embedded.
         value: NaN where it is not known; an infinite best rank where no generator names the article.
 
-    >>> describe_feature("article days_since", 6.0)
+    >>> say_feature("article days_since", 6.0)
     'it was bought 6 days ago'
-    >>> describe_feature("rank co_visitation", float("nan"))
+    >>> say_feature("rank co_visitation", float("nan"))
     'not named by co_visitation'
     """
     first, _space, rest = name.partition(" ")
@@ -82,13 +82,13 @@ def describe_feature(name: str, value: float) -> str:
     return (words or name.replace("_", " ") + " is {value:.3g}").format(key=key, value=value)
 
 
-def describe_odds(added: float) -> str:
+def say_odds(added: float) -> str:
     """Says what is added to a logit, as odds.
 
     Raises:
         InputError: It is not finite.
 
-    >>> describe_odds(0.6931), describe_odds(-0.6931)
+    >>> say_odds(0.6931), say_odds(-0.6931)
     ('2.00 times the odds', '0.50 times the odds')
     """
     if not math.isfinite(added):

@@ -8,7 +8,7 @@ from tfrs_fashion.evaluation.report.scorecard import Figures
 
 
 @dataclass(frozen=True)
-class MetricSection:
+class MeasuredSection:
     """What such a section says.
 
     Attributes:

@@ -20,12 +20,12 @@ from tfrs_fashion.evaluation.checks.doctor import Examination
 from tfrs_fashion.evaluation.document import render, to_json_types, write_json, write_text
 from tfrs_fashion.evaluation.drawing import STYLE, format_share, shorten, write_png
 from tfrs_fashion.evaluation.figure import Figure
-from tfrs_fashion.evaluation.metrics.accuracy import ACCURACY_METRICS
 from tfrs_fashion.evaluation.metrics.bootstrap import Comparison
+from tfrs_fashion.evaluation.metrics.customer_metrics import CUSTOMER_METRICS
+from tfrs_fashion.evaluation.report.accuracy_figure import draw_accuracy
 from tfrs_fashion.evaluation.report.cluster_sections import ClusterSection
 from tfrs_fashion.evaluation.report.contributions import name_bands
-from tfrs_fashion.evaluation.report.curve_figures import draw_accuracy
-from tfrs_fashion.evaluation.report.measured_section import MetricSection
+from tfrs_fashion.evaluation.report.measured_section import MeasuredSection
 from tfrs_fashion.evaluation.report.scorecard import Figures, Scorecard
 from tfrs_fashion.evaluation.report.verdict import Verdict
 from tfrs_fashion.schema import InputError, RowCount
@@ -47,7 +47,7 @@ MEANINGS = {
     "customers": "Customers in the slice: those with at least one such purchase in the window.",
 }
 COUNTS = ("customers", "fewer_candidates")
-ACCURACY_ORDER = tuple(name for name in MEANINGS if name in ACCURACY_METRICS)
+ACCURACY_ORDER = tuple(name for name in MEANINGS if name in CUSTOMER_METRICS)
 # Metrics in the table of near misses, and the groups an article may share with what was bought.
 NEAR_MISSES, GROUPS = ("hit_rate", "recall"), ("product", "category")
 METRIC_NAME = re.compile(r"(?P<name>[a-z_]+)@(?P<k>\d+)(?:_(?P<slice>.+))?")
@@ -204,7 +204,7 @@ def _render(
     accuracy_figure: tuple[Any, str],
     examination: Examination | None,
     blend: Mapping[str, Any] | None,
-    measured: Sequence[MetricSection],
+    measured: Sequence[MeasuredSection],
 ) -> str:
     recommenders = document["recommenders"]
     apart = [(section, _table_of_all(section.figures)) for section in measured]
@@ -269,7 +269,7 @@ def write_report(
     clusters: Sequence[ClusterSection] = (),
     examination: Examination | None = None,
     blend: Mapping[str, Any] | None = None,
-    measured: Sequence[MetricSection] = (),
+    measured: Sequence[MeasuredSection] = (),
 ) -> tuple[Path, Path]:
     """Writes `metrics.json` and `report.html`, figures, and for each section on clusters `<name>.csv`.
 

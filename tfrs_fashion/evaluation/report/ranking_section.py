@@ -10,8 +10,8 @@ import pandas as pd
 from tfrs_fashion.evaluation.drawing import STYLE
 from tfrs_fashion.evaluation.metrics.bootstrap import bootstrap_interval
 from tfrs_fashion.evaluation.metrics.target_ranks import find_rankable, measure_target_ranks
-from tfrs_fashion.evaluation.report.curve_figures import draw_roc
-from tfrs_fashion.evaluation.report.measured_section import MetricSection
+from tfrs_fashion.evaluation.report.measured_section import MeasuredSection
+from tfrs_fashion.evaluation.report.roc_figure import draw_roc
 from tfrs_fashion.evaluation.report.scorecard import Figures
 
 MEANINGS = {
@@ -37,7 +37,7 @@ def describe_ranking(
     at_first_purchase: bool = False,
     num_samples: int,
     seed: int,
-) -> MetricSection:
+) -> MeasuredSection:
     """Describes full rankings of the same targets.
 
     Args:
@@ -71,7 +71,7 @@ def describe_ranking(
     some = next(iter(ranks.values()))
     notes = _notes(some, targets, in_store, cold_start_articles, at_first_purchase=at_first_purchase)
     with matplotlib.rc_context(STYLE):
-        return MetricSection("roc", "Every article in store ranked", figures, draw_roc(ranks), notes, MEANINGS)
+        return MeasuredSection("roc", "Every article in store ranked", figures, draw_roc(ranks), notes, MEANINGS)
 
 
 def _notes(

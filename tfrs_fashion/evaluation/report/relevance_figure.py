@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from tfrs_fashion.evaluation.drawing import make_panels, scale_axis, shorten, write_png
-from tfrs_fashion.evaluation.report.curve_figures import style_line
+from tfrs_fashion.evaluation.report.accuracy_figure import style_line
 
 
 def draw_curves(found: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Sequence[str], path: Path) -> str:

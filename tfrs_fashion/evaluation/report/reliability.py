@@ -11,10 +11,10 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from tfrs_fashion.evaluation.drawing import GREY, STYLE, format_share, make_panels, shorten
 from tfrs_fashion.evaluation.figure import Figure
-from tfrs_fashion.evaluation.metrics.accuracy import contains, pair_keys
 from tfrs_fashion.evaluation.metrics.bootstrap import Interval, bootstrap_ratio
-from tfrs_fashion.evaluation.report.curve_figures import MAX_LINES, style_line
-from tfrs_fashion.evaluation.report.measured_section import MetricSection
+from tfrs_fashion.evaluation.metrics.hits import contains, pair_keys
+from tfrs_fashion.evaluation.report.accuracy_figure import MAX_LINES, style_line
+from tfrs_fashion.evaluation.report.measured_section import MeasuredSection
 from tfrs_fashion.evaluation.report.scorecard import Figures
 from tfrs_fashion.schema import InputError
 
@@ -49,7 +49,7 @@ def describe_reliability(
     ks: Sequence[int],
     num_samples: int,
     seed: int,
-) -> MetricSection:
+) -> MeasuredSection:
     """Compares the probabilities of candidates with what was bought.
 
     Args:
@@ -84,7 +84,7 @@ def describe_reliability(
     )
     with matplotlib.rc_context(STYLE):
         figure = _draw(curves, sizes=sizes)
-    return MetricSection("reliability", "Probabilities", figures, figure, notes, MEANINGS)
+    return MeasuredSection("reliability", "Probabilities", figures, figure, notes, MEANINGS)
 
 
 def _measure(told: pd.DataFrame, *, k: int, num_samples: int, seed: int) -> Figures:

@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from tfrs_fashion.evaluation.drawing import GREY, format_share, make_panels, scale_axis, shorten
 from tfrs_fashion.evaluation.figure import Figure
 from tfrs_fashion.evaluation.metrics.target_ranks import pooled_auc, roc_curve
-from tfrs_fashion.evaluation.report.curve_figures import MAX_LINES, style_line
+from tfrs_fashion.evaluation.report.accuracy_figure import MAX_LINES, style_line
 
 # The share of what was not bought at which the curves are told in words.
 TOLD_AT = 0.1

@@ -7,19 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfrs_fashion.evaluation.metrics.accuracy import (
-    ACCURACY_METRICS,
+from tfrs_fashion.evaluation.metrics.bootstrap import bootstrap_interval
+from tfrs_fashion.evaluation.metrics.customer_metrics import (
+    CUSTOMER_METRICS,
     AccuracyCurve,
-    contains,
-    find_hits,
-    first_places,
-    measure_accuracy,
-    measure_hits,
-    pair_keys,
+    customer_metrics,
+    measure_customers,
     trace_accuracy,
 )
-from tfrs_fashion.evaluation.metrics.beyond_accuracy import ArticleStatistics, measure_exposure, measure_lists
-from tfrs_fashion.evaluation.metrics.bootstrap import bootstrap_interval
+from tfrs_fashion.evaluation.metrics.hits import contains, find_hits, first_places, pair_keys
+from tfrs_fashion.evaluation.metrics.list_metrics import ArticleStatistics, customer_list_metrics, exposure_metrics
 from tfrs_fashion.evaluation.metrics.near_misses import GROUP_COLUMN, add_groups
 from tfrs_fashion.schema import FIRST_INDEX, InputError
 
@@ -135,11 +132,11 @@ def describe_lists(lists: pd.DataFrame, articles: ArticleStatistics, *, k: int, 
 
     Returns:
         `coverage@k` and `popularity_gini@k`, without an interval since they describe what was shown, and the means over
-        lists of `measure_lists`, where defined.
+        lists of `customer_list_metrics`, where defined.
     """
-    exposure = measure_exposure(lists, k=k, in_store=articles.in_store)
+    exposure = exposure_metrics(lists, k=k, in_store=articles.in_store)
     figures = {f"{name}@{k}": _exact(value) for name, value in exposure.items()}
-    by_list = measure_lists(lists, articles, k=k)
+    by_list = customer_list_metrics(lists, articles, k=k)
     is_defined = by_list.notna()
     whole = [str(name) for name, all_known in zip(by_list, list(is_defined.all()), strict=True) if all_known]
     partly = [str(name) for name, known in zip(by_list, list(is_defined.any()), strict=True) if known]
@@ -226,25 +223,25 @@ def evaluate_recommender(
             figures.update({f"{name}@{k}_{slice_name}": figure for name, figure in found.items()})
 
     hits = find_hits(candidates, targets, depth=max(*ks, recall_at))
-    by_customer = {k: measure_hits(hits, k=k) for k in ks}
+    by_customer = {k: measure_customers(hits, k=k) for k in ks}
     members = {name: np.fromiter(customers, dtype=np.int64) for name, customers in (slices or {}).items()}
     for k in ks:
-        found = _intervals(by_customer[k][list(ACCURACY_METRICS)], **options)
+        found = _intervals(by_customer[k][list(CUSTOMER_METRICS)], **options)
         figures.update({f"{name}@{k}": figure for name, figure in found.items()})
         for name, groups in articles.groups.items():
             shown, bought = (add_groups(rows, groups) for rows in (first_places(candidates, k=k), targets))
-            found = _intervals(measure_accuracy(shown, bought, k=k, key=GROUP_COLUMN), **options)
+            found = _intervals(customer_metrics(shown, bought, k=k, key=GROUP_COLUMN), **options)
             figures.update({f"{metric}@{k}_{name}": figure for metric, figure in found.items()})
         for slice_name, customers in members.items():
             add_slice(slice_name, by_customer[k].loc[by_customer[k].index.isin(customers)], k)
         if candidates_new is not None:
             new_targets = _new_targets(targets, history_pairs, candidates_new, k=k)
-            add_slice("new", measure_accuracy(candidates_new, new_targets, k=k), k, ("map", "recall", "ndcg"))
+            add_slice("new", customer_metrics(candidates_new, new_targets, k=k), k, ("map", "recall", "ndcg"))
         figures.update(describe_lists(candidates, articles, k=k, **options))
     if cold_start_articles is not None:
         cold = targets.loc[targets["article_index"].isin(cold_start_articles)]
-        add_slice("cold_start_articles", measure_accuracy(candidates, cold, k=num_new_arrivals), num_new_arrivals)
-    figures[f"recall@{recall_at}"] = _intervals(measure_hits(hits, k=recall_at)[["recall"]], **options)["recall"]
+        add_slice("cold_start_articles", customer_metrics(candidates, cold, k=num_new_arrivals), num_new_arrivals)
+    figures[f"recall@{recall_at}"] = _intervals(measure_customers(hits, k=recall_at)[["recall"]], **options)["recall"]
     listed = first_places(candidates, k=recall_at)["customer_index"].to_numpy()
     lengths = np.bincount(listed, minlength=int(hits.customer_index.max()) + 1)[hits.customer_index]
     for k in sorted({*ks, recall_at}):
