@@ -15,9 +15,10 @@ import time
 import numpy as np
 import pandas as pd
 
-from tfrs_fashion.evaluation.metrics.accuracy import contains, measure_accuracy, pair_keys
+from tfrs_fashion.evaluation.metrics.accuracy import measure_accuracy
 from tfrs_fashion.evaluation.metrics.beyond_accuracy import ArticleStatistics
 from tfrs_fashion.evaluation.metrics.near_misses import index_groups
+from tfrs_fashion.evaluation.metrics.pair_keys import contains, pair_keys
 from tfrs_fashion.evaluation.report.scorecard import describe_purchases, evaluate_recommender
 from tfrs_fashion.schema import FIRST_INDEX
 
