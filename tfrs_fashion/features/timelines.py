@@ -195,8 +195,7 @@ def write_partition(
         for name, dtype in _EVENTS.items()
         if name in events.column_names
     }
-    with path.open("wb") as file:
-        write_records(file, columns)
+    write_records(path, columns)
 
 
 def _list_stores(transactions: ibis.Table) -> list[str]:
