@@ -108,7 +108,7 @@ def test_weights_that_are_no_numbers(random_weights: Path, tmp_path: Path) -> No
     network.get_layer("Conv1").kernel.assign(np.full([3, 3, 3, 16], np.nan))
     network.save_weights(tmp_path / "weights.h5")
     with pytest.raises(
-        InputError, match=r"weights\.h5: 1 of 260 weights hold NaN or infinity, e\.g\. Conv1/kernel:0\. Exp"
+        InputError, match=r"weights\.h5: 1 of 260 weights contain NaN or infinity, e\.g\. Conv1/kernel:0\. Exp"
     ):
         load_backbone(Backbone(tmp_path / "weights.h5", image_size=32, alpha=0.35))
 
@@ -223,9 +223,9 @@ def test_bad_images_and_labels_teach_nothing(clean: Taught, spoilt: Taught) -> N
         RowCount("articles", "image: no path", 1),
         RowCount("articles", "image: missing file", 1),
         RowCount("articles", "image: broken", 2),
-        RowCount("articles", "image without `colour`: not taught this feature", 2),
-        RowCount("articles", "image without `shape`: not taught this feature", 1),
-        RowCount("articles", "image whose `shape` no other has: not taught it", 1),
+        RowCount("articles", "image without `colour`: not used for this feature", 2),
+        RowCount("articles", "image without `shape`: not used for this feature", 1),
+        RowCount("articles", "image whose `shape` no other image has: not used for this feature", 1),
     ]
     assert clean.fitted.counts == []
     assert spoilt.fitted.classes == clean.fitted.classes == {"colour": sorted(COLOURS), "shape": sorted(SHAPES)}
@@ -254,12 +254,12 @@ def test_features_that_teach_nothing(gallery: Gallery, tmp_path: Path) -> None:
     constant = replace_labels(gallery, colour=["red"] * 180)
     fitted = fit(constant, tmp_path / "weights.h5", rows=slice(9))
     assert list(fitted.classes) == ["shape"]
-    rule = "image taught no `colour`: 1 value(s) on two images or more, not 2 to 1,000"
+    rule = "`colour` left out: 1 value(s) with at least two images, expected 2 to 1,000"
     assert fitted.counts == [RowCount("articles", rule, 9)]
     of_its_own = replace_labels(constant, shape=[f"shape {number}" for number in range(180)])
     with pytest.raises(
         InputError,
-        match=r"No feature can be learned from 9 usable images \(`colour`: 1 value.*; `shape`: 0 value.*\). Give more",
+        match=r"No feature can be learned from 9 usable images \(`colour` left out: 1 value.*; `shape` left out: 0 value.*\). Give more",
     ):
         fit(of_its_own, tmp_path / "weights.h5", rows=slice(9))
 
@@ -271,8 +271,8 @@ def test_a_feature_of_too_many_values_gets_no_head() -> None:
     assert classes == {"colour": ["blue", "red"]}
     assert targets.shape == (2_002, 1)
     assert [count.rule for count in counts] == [
-        "image taught no `design`: 1,001 value(s) on two images or more, not 2 to 1,000",
-        "image taught no `empty`: 0 value(s) on two images or more, not 2 to 1,000",
+        "`design` left out: 1,001 value(s) with at least two images, expected 2 to 1,000",
+        "`empty` left out: 0 value(s) with at least two images, expected 2 to 1,000",
     ]
     assert len(backbones._encode_labels({"design": design[:2_000]}, np.ones(2_000, bool))[0]["design"]) == 1_000
 
@@ -283,7 +283,7 @@ def test_nothing_to_learn_from(gallery: Gallery, tmp_path: Path) -> None:
         fit(nowhere, tmp_path / "weights.h5")
     with pytest.raises(InputError, match=r"none of 0 images can be used \(no articles\)"):
         fit(gallery, tmp_path / "weights.h5", rows=slice(0))
-    with pytest.raises(InputError, match=r"`labels` has lengths \{\}; expected a feature or more, each of 180 values"):
+    with pytest.raises(InputError, match=r"`labels` has lengths \{\}; expected at least one feature, each of 180 values"):
         fit_backbone(paths=gallery.paths, labels={}, root=gallery.root, backbone=Backbone(tmp_path / "weights.h5"))
     with pytest.raises(InputError, match=r"gone: no such folder of images"):
         fit(replace_root(gallery, tmp_path / "gone"), tmp_path / "weights.h5")
@@ -302,9 +302,9 @@ def test_a_loss_that_is_no_number(gallery: Gallery, tmp_path: Path, monkeypatch:
 
 def test_weights_that_cannot_be_written(gallery: Gallery, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"weights.h5: cannot write here \(.*\). Choose another place"):
+    with pytest.raises(InputError, match=r"weights.h5: cannot write here \(.*\). Choose another folder"):
         fit(gallery, tmp_path / "file" / "weights.h5")
-    with pytest.raises(InputError, match=r"weights.ckpt: the name of a weights file ends in \.h5"):
+    with pytest.raises(InputError, match=r"weights.ckpt: the name of a weights file must end in \.h5"):
         fit(gallery, tmp_path / "weights.ckpt")
 
     class Full:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tfrs_fashion.features import vectors as vectors_module
+from tfrs_fashion.features import content_vectors as vectors_module
 from tfrs_fashion.features.backbone import Backbone, FittedBackbone, load_backbone
 from tfrs_fashion.features.content_vectors import make_vectors
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount

@@ -128,7 +128,7 @@ def test_a_damaged_part_is_named_set_aside_and_computed_again(tmp_path: Path, da
     path.write_bytes({"empty": b"", "cut": content[:-5], "longer": content + b"\0"}[damage])
 
     with open_cache(tmp_path) as again:
-        rule = f"in 1 damaged part(s) of {again.folder}, computed again where asked for: {path.name}"
+        rule = f"in 1 damaged part(s) of {again.folder}, computed again where needed: {path.name}"
         assert again.counts == [RowCount("embedding cache", rule, 10)]
         assert [key for key in keys_of(list(range(30))) if again.claim(key)] == sorted(
             lost, key=lambda key: int(key[1:])
@@ -161,7 +161,7 @@ def test_a_part_of_a_strange_name_counts_as_damaged(tmp_path: Path) -> None:
 def test_a_part_that_goes_while_it_is_needed(tmp_path: Path) -> None:
     cache = fill(tmp_path, [1])
     parts_of(cache)[0].unlink()
-    with pytest.raises(RunError, match=r"this part of the cache was changed or removed meanwhile. Run again"):
+    with pytest.raises(RunError, match=r"this part of the cache was changed or removed during the run. Run the same"):
         cache.read(["k1"])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrs_fashion.features import sentences
+from tfrs_fashion.features import sentence_embeddings
 from tfrs_fashion.features.sentence_embeddings import embed_sentences
 from tfrs_fashion.schema import InputError, RowCount
 
@@ -47,13 +47,13 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The batches that the encoder was given, without the trial that finds its width."""
     batches: list[list[str]] = []
-    load = sentences._load_encoder
+    load = sentence_embeddings._load_encoder
 
     def load_counted(folder: Path) -> tuple[Callable[[Sequence[str]], np.ndarray], int]:
         encode, dim = load(folder)
         return lambda texts: (batches.append(list(texts)), encode(texts))[1], dim
 
-    monkeypatch.setattr(sentences, "_load_encoder", load_counted)
+    monkeypatch.setattr(sentence_embeddings, "_load_encoder", load_counted)
     return batches
 
 
@@ -193,7 +193,7 @@ def test_folders_that_hold_no_encoder(tmp_path: Path) -> None:
             embed_sentences(texts=["a"], encoder=folder, cache=tmp_path / "cache")
     (tmp_path / "saved_model.pb").write_bytes(b"hello")
     with pytest.raises(
-        InputError, match=r"this SavedModel cannot be loaded \(.*\). Expected one of TensorFlow's own op"
+        InputError, match=r"this SavedModel cannot be loaded \(.*\). Expected an intact one with TensorFlow's own op"
     ):
         embed_sentences(texts=["a"], encoder=tmp_path, cache=tmp_path / "cache")
 

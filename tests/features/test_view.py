@@ -149,7 +149,7 @@ def test_features_that_the_tables_have_are_passed(config: PipelineConfig, tables
         ({"sets": ["colors"]}, r"features\.sets: .* `colors` \(did you mean `colour`\?\)"),
         ({"roles": {"category": "group"}}, r"features\.roles\.category: .* `group`"),
         ({"roles": {"section_group": "sections"}}, r"features\.roles\.section_group: .* \(did you mean `section`\?\)"),
-        ({"roles": {"colour": "colour"}}, r"features\.roles\.colour: `colour` is none of the encoded columns"),
+        ({"roles": {"colour": "colour"}}, r"features\.roles\.colour: `colour` is not among the encoded columns"),
         (
             {"categorical": ["section"], "roles": {"section": "section", "women": ["Ladies' wear"]}},
             r"features\.roles\.women: \"Ladies' wear\" should be values of the column",
@@ -167,7 +167,7 @@ def test_without_features_of_histories_a_role_needs_no_encoding(tables: Tables) 
 
 
 def test_a_role_that_names_no_encoded_column_is_told(view: View, tables: Tables, timelines: Timelines) -> None:
-    with pytest.raises(InputError, match=r"features\.roles\.colour: `colour` is none of the encoded columns"):
+    with pytest.raises(InputError, match=r"features\.roles\.colour: `colour` is not among the encoded columns"):
         make_view(
             tables,
             timelines,
