@@ -77,7 +77,7 @@ class Case:
     def answers(self, name: str, rows: pd.DataFrame, rows_new: pd.DataFrame, **changes: Any) -> Answers:
         articles = article_statistics(self.view, self.tables.articles, categorical=())
         bought = bought_pairs(self.view)
-        figures = evaluate_recommender(rows, rows_new, self.judged, bought, articles, ks=(K,), num_samples=50).figures
+        figures = evaluate_recommender(rows, rows_new, self.judged, bought, articles, ks=(K,), num_samples=50).metrics
         return replace(
             make_answers(
                 name,

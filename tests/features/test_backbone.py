@@ -283,7 +283,9 @@ def test_nothing_to_learn_from(gallery: Gallery, tmp_path: Path) -> None:
         fit(nowhere, tmp_path / "weights.h5")
     with pytest.raises(InputError, match=r"none of 0 images can be used \(no articles\)"):
         fit(gallery, tmp_path / "weights.h5", rows=slice(0))
-    with pytest.raises(InputError, match=r"`labels` has lengths \{\}; expected at least one feature, each of 180 values"):
+    with pytest.raises(
+        InputError, match=r"`labels` has lengths \{\}; expected at least one feature, each of 180 values"
+    ):
         fit_backbone(paths=gallery.paths, labels={}, root=gallery.root, backbone=Backbone(tmp_path / "weights.h5"))
     with pytest.raises(InputError, match=r"gone: no such folder of images"):
         fit(replace_root(gallery, tmp_path / "gone"), tmp_path / "weights.h5")

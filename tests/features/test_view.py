@@ -141,11 +141,11 @@ def test_features_that_the_tables_have_are_passed(config: PipelineConfig, tables
         ),
         (
             {"profile_numbers": ["status"]},
-            r"features\.profile_numbers: column\(s\) status of the customers are no numbers",
+            r"features\.profile_numbers: column\(s\) status of the customers do not hold numbers",
         ),
         ({"categorical": ["COLOUR"]}, r"features\.categorical: .* `COLOUR` \(did you mean `colour`\?\)"),
         ({"numbers": ["listprice"]}, r"features\.numbers: .* `listprice` \(did you mean `list_price`\?\)"),
-        ({"numbers": ["colour"]}, r"features\.numbers: column\(s\) colour of the articles are no numbers"),
+        ({"numbers": ["colour"]}, r"features\.numbers: column\(s\) colour of the articles do not hold numbers"),
         ({"sets": ["colors"]}, r"features\.sets: .* `colors` \(did you mean `colour`\?\)"),
         ({"roles": {"category": "group"}}, r"features\.roles\.category: .* `group`"),
         ({"roles": {"section_group": "sections"}}, r"features\.roles\.section_group: .* \(did you mean `section`\?\)"),
