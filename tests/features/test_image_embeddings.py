@@ -315,7 +315,7 @@ def test_paths_are_taken_as_they_are_needed(
     assert max(ahead) < 100
 
 
-def test_an_encoder_that_gives_infinity(
+def test_encoder_that_gives_infinity_raises(
     gallery: Path, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = tf.keras.applications.MobileNetV2(
