@@ -149,7 +149,7 @@ def test_features_that_the_tables_have_are_passed(config: PipelineConfig, tables
         ({"sets": ["colors"]}, r"features\.sets: .* `colors` \(did you mean `colour`\?\)"),
         ({"roles": {"category": "group"}}, r"features\.roles\.category: .* `group`"),
         ({"roles": {"section_group": "sections"}}, r"features\.roles\.section_group: .* \(did you mean `section`\?\)"),
-        ({"roles": {"colour": "colour"}}, r"features\.roles\.colour: `colour` is none of the encoded columns"),
+        ({"roles": {"colour": "colour"}}, r"features\.roles\.colour: `colour` is not among the encoded columns"),
         (
             {"categorical": ["section"], "roles": {"section": "section", "women": ["Ladies' wear"]}},
             r"features\.roles\.women: \"Ladies' wear\" should be values of the column",
@@ -157,7 +157,7 @@ def test_features_that_the_tables_have_are_passed(config: PipelineConfig, tables
         ({"history": False, "roles": {"kids": ["Kids"]}}, r"features\.roles\.kids: .* it names none"),
     ],
 )
-def test_features_that_the_tables_lack_are_told(tables: Tables, features: dict[str, object], message: str) -> None:
+def test_features_that_the_tables_lack_raise(tables: Tables, features: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_features(tables, FeaturesConfig.model_validate(features))
 
@@ -166,8 +166,8 @@ def test_without_features_of_histories_a_role_needs_no_encoding(tables: Tables) 
     check_features(tables, FeaturesConfig(history=False, roles=RolesConfig(colour="colour")))
 
 
-def test_a_role_that_names_no_encoded_column_is_told(view: View, tables: Tables, timelines: Timelines) -> None:
-    with pytest.raises(InputError, match=r"features\.roles\.colour: `colour` is none of the encoded columns"):
+def test_role_of_a_column_that_is_not_encoded_raises(view: View, tables: Tables, timelines: Timelines) -> None:
+    with pytest.raises(InputError, match=r"features\.roles\.colour: `colour` is not among the encoded columns"):
         make_view(
             tables,
             timelines,
