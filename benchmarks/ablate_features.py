@@ -20,8 +20,8 @@ from rich.console import Console
 
 import tfrs_fashion  # noqa: F401  (before TensorFlow)
 from tfrs_fashion.data.split import Split, targets
+from tfrs_fashion.evaluation.metrics.accuracy import measure_accuracy
 from tfrs_fashion.evaluation.metrics.bootstrap import bootstrap_interval, paired_difference
-from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
 from tfrs_fashion.outputs import code_fingerprint, fingerprint
 from tfrs_fashion.recommenders.kinds import fit_recommender
 from tfrs_fashion.run.backtest import rolling_windows
@@ -72,7 +72,7 @@ def judge(run: Run, window: Split, epochs: int) -> pd.DataFrame:
     has_history = np.diff(view.timelines.row_splits) > 0
     known = np.zeros(customers.max() + 1, dtype=bool)
     known[2 : len(has_history) + 2] = has_history[: len(known) - 2]
-    metrics = customer_metrics(candidates, wanted, k=K)[["map", "recall"]]
+    metrics = measure_accuracy(candidates, wanted, k=K)[["map", "recall"]]
     return metrics.assign(has_history=known[metrics.index]).reset_index(names="customer_index")
 
 

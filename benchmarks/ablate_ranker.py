@@ -18,8 +18,8 @@ import pandas as pd
 from rich.console import Console
 
 import tfrs_fashion  # noqa: F401  (before TensorFlow)
+from tfrs_fashion.evaluation.metrics.accuracy import measure_accuracy
 from tfrs_fashion.evaluation.metrics.bootstrap import bootstrap_interval, paired_difference
-from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
 from tfrs_fashion.features.article_weeks import FEATURES
 from tfrs_fashion.features.pair_lookups import PRICE_FEATURES
 from tfrs_fashion.recommenders.fit_ranker import RankerWeek, score_week
@@ -81,7 +81,7 @@ def main() -> None:
         return metrics(judged, score_week(ranker, judged)), chosen
 
     def metrics(judged: RankerWeek, score: np.ndarray) -> pd.Series:
-        return customer_metrics(best_articles(judged, score, k=K), wanted, k=K)["map"]
+        return measure_accuracy(best_articles(judged, score, k=K), wanted, k=K)["map"]
 
     def run_judge(judged: RankerWeek):
         return lambda score: {f"val_map@{K}": float(metrics(judged, score).mean())}

@@ -15,10 +15,10 @@ import time
 import numpy as np
 import pandas as pd
 
-from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
-from tfrs_fashion.evaluation.metrics.hits import contains, pair_keys
-from tfrs_fashion.evaluation.metrics.list_metrics import ArticleStatistics
+from tfrs_fashion.evaluation.metrics.accuracy import measure_accuracy
+from tfrs_fashion.evaluation.metrics.beyond_accuracy import ArticleStatistics
 from tfrs_fashion.evaluation.metrics.near_misses import index_groups
+from tfrs_fashion.evaluation.metrics.pair_keys import contains, pair_keys
 from tfrs_fashion.evaluation.report.scorecard import describe_purchases, evaluate_recommender
 from tfrs_fashion.schema import FIRST_INDEX
 
@@ -97,10 +97,10 @@ def measure_all(customers: int, articles: int) -> None:
     )
     bought = describe_purchases(targets, statistics, k=K, num_samples=1000)
     seconds, processor = time.perf_counter() - start, time.process_time() - used
-    tell(f"{len(card.figures) + len(bought)} figures, 1,000 bootstrap samples each", seconds)
+    tell(f"{len(card.metrics) + len(bought)} figures, 1,000 bootstrap samples each", seconds)
     print(f"processor time {processor:.1f} s", flush=True)
     for name in (f"map@{K}", f"recall@{K}", f"map@{K}_product", f"map@{K}_new", f"novelty@{K}", f"diversity@{K}"):
-        figure = card.figures[name]
+        figure = card.metrics[name]
         print(f"  {name} {figure['value']:.5f} ({figure['low']:.5f} to {figure['high']:.5f})", flush=True)
 
 
@@ -111,7 +111,7 @@ def measure_peer(customers: int, articles: int) -> None:
     candidates, targets = make_lists(customers, articles, seed=0)
     targets = targets.drop_duplicates()
     start = time.perf_counter()
-    ours = customer_metrics(candidates, targets, k=K)
+    ours = measure_accuracy(candidates, targets, k=K)
     tell(f"ours, {customers:,} customers, six accuracies", time.perf_counter() - start)
     wanted: dict[str, dict[str, int]] = {}
     run: dict[str, dict[str, float]] = {}

@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 
 import tfrs_fashion  # noqa: F401  (before TensorFlow)
-from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
+from tfrs_fashion.evaluation.metrics.accuracy import measure_accuracy
 from tfrs_fashion.features.purchase_matrices import customer_matrix
 from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.kinds import fit_recommender
@@ -81,7 +81,7 @@ def against_implicit(pipeline: Path, folder: Path) -> None:
 
     def judge(name: str, recommender: Recommender, fitted: float, processor: float, **more: float) -> None:
         answers, seconds, _used = timed(lambda: rank_customers(recommender, view, customers, k=DEPTH))
-        means = {k: customer_metrics(answers, wanted, k=k).mean() for k in (12, DEPTH)}
+        means = {k: measure_accuracy(answers, wanted, k=k).mean() for k in (12, DEPTH)}
         told = "  ".join(f"{label} {value:.1f} s" for label, value in more.items())
         print(
             f"{name:24} fit {fitted:6.1f} s (processor {processor:6.1f})  map@12 {means[12]['map']:.4f}  "

@@ -4,8 +4,8 @@
     python benchmarks/search.py pipelines/complete_journey.toml --minutes 15 --seeds 1 2 3
 
 Both search what the pipeline's `[tune]` names, from the defaults of the package: `two_tower.epochs` of `--epochs` looks at
-validation. No trial begins when the time is over; one that has begun is finished. Hopeless trials are ended early, as by default. A
-search that an earlier call left in the folder is begun anew. The defaults have to lie in the space of the pipeline.
+validation. No trial begins when the time is over; one that has begun is finished. Trials are pruned, as by default. A search
+that an earlier call left in the folder is begun anew. The defaults must lie in the space of the pipeline.
 """
 
 import argparse
@@ -18,7 +18,8 @@ import tfrs_fashion  # noqa: F401  (before TensorFlow)
 from tfrs_fashion.settings.file import read_default
 from tfrs_fashion.settings.pipeline import load_config
 from tfrs_fashion.settings.tune import plain
-from tfrs_fashion.tuning.tune import Tune
+from tfrs_fashion.tuning.search import Search, TrialWorkspace
+from tfrs_fashion.tuning.tune import tune
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
     )
     for seed in options.seeds:
         for algorithm in ("random", "hyperband"):
-            told = {
+            settings = {
                 **defaults,
                 "seed": seed,
                 "tune.algorithm": algorithm,
@@ -50,19 +51,14 @@ def main() -> None:
                 "two_tower.epochs": options.epochs,
                 "two_tower.steps_per_epoch": options.steps,
             }
-            overrides = (*options.overrides, *(f"{key}={value}" for key, value in told.items()))
+            overrides = (*options.overrides, *(f"{key}={value}" for key, value in settings.items()))
             place = folder / f"{algorithm}_{seed}"
-            tune = Tune(
-                config=load_config(options.pipeline, overrides),
-                folder=place,
-                console=Console(quiet=True),
-                source=Path(options.pipeline),
-                overrides=overrides,
-            )
-            # What both need before their first trial is made first: their time begins after it.
-            tune.prepare()
-            tune.tune(force=True)
-            document = json.loads((tune.search_folder / "leaderboard" / "leaderboard.json").read_text(encoding="utf-8"))
+            workspace = TrialWorkspace(load_config(options.pipeline, overrides), place, console=Console(quiet=True))
+            # What both need before their first trial is written first: their time begins after it.
+            workspace.prepare()
+            tune(workspace, source=Path(options.pipeline), overrides=overrides, force=True)
+            leaderboard = Search(workspace).folder / "leaderboard" / "leaderboard.json"
+            document = json.loads(leaderboard.read_text(encoding="utf-8"))
             trials = {trial["name"]: trial for trial in document["trials"]}
             whole = sum(len(trial["curve"]) == options.epochs for trial in trials.values())
             seconds = sum(trial["seconds"] for trial in trials.values())

@@ -23,8 +23,7 @@ import tensorflow_recommenders as tfrs  # isort: skip
 from rich.console import Console
 
 from tfrs_fashion.data.split import targets
-from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
-from tfrs_fashion.evaluation.metrics.full_ranking import top_k
+from tfrs_fashion.evaluation.metrics.accuracy import measure_accuracy
 from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.fit_towers import fit_two_tower
 from tfrs_fashion.recommenders.recommender import Recommender
@@ -87,8 +86,10 @@ def run_tutorial(view: View, judged: pd.DataFrame, *, epochs: int, batch_size: i
     article_id = tf.constant(view.articles.article_id[view.articles.in_store - FIRST_INDEX].astype(str))
 
     def judge() -> dict[str, float]:
-        embeddings = model.query_tower(customer_id).numpy(), model.candidate_tower(article_id).numpy()
-        positions, _scores = top_k(*embeddings, K)
+        queries, articles = model.query_tower(customer_id).numpy(), model.candidate_tower(article_id)
+        batches = np.array_split(queries, len(queries) // 128 + 1)
+        scores = (tf.matmul(batch, articles, transpose_b=True) for batch in batches)
+        positions = np.concatenate([tf.math.top_k(batch, K).indices for batch in scores])
         candidates = pd.DataFrame(
             {
                 "customer_index": np.repeat(customers, K),
@@ -96,7 +97,7 @@ def run_tutorial(view: View, judged: pd.DataFrame, *, epochs: int, batch_size: i
                 "rank": np.tile(np.arange(1, K + 1), len(customers)),
             }
         )
-        means = customer_metrics(candidates, judged, k=K).mean()
+        means = measure_accuracy(candidates, judged, k=K).mean()
         return {f"val_map@{K}": float(means["map"]), f"val_recall@{K}": float(means["recall"])}
 
     model.compile(optimizer=tf.keras.optimizers.Adagrad(0.1))

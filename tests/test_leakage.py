@@ -1,6 +1,6 @@
-"""Nothing made for a prediction has seen a row at or after the cutoff: every such row is changed, nothing else is.
+"""Leakage by perturbation: changing every row at or after the cutoff changes nothing that a prediction is made from.
 
-What is compared has a name each: every feature, vocabulary, edge of a bin, model input, candidate and score.
+Every feature, vocabulary, bin edge, model input, candidate and score is compared by name.
 """
 
 import datetime
@@ -39,20 +39,20 @@ from tfrs_fashion.settings.recommenders import GENERATORS
 CUTOFF = datetime.datetime(2024, 2, 20)
 SPLIT = Split(name="test", kind="window", as_of=CUTOFF)
 NUM_WEEKS = 7
-Found = dict[str, np.ndarray]
-# Popularity by each kind of group, beside the generators that every pipeline knows.
+Values = dict[str, np.ndarray]
+# Popularity by each kind of group, in addition to the generators that every pipeline has.
 GROUPED = {
     "popularity_age_band": "age_band",
     "popularity_channel": "sales_channel_id",
     "popularity_store": "store_id",
     "popularity_garment_group": "garment_group",
 }
-# Of generators that differ in a number alone one is enough.
+# Generators that differ from another one only in a number are left out.
 ALIKE = {
     *("popularity_1d", "popularity_3d", "popularity_30d", "popularity_90d", "repurchase_7d", "basket_mlp"),
     *("base_two_tower", "base_two_tower_deep", "base_two_tower_one_hot", "two_tower_30d"),
 }
-# Two stages learn from weeks of their own; see below.
+# Two-stage recommenders are trained on weeks of their own and tested below.
 ALONE = tuple(name for name in GENERATORS if name not in ALIKE and not name.startswith("two_stage"))
 NAMES = (*ALONE, *GROUPED, "two_tower")
 
@@ -74,7 +74,7 @@ def pipeline(root: Path) -> PipelineConfig:
 
 
 def with_late_rows(frame: pd.DataFrame, key: str) -> pd.DataFrame:
-    """Adds rows that are known from the cutoff on, and days before it from which some of the others are known."""
+    """Adds rows that become known at or after the cutoff, and gives some of the others a date before it."""
     known_from = pd.Series([None] * len(frame), index=frame.index, dtype="datetime64[us]")
     known_from.iloc[::7] = CUTOFF - datetime.timedelta(days=30)
     known_from.iloc[3] = CUTOFF - datetime.timedelta(microseconds=1)
@@ -85,7 +85,7 @@ def with_late_rows(frame: pd.DataFrame, key: str) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def frames() -> dict[str, pd.DataFrame]:
-    """Customers, articles and transactions, among them anonymous ones."""
+    """Makes customers, articles and transactions, some of them anonymous."""
     made = simulator.make_tables(num_customers=60, num_articles=120, num_days=70, seed=5)
     customers, articles = made.customers.execute(), made.articles.execute()
     lines = made.transactions.execute()
@@ -95,7 +95,7 @@ def frames() -> dict[str, pd.DataFrame]:
     articles.loc[5::20, "available_to"] = CUTOFF - datetime.timedelta(days=2)
     articles["materials"] = [("cotton", "cotton|wool", "silk|wool", "")[number % 4] for number in range(len(articles))]
     articles.loc[3, "materials"] = "felt"
-    # Three stores, the third from shortly before the cutoff on; and lines that name none.
+    # Three stores, one of them opened shortly before the cutoff, and lines without a store.
     store = np.where(lines["t_dat"] < CUTOFF - datetime.timedelta(days=9), "Wien", "Linz")
     lines["store_id"] = pd.Series(np.where(np.arange(len(lines)) % 3 > 0, "Graz", store), dtype=object)
     lines.loc[::5, "store_id"] = None
@@ -120,9 +120,9 @@ def make_tables(frames: dict[str, pd.DataFrame]) -> Tables:
 
 
 def perturbed(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Changes each row from the cutoff on: other customers, new articles, other prices; some gone, some doubled.
+    """Changes each row from the cutoff on: other customers, new articles, other prices; some removed, some duplicated.
 
-    Some have the customer and the basket id of a purchase before it, as where a till counts its receipts anew.
+    Some get the customer and the basket id of an earlier purchase, as from a till that restarts its receipt numbers.
     """
     lines = frames["transactions"]
     after = lines["t_dat"] >= CUTOFF
@@ -141,7 +141,7 @@ def perturbed(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     future["store_id"] = "a store of the future"
     future["basket_id"] = "future-" + future["basket_id"] + future["customer_id"]
     future["t_dat"] = future["t_dat"] + pd.Timedelta(days=3)
-    # Receipts of the last days, of which the latest go on at the cutoff itself, and of long ago.
+    # Receipt numbers of the last days, continued exactly at the cutoff, and of long ago.
     used = lines[~after].sort_values("t_dat", kind="stable")
     for first, again in ((0, used.iloc[-20:]), (20, used.iloc[:20])):
         for name in ("customer_id", "basket_id"):
@@ -185,17 +185,17 @@ def view_of(frames: dict[str, pd.DataFrame], folder: Path, config: PipelineConfi
 
 
 def look_up_all(view: View) -> tuple[typing.Any, tf.Tensor]:
-    """The histories of all known customers, and when they are asked for."""
+    """Looks up the histories of all known customers, and the time of each request."""
     customers = tf.range(FIRST_INDEX, view.timelines.num_customers + FIRST_INDEX)
     return HistoryTable(view.timelines, view.profiles)(customers), tf.constant(view.now[FIRST_INDEX:])
 
 
-def features_of(view: View) -> Found:
-    """Every feature and vocabulary by name."""
+def features_of(view: View) -> Values:
+    """Collects every feature and vocabulary by name."""
     articles, timelines, lookups = view.articles, view.timelines, view.lookups
     assert lookups is not None
     words = view.read_words(64)
-    found: Found = {
+    found: Values = {
         "articles: ids": articles.article_id,
         "articles: words": words.values,
         "articles: words splits": words.row_splits,
@@ -234,8 +234,8 @@ def features_of(view: View) -> Found:
     return found
 
 
-def edges_of(view: View) -> Found:
-    """The bins of numbers of articles and of weeks."""
+def edges_of(view: View) -> Values:
+    """Collects the bin edges and medians of article and week numbers."""
     size = view.articles.num_articles + FIRST_INDEX
     encoder = ArticleEncoder(
         np.zeros(size, np.int32),
@@ -256,11 +256,11 @@ def edges_of(view: View) -> Found:
     }
 
 
-def training_inputs_of(view: View) -> Found:
+def training_inputs_of(view: View) -> Values:
     table = HistoryTable(view.timelines, view.profiles)
     baskets = make_training_baskets(view.timelines, since=0, history_length=30)
     week = view.read_weeks(NUM_WEEKS).week_of(baskets.time)
-    found: Found = {"training input: weeks": week}
+    found: Values = {"training input: weeks": week}
     for number, batch in enumerate(make_training_dataset(table, baskets, week=week, batch_size=16, seed=1).take(3)):
         values = {**batch["histories"]._asdict(), **{name: batch[name] for name in ("now", "target", "week")}}
         for name, value in values.items():
@@ -271,11 +271,11 @@ def training_inputs_of(view: View) -> Found:
     return found
 
 
-def answers_of(view: View, config: PipelineConfig, names: Sequence[str]) -> Found:
-    """What every recommender answers to every customer."""
+def candidates_of(view: View, config: PipelineConfig, names: Sequence[str]) -> Values:
+    """Collects every recommender's candidates and scores for every customer."""
     histories, now = look_up_all(view)
     exclude = tf.zeros([view.timelines.num_customers, 0], tf.int32)
-    found: Found = {}
+    found: Values = {}
     for name in names:
         fitted = fit_recommender(name, view, config, choice={})
         asked = [fitted]
@@ -292,20 +292,20 @@ def answers_of(view: View, config: PipelineConfig, names: Sequence[str]) -> Foun
     return found
 
 
-def made_from(view: View, config: PipelineConfig) -> Found:
-    """Everything that a prediction at the cutoff rests on."""
-    return features_of(view) | edges_of(view) | training_inputs_of(view) | answers_of(view, config, NAMES)
+def collect_all(view: View, config: PipelineConfig) -> Values:
+    """Collects everything that a prediction at the cutoff is made from."""
+    return features_of(view) | edges_of(view) | training_inputs_of(view) | candidates_of(view, config, NAMES)
 
 
 @pytest.fixture(scope="module")
 def unchanged(
     frames: dict[str, pd.DataFrame], pipeline: PipelineConfig, tmp_path_factory: pytest.TempPathFactory
-) -> Found:
-    return made_from(view_of(frames, tmp_path_factory.mktemp("leakage") / "a", pipeline), pipeline)
+) -> Values:
+    return collect_all(view_of(frames, tmp_path_factory.mktemp("leakage") / "a", pipeline), pipeline)
 
 
-def assert_same(left: Found, right: Found) -> None:
-    """Compares what the second one holds."""
+def assert_same(left: Values, right: Values) -> None:
+    """Asserts that all values of `right` are equal in `left`."""
     different = [
         name
         for name in right
@@ -319,7 +319,7 @@ def _floats(values: np.ndarray) -> bool:
     return bool(np.issubdtype(values.dtype, np.floating))
 
 
-def test_every_feature_is_compared_by_name_and_says_something(unchanged: Found, pipeline: PipelineConfig) -> None:
+def test_every_feature_is_compared_by_name_and_has_values(unchanged: Values, pipeline: PipelineConfig) -> None:
     features = pipeline.features
     named = [f"weeks: {name}" for name in FEATURES]
     named += [f"profile: {name}" for name in (*features.profile, *features.profile_numbers)]
@@ -335,7 +335,7 @@ def test_every_feature_is_compared_by_name_and_says_something(unchanged: Found, 
     named += [f"{what}: {name}" for name in names for what in ("candidates", "scores")]
     assert [name for name in named if name not in unchanged] == []
     assert len([name for name in unchanged if name.startswith("weeks: ")]) == len(FEATURES)
-    # A comparison of what is missing everywhere would prove nothing.
+    # Comparing values that are missing everywhere would prove nothing.
     empty = [
         name for name, values in unchanged.items() if not values.size or (_floats(values) and np.isnan(values).all())
     ]
@@ -344,17 +344,17 @@ def test_every_feature_is_compared_by_name_and_says_something(unchanged: Found, 
     assert late == []
 
 
-def test_the_future_changes_nothing(
-    unchanged: Found, frames: dict[str, pd.DataFrame], pipeline: PipelineConfig, tmp_path: Path
+def test_rows_after_the_cutoff_change_nothing(
+    unchanged: Values, frames: dict[str, pd.DataFrame], pipeline: PipelineConfig, tmp_path: Path
 ) -> None:
-    changed = made_from(view_of(perturbed(frames), tmp_path / "b", pipeline), pipeline)
+    changed = collect_all(view_of(perturbed(frames), tmp_path / "b", pipeline), pipeline)
     assert changed.keys() == unchanged.keys()
     assert_same(unchanged, changed)
 
 
 @pytest.fixture
-def leave_uncut(unchanged: Found, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Takes the filter by time out, for the articles known before the cutoff."""
+def leave_uncut(unchanged: Values, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Returns a function that disables the filter by time, for articles known before the cutoff."""
 
     def uncut(split: Split, transactions: ibis.Table) -> ibis.Table:
         return transactions.filter(_.article_index < FIRST_INDEX + len(unchanged["articles: ids"]))
@@ -365,14 +365,14 @@ def leave_uncut(unchanged: Found, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     return patch
 
 
-def noticed(unchanged: Found, changed: Found) -> str:
+def noticed(unchanged: Values, changed: Values) -> str:
     with pytest.raises(AssertionError, match="changed by rows at or after the cutoff") as caught:
         assert_same(unchanged, changed)
     return str(caught.value)
 
 
-def test_the_check_notices_tables_that_are_not_cut(
-    unchanged: Found,
+def test_uncut_tables_are_noticed(
+    unchanged: Values,
     frames: dict[str, pd.DataFrame],
     pipeline: PipelineConfig,
     tmp_path: Path,
@@ -381,15 +381,15 @@ def test_the_check_notices_tables_that_are_not_cut(
     leave_uncut()
     view = view_of(perturbed(frames), tmp_path / "b", pipeline)
     names = ("popularity_7d", "popularity_trend", "popularity_siblings")
-    message = noticed(unchanged, features_of(view) | answers_of(view, pipeline, names))
+    message = noticed(unchanged, features_of(view) | candidates_of(view, pipeline, names))
     for name in ("articles: baskets", "articles: never sold", *(f"candidates: {name}" for name in names)):
         assert name in message
-    # The tables by week are cut a second time, where they are made.
+    # Tables by week are also cut where they are made.
     assert "weeks: " not in message
 
 
-def test_the_check_notices_weeks_that_reach_beyond_the_cutoff(
-    unchanged: Found,
+def test_weeks_beyond_the_cutoff_are_noticed(
+    unchanged: Values,
     frames: dict[str, pd.DataFrame],
     pipeline: PipelineConfig,
     tmp_path: Path,
@@ -409,14 +409,14 @@ def test_the_check_notices_weeks_that_reach_beyond_the_cutoff(
     assert "edges: weeks" in message
 
 
-def test_the_check_notices_timelines_that_are_not_cut(
-    unchanged: Found,
+def test_uncut_timelines_are_noticed(
+    unchanged: Values,
     frames: dict[str, pd.DataFrame],
     pipeline: PipelineConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Of the articles known before the cutoff alone, as matrices have no place for others.
+    # Only articles known before the cutoff, since matrices have no column for others.
     known = FIRST_INDEX + len(unchanged["articles: ids"])
     monkeypatch.setattr(Timelines, "before", lambda self, cutoff: self._keep(self.article_index < known))
     view = view_of(perturbed(frames), tmp_path / "b", pipeline)
@@ -430,7 +430,7 @@ def test_the_check_notices_timelines_that_are_not_cut(
         "graph_filter",
         *GROUPED,
     )
-    message = noticed(unchanged, features_of(view) | answers_of(view, pipeline, counted))
+    message = noticed(unchanged, features_of(view) | candidates_of(view, pipeline, counted))
     for name in (
         *(f"scores: {name}" for name in counted),
         "customers: ids",
@@ -445,8 +445,8 @@ def test_the_check_notices_timelines_that_are_not_cut(
 BLENDED = ("repurchase", "item_knn", "co_visitation", "popularity_age_band")
 
 
-def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Found:
-    """What a blend learned from the weeks before the cutoff, and what it answers."""
+def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Values:
+    """Collects the pools and ranker weeks of a blend before the cutoff, and its candidates and scores."""
     settings = [
         f"generators.popularity_age_band={{kind='popularity', by='{GROUPED['popularity_age_band']}'}}",
         f"blend.generators={list(BLENDED)}",
@@ -457,7 +457,7 @@ def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Found:
         "generators.two_stage.network.epochs=1",
     ]
     config = load_config(root / "pipelines" / "tiny.toml", settings)
-    # Rows that are known late were sold before, which is for a single cutoff only: weeks need them from the start.
+    # Some rows that become known late were sold earlier, which only works for a single cutoff: weeks need them from the start.
     frames = {
         name: rows.assign(known_from=rows["known_from"].where(rows["known_from"] >= CUTOFF))
         if "known_from" in rows
@@ -466,7 +466,7 @@ def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Found:
     }
     view = view_of(frames, folder, config)
     run = Ranking(config=config, folder=folder / "run")
-    # Of the run's own stages there is none: it is given tables and timelines, those of the future among them.
+    # The run has no stages of its own: it gets tables and timelines, including those of the future.
     run.__dict__["tables"] = read_tables(ibis.duckdb.connect(), folder)
     run.__dict__["_timelines"] = read_timelines(folder)
     pools = run.pools(SPLIT, num_weeks=2)
@@ -486,9 +486,9 @@ def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Found:
     for number, week in enumerate(run.ranker_weeks("two_stage", SPLIT)):
         names = run.feature_names("two_stage", SPLIT)
         found |= {f"ranked {number}: {name}": week.features[:, place] for place, name in enumerate(names)}
-        told = ("customer_index", "article_index", "is_bought", "num_orders", "quantity")
-        found |= {f"ranked {number}: {name}": getattr(week, name) for name in told}
-    # Generators were fitted before the week, and the tower before the first of all weeks: the rule of stacking.
+        columns = ("customer_index", "article_index", "is_bought", "num_orders", "quantity")
+        found |= {f"ranked {number}: {name}": getattr(week, name) for name in columns}
+    # Stacking: generators are fitted before their week, and the towers before the first of all weeks.
     trained = run.ranker_training("two_stage", SPLIT)
     assert [training.first_week for training in trained] == [
         CUTOFF - datetime.timedelta(days=7 * back) for back in (1, 2)
@@ -507,7 +507,7 @@ def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Found:
     return found
 
 
-def test_the_future_changes_no_blend_and_no_ranker(
+def test_rows_after_the_cutoff_change_no_blend_and_no_ranker(
     frames: dict[str, pd.DataFrame], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unchanged = blended(frames, tmp_path / "a", root)
@@ -515,14 +515,14 @@ def test_the_future_changes_no_blend_and_no_ranker(
     assert unchanged["ranked 0: is_bought"].sum() > 20
     assert np.isfinite(unchanged["ranked 1: similarity two_tower"]).any()
     assert_same(unchanged, blended(perturbed(frames), tmp_path / "b", root))
-    # Weeks that end after the cutoff ask for what the future holds.
+    # Weeks that end after the cutoff read purchases of the future.
     late = replace(SPLIT, as_of=CUTOFF + datetime.timedelta(days=7))
     monkeypatch.setattr(pooling, "past_weeks", partial(lambda weeks, _split, **other: weeks(late, **other), past_weeks))
     message = noticed(unchanged, blended(perturbed(frames), tmp_path / "c", root))
     assert "pool 0: is_bought" in message
 
 
-def test_a_row_at_the_cutoff_is_not_visible_and_one_just_before_is() -> None:
+def test_row_just_before_the_cutoff_is_visible_and_row_at_the_cutoff_is_not() -> None:
     instants = [CUTOFF - datetime.timedelta(microseconds=1), CUTOFF, CUTOFF + datetime.timedelta(microseconds=1)]
     table = ibis.memtable(pd.DataFrame({"t_dat": pd.Series(instants, dtype="datetime64[us]"), "customer_index": 2}))
     assert visible(SPLIT, table).execute()["t_dat"].tolist() == instants[:1]

@@ -1,4 +1,4 @@
-"""The example of docs/your_tables.md runs as it is written there."""
+"""The example of docs/guide/your_tables.md runs as it is written there."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def test_the_example_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert counts == {
         ("transactions", "dropped: a return (quantity below 0)"): 1,
         ("articles", "`group` has one value on every row: it says nothing"): 3,
-        ("transactions", "of anonymous customers: they count for articles and belong to no history"): 1,
+        ("transactions", "of anonymous customers: count for articles, but belong to no history"): 1,
         ("customers", "added: bought, but without a row; empty profile"): 1,
     }
 

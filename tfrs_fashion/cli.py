@@ -169,11 +169,11 @@ def tune(
         end_with_parent(ends_with_parent)
 
     def work(run: "Backtest") -> None:
-        from tfrs_fashion.tuning.tune import Tune
+        from tfrs_fashion.tuning.search import TrialWorkspace
+        from tfrs_fashion.tuning.tune import tune as search
 
-        search = Tune(config=run.config, folder=run.folder, console=run.console, messages=run.messages)
-        search.source, search.overrides = pipeline, tuple(set_ or ())
-        search.tune(num_workers=workers, force=force)
+        workspace = TrialWorkspace(config=run.config, folder=run.folder, console=run.console, messages=run.messages)
+        search(workspace, source=pipeline, overrides=tuple(set_ or ()), num_workers=workers, force=force)
 
     # A worker shares the run folder of its chief.
     _do(pipeline, set_, run_dir, force, debug, work, alone=not is_worker())

@@ -1,7 +1,8 @@
-"""A stage of a run: skipped when it is up to date, written whole or not at all.
+"""Outputs of a run's stages: atomic folders, fingerprints that tell whether an output is up to date, and locks.
 
-A stage's output is a folder. It is written beside its place and renamed, so a killed run leaves either the last whole
-output or none, never a half. `stage.json` inside holds the fingerprint of everything that the output depends on.
+The output of a stage is a folder. It is written beside its final place and then renamed, so that a killed run leaves
+either the previous complete output or none, never a partial one. `stage.json` in the folder holds the fingerprint of
+everything that the output depends on.
 """
 
 import contextlib
@@ -21,13 +22,13 @@ from tfrs_fashion.schema import InputError, RunError
 _PARTIAL, _FORMER = ".partial", ".former"
 
 
-def fingerprint(*parts: Any) -> str:
-    """Returns a SHA-256 over JSON values: equal parts give equal fingerprints."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+def fingerprint(*values: Any) -> str:
+    """Returns a SHA-256 over JSON values: equal values give equal fingerprints."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def code_fingerprint() -> str:
-    """Returns a SHA-256 over the package's own source, since a changed program makes an output outdated."""
+    """Returns a SHA-256 over the package's own source, since an output is outdated once the code has changed."""
     folder = Path(__file__).parent
     files = sorted(path for path in folder.rglob("*") if path.suffix in {".py", ".html"})
     return fingerprint(*((str(path.relative_to(folder)), path.read_text(encoding="utf-8")) for path in files))
@@ -39,34 +40,39 @@ def files_fingerprint(paths: list[Path]) -> str:
     return fingerprint(*((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def _read_metadata(folder: Path) -> dict[str, Any]:
     try:
-        about = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
-        return about if isinstance(about, dict) else {}
+        metadata = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+        return metadata if isinstance(metadata, dict) else {}
     except (OSError, ValueError):
         return {}
 
 
-def _sizes(folder: Path) -> dict[str, int]:
+def _file_sizes(folder: Path) -> dict[str, int]:
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != "stage.json")
     return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(files)}
 
 
 def damage(folder: Path) -> str | None:
-    """Says what a finished output lost since it was written: files that are gone, or of another size."""
+    """Describes how a finished output is damaged: files that are missing or whose size changed. None if it is intact."""
     if not folder.is_dir():
         return None
-    sizes = _about(folder).get("files")
-    if sizes is None:
+    recorded = _read_metadata(folder).get("files")
+    if recorded is None:
         return "stage.json is missing or cannot be read"
-    found = _sizes(folder)
-    lost = [name for name, size in sizes.items() if found.get(name) != size]
+    sizes = _file_sizes(folder)
+    lost = [name for name, size in recorded.items() if sizes.get(name) != size]
     return f"{len(lost)} file(s) missing or of another size, e.g. {', '.join(lost[:3])}" if lost else None
 
 
 def stored_fingerprint(folder: Path) -> str | None:
-    """Returns the fingerprint of a whole output, or None where there is none or it is damaged."""
-    return _about(folder).get("fingerprint") if damage(folder) is None else None
+    """Returns the fingerprint of an output, or None if there is no output or it is damaged."""
+    return _read_metadata(folder).get("fingerprint") if damage(folder) is None else None
+
+
+def stage_seconds(folder: Path) -> float | None:
+    """Returns how many seconds it took to write an output, or None if there is no output."""
+    return _read_metadata(folder).get("duration_seconds")
 
 
 def _beside(folder: Path, suffix: str) -> Path:
@@ -74,25 +80,24 @@ def _beside(folder: Path, suffix: str) -> Path:
 
 
 def recover(folder: Path) -> None:
-    """Cleans up after a kill: restores an output that was about to be replaced, removes a half-written one."""
+    """Cleans up after a killed run: restores an output that was about to be replaced, and removes a partial one."""
     former = _beside(folder, _FORMER)
     if former.exists() and not folder.exists():
         former.rename(folder)
-    for left in (former, _beside(folder, _PARTIAL)):
-        if left.exists():
-            shutil.rmtree(left)
+    for leftover in (former, _beside(folder, _PARTIAL)):
+        if leftover.exists():
+            shutil.rmtree(leftover)
 
 
 @contextlib.contextmanager
-def write_atomically(folder: Path, **about: Any) -> Iterator[Path]:
-    """Gives an empty folder to write into, and puts it in place when the block ends without an error.
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder to write into, which takes the place of `folder` if the block ends without an error.
 
     Args:
-        folder: Where the output belongs; a former output stays until the new one is whole.
-        **about: Written to `stage.json`, with the seconds it took.
+        folder: The final place. What is there stays until the new content is complete.
 
     Raises:
-        InputError: The place cannot be written to.
+        InputError: The place is not writable.
         RunError: The disk is full.
     """
     partial, former = _beside(folder, _PARTIAL), _beside(folder, _FORMER)
@@ -104,11 +109,8 @@ def write_atomically(folder: Path, **about: Any) -> Iterator[Path]:
         raise InputError(
             f"{folder}: cannot write here ({error.strerror}). Choose another folder, e.g. --run-dir."
         ) from error
-    start = time.monotonic()
     try:
         yield partial
-        about |= {"duration_seconds": round(time.monotonic() - start, 1), "files": _sizes(partial)}
-        (partial / "stage.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
         if folder.exists():
             folder.rename(former)
         partial.rename(folder)
@@ -123,49 +125,59 @@ def write_atomically(folder: Path, **about: Any) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def write_atomically(folder: Path, **metadata: Any) -> Iterator[Path]:
+    """Writes the output of a stage as `replace_folder` does, with a `stage.json` that describes it.
+
+    Args:
+        folder: The final place of the output.
+        **metadata: Values for `stage.json`, which also records the duration in seconds and the files' sizes.
+    """
+    with replace_folder(folder) as partial:
+        start = time.monotonic()
+        yield partial
+        metadata |= {"duration_seconds": round(time.monotonic() - start, 1), "files": _file_sizes(partial)}
+        (partial / "stage.json").write_text(json.dumps(metadata, indent=2), encoding="utf-8")
+
+
 def _is_disk_full(error: BaseException) -> bool:
-    """Tells a full disk from other errors; DuckDB and TensorFlow only say it in words."""
+    """Recognizes a full disk, which DuckDB and TensorFlow report only in the text of their own errors."""
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         return True
-    words = ("no space left", "disk quota", "file too large")
-    return isinstance(error, Exception) and any(word in str(error).lower() for word in words)
+    phrases = ("no space left", "disk quota", "file too large")
+    return isinstance(error, Exception) and any(phrase in str(error).lower() for phrase in phrases)
 
 
-def run_stage(folder: Path, wanted: str, write: Callable[[Path], None], *, force: bool = False) -> bool:
+def run_stage(folder: Path, expected: str, write: Callable[[Path], None], *, force: bool = False) -> bool:
     """Runs a stage unless its output is up to date.
 
     Args:
-        folder: Its output.
-        wanted: Fingerprint of everything that the output depends on.
-        write: Writes the output into the folder that it is given.
-        force: Write even if the output is up to date.
+        folder: Place of the stage's output.
+        expected: Fingerprint of everything that the output depends on.
+        write: Function that writes the output into the folder passed to it.
+        force: Whether to write the output even if it is up to date.
 
     Returns:
         Whether the stage ran.
     """
     recover(folder)
-    if not force and stored_fingerprint(folder) == wanted:
+    if not force and stored_fingerprint(folder) == expected:
         return False
-    with write_atomically(folder, fingerprint=wanted) as partial:
+    with write_atomically(folder, fingerprint=expected) as partial:
         write(partial)
     return True
 
 
-def stage_seconds(folder: Path) -> float | None:
-    """Returns how long it took to write an output, or None where there is none."""
-    return _about(folder).get("duration_seconds")
-
-
 @contextlib.contextmanager
 def exclusive_lock(folder: Path, *, waits: bool = False) -> Iterator[None]:
-    """Lets one process at a time work in a folder.
+    """Lets only one process at a time work in a folder.
 
     Args:
-        folder: Made if it is not there.
-        waits: Whether another process is waited for.
+        folder: Folder to lock; created if it does not exist.
+        waits: Whether to wait for another process that holds the lock, instead of failing.
 
     Raises:
-        InputError: Another process is at work there, or the folder cannot be written to.
+        InputError: Another process holds the lock, or the folder is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

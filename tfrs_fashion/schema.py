@@ -1,4 +1,4 @@
-"""The canonical columns, the nouns stored in them, and the checks at their edges.
+"""The canonical columns, the types that hold them, the checks of tables, and the package's two errors.
 
 Every source is brought to these columns once, in `tfrs_fashion.data`; every later module relies on them.
 Identifiers are strings. Integers made from them are called `*_index`: 0 is padding, 1 is out of vocabulary.
@@ -10,7 +10,7 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import ibis
 import numpy as np
@@ -20,18 +20,17 @@ PADDING_INDEX = 0
 OUT_OF_VOCABULARY_INDEX = 1
 FIRST_INDEX = 2
 
-# The one id of all customers who are not told apart: their baskets count for articles, and they have no history.
+# The id shared by all anonymous customers: their baskets count for articles, and they have no history.
 ANONYMOUS_CUSTOMER = "<anonymous>"
 
-# Characters of a description that are read; descriptions of articles have a few hundred.
+# Maximum number of characters read from a description; those of real articles have a few hundred.
 MAX_DESCRIPTION = 10_000
 
-# What tables and requests may say of a customer and of a purchase: an age outside these is unknown, and so is a price of
-# 0; a discount is a share.
+# Plausible values in tables and requests. An age outside these bounds counts as unknown; a discount is a share.
 YOUNGEST, OLDEST = 10, 110
 LOWEST_DISCOUNT, HIGHEST_DISCOUNT = 0.0, 1.0
 
-# Timelines and requests hold whole numbers and fractions in 32 bits; a larger one would come back as another.
+# Timelines and requests store numbers in 32 bits; a larger one would be changed without notice.
 MAX_INT32 = 2**31 - 1
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
@@ -43,48 +42,47 @@ class InputError(ValueError):
 
 
 class RunError(RuntimeError):
-    """Something failed that was not the input's fault (disk, a corrupted artifact). Exit code 1."""
+    """A failure that the input did not cause (a full disk, a corrupted artifact). Exit code 1."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A canonical column: its name, its kind, whether a table must have it, and whether it may be null."""
+    """A column that a table must have, or may have if it is not `required`."""
 
     name: str
     kind: Kind
     required: bool = True
-    nullable: bool = False
 
 
 TRANSACTION_COLUMNS = (
     Column("customer_id", "string"),
     Column("article_id", "string"),
     Column("t_dat", "timestamp"),
-    Column("price", "float", nullable=True),
+    Column("price", "float"),
     Column("quantity", "int"),
-    Column("discount", "float", nullable=True),
-    Column("sales_channel_id", "int", nullable=True),
-    Column("store_id", "string", nullable=True),
+    Column("discount", "float"),
+    Column("sales_channel_id", "int"),
+    Column("store_id", "string"),
     Column("basket_id", "string"),
 )
 ARTICLE_COLUMNS = (
     Column("article_id", "string"),
-    Column("description", "string", nullable=True),
-    Column("list_price", "float", required=False, nullable=True),
-    Column("margin", "float", required=False, nullable=True),
-    Column("image_path", "string", required=False, nullable=True),
-    Column("product_code", "string", required=False, nullable=True),
-    Column("available_from", "timestamp", required=False, nullable=True),
-    Column("available_to", "timestamp", required=False, nullable=True),
-    # First instant at which the row was known; null where the catalogue always held it. Rows that are made from the
-    # transactions are known from the first of these on.
-    Column("known_from", "timestamp", required=False, nullable=True),
+    Column("description", "string"),
+    Column("list_price", "float", required=False),
+    Column("margin", "float", required=False),
+    Column("image_path", "string", required=False),
+    Column("product_code", "string", required=False),
+    Column("available_from", "timestamp", required=False),
+    Column("available_to", "timestamp", required=False),
+    # The instant from which the row is known; null if it always was. A row that was derived from the transactions is
+    # known from its first one on.
+    Column("known_from", "timestamp", required=False),
 )
 CUSTOMER_COLUMNS = (
     Column("customer_id", "string"),
-    Column("age", "float", required=False, nullable=True),
-    Column("status", "string", required=False, nullable=True),
-    Column("known_from", "timestamp", required=False, nullable=True),
+    Column("age", "float", required=False),
+    Column("status", "string", required=False),
+    Column("known_from", "timestamp", required=False),
 )
 
 CANDIDATE_COLUMNS = {
@@ -105,7 +103,7 @@ TARGET_RANK_COLUMNS = {
 
 @dataclass(frozen=True)
 class RowCount:
-    """How many rows of a table a rule touched, and why: nothing is dropped or changed in silence."""
+    """The number of rows of a table that a rule dropped or changed: nothing is repaired in silence."""
 
     table: str
     rule: str
@@ -117,11 +115,11 @@ class Tables:
     """A retailer's tables in canonical columns.
 
     Attributes:
-        customers: One row a customer, `CUSTOMER_COLUMNS` and the declared profile features.
-        articles: One row an article, `ARTICLE_COLUMNS` and the declared categorical features.
-        transactions: One row an article in a basket, `TRANSACTION_COLUMNS`.
-        counts: What the source dropped or changed, by rule.
-        raw_names: For each table the source's own names of canonical columns, for messages.
+        customers: One row per customer: `CUSTOMER_COLUMNS` and the declared profile features.
+        articles: One row per article: `ARTICLE_COLUMNS` and the declared categorical features.
+        transactions: One row per article in a basket: `TRANSACTION_COLUMNS`.
+        counts: Rows that the source dropped or changed, by rule.
+        raw_names: For each table, the source's own names of canonical columns, used in messages.
     """
 
     customers: ibis.Table
@@ -132,10 +130,14 @@ class Tables:
 
 
 def find_nearest(name: str, known: Iterable[str]) -> str | None:
-    """Returns the known name that a misspelt one most likely means, whatever the case; None where none is near."""
+    """Returns the known name that a misspelt one most likely means, ignoring case; None if none is similar."""
     by_lower = {other.lower(): other for other in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[near[0]] if near else None
+
+
+def _backquoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def check_names(table: ibis.Table, names: Sequence[str], *, setting: str, where: str, is_numeric: bool = False) -> None:
@@ -143,28 +145,22 @@ def check_names(table: ibis.Table, names: Sequence[str], *, setting: str, where:
 
     Args:
         table: Any Ibis table.
-        names: As in the pipeline file.
-        setting: Where the pipeline file says so, e.g. `features.categorical`.
-        where: What the table is called.
-        is_numeric: Whether they must hold numbers, if anything.
+        names: Names of columns, from the pipeline file.
+        setting: The setting that holds them, e.g. `features.categorical`.
+        where: Name of the table for messages.
+        is_numeric: Whether the columns must hold numbers.
 
     Raises:
-        InputError: It lacks some, and the nearest that it has are named; or some hold no numbers.
+        InputError: A column is missing (the message names the nearest existing one) or does not hold numbers.
     """
-    lacking = [name for name in names if name not in table.columns]
-    if lacking:
-        near = {name: find_nearest(name, table.columns) for name in lacking}
-        words = ", ".join(f"`{name}`" + (f" (did you mean `{near[name]}`?)" if near[name] else "") for name in lacking)
-        found = ", ".join(f"`{name}`" for name in table.columns)
-        raise InputError(f"{setting}: the {where} table has no column(s) {words}; found {found}.")
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        near = {name: find_nearest(name, table.columns) for name in missing}
+        hints = ", ".join(f"`{name}`" + (f" (did you mean `{near[name]}`?)" if near[name] else "") for name in missing)
+        raise InputError(f"{setting}: the {where} table has no column(s) {hints}; found {_backquoted(table.columns)}.")
     types = {name: table[name].type() for name in names if is_numeric}
-    if no_numbers := [name for name, dtype in types.items() if not (dtype.is_numeric() or dtype.is_null())]:
-        raise InputError(f"{setting}: column(s) {', '.join(no_numbers)} of the {where} are no numbers.")
-
-
-def _samples(values: Iterable[object], limit: int = 5) -> str:
-    listed = [repr(value) for value, _index in zip(values, range(limit), strict=False)]
-    return ", ".join(listed)
+    if not_numeric := [name for name, dtype in types.items() if not (dtype.is_numeric() or dtype.is_null())]:
+        raise InputError(f"{setting}: column(s) {', '.join(not_numeric)} of the {where} do not hold numbers.")
 
 
 def _kind_of(dtype: ibis.DataType) -> str:
@@ -180,161 +176,112 @@ def _kind_of(dtype: ibis.DataType) -> str:
 
 
 def check_columns(table: ibis.Table, columns: Sequence[Column], *, where: str) -> None:
-    """Checks that a table has the columns it needs, of the right kinds.
+    """Checks that a table has the required columns, and that columns have the expected kinds.
 
     Args:
         table: Any Ibis table.
-        columns: What it should hold; extra columns are allowed.
-        where: File or table to name in messages.
+        columns: Expected columns; additional ones are allowed.
+        where: Name of the file or table for messages.
 
     Raises:
-        InputError: A required column is missing, or a column has another kind.
+        InputError: A required column is missing, or a column is of another kind.
     """
     schema = table.schema()
     missing = [column.name for column in columns if column.required and column.name not in schema]
     if missing:
         raise InputError(
-            f"{where}: missing {len(missing)} column(s) {', '.join(f'`{name}`' for name in missing)}; "
-            f"found {', '.join(f'`{name}`' for name in schema)}. Add them, or map your own names to them."
+            f"{where}: missing {len(missing)} column(s) {_backquoted(missing)}; found {_backquoted(schema)}. "
+            "Add them, or map your own names to them."
         )
     for column in columns:
         if column.name not in schema:
             continue
-        found = _kind_of(schema[column.name])
-        if found != column.kind and not (found == "int" and column.kind == "float"):
+        kind = _kind_of(schema[column.name])
+        if kind != column.kind and not (kind == "int" and column.kind == "float"):
             raise InputError(
                 f"{where}: column `{column.name}` has type {schema[column.name]}, expected {column.kind}. "
                 "Convert the column in the source."
             )
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """Rows that are refused, what is wrong with them, and how to mend it."""
+def _samples(rows: ibis.Table, column: str) -> str:
+    return ", ".join(map(repr, rows.select(column).limit(5).execute()[column].tolist()))
 
-    bad: ibis.Value
+
+class _Rule(NamedTuple):
+    """A condition on rows that are refused, with a description of the problem and how to fix it."""
+
+    is_bad: ibis.Value
     column: str
-    what: str
+    problem: str
     fix: str
 
 
 def _refuse(table: ibis.Table, rules: Sequence[_Rule], *, where: str, raw_names: Mapping[str, str]) -> None:
-    """Refuses the first rule that rows break; all are counted in one pass, which a lazy table pays for once."""
-    counts = table.agg(**{str(place): table.count(where=rule.bad) for place, rule in enumerate(rules)}).execute()
-    for place, rule in enumerate(rules):
-        if count := int(counts[str(place)][0]):
-            found = table.filter(rule.bad).select(rule.column).limit(5).execute()[rule.column].tolist()
+    """Raises an error for the first broken rule. One pass counts the rows of all rules, which lazy tables need."""
+    counts = table.agg(**{str(number): table.count(where=rule.is_bad) for number, rule in enumerate(rules)}).execute()
+    for number, rule in enumerate(rules):
+        if count := int(counts[str(number)][0]):
             raw = raw_names.get(rule.column, rule.column)
             column = f"`{rule.column}`" + (f" (from `{raw}`)" if raw != rule.column else "")
-            raise InputError(
-                f"{where}: {count:,} row(s) where {column} {rule.what}, e.g. {_samples(found)}. {rule.fix}"
-            )
+            samples = _samples(table.filter(rule.is_bad), rule.column)
+            raise InputError(f"{where}: {count:,} row(s) where {column} {rule.problem}, e.g. {samples}. {rule.fix}")
 
 
 def check_unique(table: ibis.Table, column: str, *, where: str) -> None:
-    """Checks that each value of a column appears once.
-
-    Raises:
-        InputError: Some values appear more than once.
-    """
+    """Raises an InputError if a value of a column appears more than once."""
     repeated = table.group_by(column).agg(rows=_.count()).filter(_.rows > 1).order_by(column)
-    count = int(repeated.count().execute())
-    if count:
-        found = repeated.limit(5).execute()[column].tolist()
+    if count := int(repeated.count().execute()):
         raise InputError(
-            f"{where}: {count:,} value(s) of `{column}` appear more than once, e.g. {_samples(found)}. "
+            f"{where}: {count:,} value(s) of `{column}` appear more than once, e.g. {_samples(repeated, column)}. "
             "Keep one row for each."
         )
 
 
 def _id_rules(table: ibis.Table, column: str) -> list[_Rule]:
-    missing = table[column].isnull() | (table[column] == "")
-    broken = table[column].re_search(r"[\x00-\x1f\x7f]")
-    advice = "Ids are written one a line into the artifact: remove line breaks and tabs."
+    is_missing = table[column].isnull() | (table[column] == "")
+    is_broken = table[column].re_search(r"[\x00-\x1f\x7f]")
+    fix = "Artifacts store ids as lines of text: remove line breaks and tabs."
     return [
-        _Rule(missing, column, "is null or empty", "Every row needs an id."),
-        _Rule(broken, column, "holds control characters", advice),
+        _Rule(is_missing, column, "is null or empty", "Every row needs an id."),
+        _Rule(is_broken, column, "holds control characters", fix),
     ]
 
 
-def _any(rules: Sequence[_Rule]) -> ibis.Value:
-    return reduce(operator.or_, (rule.bad for rule in rules))
-
-
-def _too_large(number: ibis.Value) -> ibis.Value:
-    """Whether a number is infinite, or not even finite in 32 bits; NaN is neither."""
+def _is_too_large(number: ibis.Value) -> ibis.Value:
+    """Whether a number is infinite, at least in 32 bits. False for NaN."""
     return (number.abs() > MAX_FLOAT32) & ~number.isnan()
 
 
 def _number_rules(table: ibis.Table) -> list[_Rule]:
-    what = f"is infinite or beyond {MAX_FLOAT32:.1e} in size"
+    problem = f"is infinite or beyond {MAX_FLOAT32:.1e} in size"
     return [
-        _Rule(_too_large(table[name].cast("float64")), name, what, "Leave an unknown number null.")
+        _Rule(_is_too_large(table[name].cast("float64")), name, problem, "Leave an unknown number null.")
         for name, dtype in table.schema().items()
         if dtype.is_numeric()
     ]
 
 
-def _int32_rule(table: ibis.Table, column: str, fix: str) -> _Rule:
-    lowest, highest = -MAX_INT32 - 1, MAX_INT32
-    outside = (table[column] < lowest) | (table[column] > highest)
-    return _Rule(outside, column, f"lies outside [{lowest:,}, {highest:,}]", fix)
+def _transaction_rules(table: ibis.Table, now: datetime.datetime) -> list[_Rule]:
+    is_future = table.t_dat >= ibis.literal(now + datetime.timedelta(days=1))
+    unknown_price = "Leave an unknown price null."
+    is_no_share = (table.discount < LOWEST_DISCOUNT) | (table.discount > HIGHEST_DISCOUNT)
 
+    def int32_rule(column: str, fix: str) -> _Rule:
+        lowest, highest = -MAX_INT32 - 1, MAX_INT32
+        is_outside = (table[column] < lowest) | (table[column] > highest)
+        return _Rule(is_outside, column, f"lies outside [{lowest:,}, {highest:,}]", fix)
 
-def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> None:
-    """Checks tables against the canonical columns.
-
-    Args:
-        tables: Tables as a source loaded them.
-        now: The present, by default of this machine; purchases more than a day after it are refused, a day because
-            tables and machine may stand in different time zones.
-
-    Raises:
-        InputError: A column is missing or of another type; a table is empty; an id is null or repeated; a price
-            is negative, NaN or infinite; a quantity is below 1; a discount lies outside [0, 1]; a date is null or in the
-            future; a number is too large for 32 bits.
-    """
-    now = now or datetime.datetime.now()
-    for name, table, columns in (
-        ("customers", tables.customers, CUSTOMER_COLUMNS),
-        ("articles", tables.articles, ARTICLE_COLUMNS),
-        ("transactions", tables.transactions, TRANSACTION_COLUMNS),
-    ):
-        check_columns(table, columns, where=name)
-        if int(table.count().execute()) == 0:
-            dropped = "; ".join(f"{row.rows:,} {row.rule}" for row in tables.counts if row.table == name)
-            raise InputError(f"{name}: the table is empty{f' ({dropped})' if dropped else ''}. Nothing to learn from.")
-    for name, table, key in (
-        ("customers", tables.customers, "customer_id"),
-        ("articles", tables.articles, "article_id"),
-    ):
-        rules = [*_id_rules(table, key), *_number_rules(table)]
-        _refuse(table, rules, where=name, raw_names=tables.raw_names.get(name, {}))
-        check_unique(table, key, where=name)
-    table = tables.transactions.mutate(price=_.price.cast("float64"), discount=_.discount.cast("float64"))
-    future = table.t_dat >= ibis.literal(now + datetime.timedelta(days=1))
-    late = f"lies in the future (after {now:%Y-%m-%d})"
-    raw_names = tables.raw_names.get("transactions", {})
-    for key in ("customer_id", "article_id", "basket_id"):
-        # Ids come again and again: those that are there are looked at once. The rows are read where one is bad.
-        distinct = table.select(key).distinct()
-        if int(distinct.count(where=_any(_id_rules(distinct, key))).execute()):
-            _refuse(table, _id_rules(table, key), where="transactions", raw_names=raw_names)
-    rules = [
+    return [
         _Rule(table.t_dat.isnull(), "t_dat", "is null or could not be read as a date", "Write dates as YYYY-MM-DD."),
-        _Rule(future, "t_dat", late, "Check the date format and the clock."),
-        _Rule(table.price.isnan() | table.price.isinf(), "price", "is NaN or infinite", "Leave an unknown price null."),
-        _Rule(
-            _too_large(table.price),
-            "price",
-            f"is beyond {MAX_FLOAT32:.1e} in size",
-            "Leave an unknown price null.",
-        ),
+        _Rule(is_future, "t_dat", f"lies in the future (after {now:%Y-%m-%d})", "Check the date format and the clock."),
+        _Rule(table.price.isnan() | table.price.isinf(), "price", "is NaN or infinite", unknown_price),
+        _Rule(_is_too_large(table.price), "price", f"is beyond {MAX_FLOAT32:.1e} in size", unknown_price),
         _Rule(
             table.price < 0,
             "price",
             "is negative",
-            "A return is a negative quantity at the price that was paid (data.transactions.returns says what becomes of it).",
+            "A return is a negative quantity at the price that was paid (data.transactions.returns says how it is read).",
         ),
         _Rule(
             table.quantity.isnull() | (table.quantity < 1),
@@ -342,13 +289,52 @@ def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> Non
             "is null or below 1",
             "Drop returns and empty lines.",
         ),
-        _int32_rule(table, "quantity", "Give the units of a line."),
-        _int32_rule(table, "sales_channel_id", "Number the channels from 1, or leave the column out."),
+        int32_rule("quantity", "Give the units of a line."),
+        int32_rule("sales_channel_id", "Number the channels from 1, or leave the column out."),
         _Rule(
-            (table.discount < LOWEST_DISCOUNT) | (table.discount > HIGHEST_DISCOUNT),
+            is_no_share,
             "discount",
             f"lies outside [{LOWEST_DISCOUNT:g}, {HIGHEST_DISCOUNT:g}]",
             'Give the share off the list price, or set data.transactions.discount_unit = "percent".',
         ),
     ]
-    _refuse(table, rules, where="transactions", raw_names=raw_names)
+
+
+def check_tables(tables: Tables, *, now: datetime.datetime | None = None) -> None:
+    """Checks tables against the canonical columns.
+
+    Args:
+        tables: Tables as loaded from a source.
+        now: The present, by default this machine's clock. Purchases more than a day later are refused: a day, because
+            tables and machine may be in different time zones.
+
+    Raises:
+        InputError: A column is missing or of another type; a table is empty; an id is null or repeated; a price
+            is negative, NaN or infinite; a quantity is below 1; a discount lies outside [0, 1]; a date is null or in the
+            future; a number does not fit 32 bits.
+    """
+    now = now or datetime.datetime.now()
+    for name, columns in (
+        ("customers", CUSTOMER_COLUMNS),
+        ("articles", ARTICLE_COLUMNS),
+        ("transactions", TRANSACTION_COLUMNS),
+    ):
+        table = getattr(tables, name)
+        check_columns(table, columns, where=name)
+        if int(table.count().execute()) == 0:
+            dropped = "; ".join(f"{row.rows:,} {row.rule}" for row in tables.counts if row.table == name)
+            raise InputError(f"{name}: the table is empty{f' ({dropped})' if dropped else ''}. Nothing to learn from.")
+    for name, key in (("customers", "customer_id"), ("articles", "article_id")):
+        table = getattr(tables, name)
+        rules = [*_id_rules(table, key), *_number_rules(table)]
+        _refuse(table, rules, where=name, raw_names=tables.raw_names.get(name, {}))
+        check_unique(table, key, where=name)
+    table = tables.transactions.mutate(price=_.price.cast("float64"), discount=_.discount.cast("float64"))
+    raw_names = tables.raw_names.get("transactions", {})
+    for key in ("customer_id", "article_id", "basket_id"):
+        # Ids repeat, so each distinct one is checked once; the rows are only read if one is bad.
+        distinct = table.select(key).distinct()
+        is_bad = reduce(operator.or_, (rule.is_bad for rule in _id_rules(distinct, key)))
+        if int(distinct.count(where=is_bad).execute()):
+            _refuse(table, _id_rules(table, key), where="transactions", raw_names=raw_names)
+    _refuse(table, _transaction_rules(table, now), where="transactions", raw_names=raw_names)

@@ -4,7 +4,7 @@ import ibis
 import pandas as pd
 import pytest
 
-from tfrs_fashion.data.hm import AGE_EDGES, ARTICLES, make_mapping
+from tfrs_fashion.data.hm import AGE_EDGES, ARTICLES, complete_mapping
 from tfrs_fashion.data.retail import load_tables
 from tfrs_fashion.data.sources import load_source, source_files
 from tfrs_fashion.data.tables import index_tables
@@ -39,7 +39,6 @@ customer_id,FN,Active,club_member_status,fashion_news_frequency,age,postal_code
 c1,1.0,,ACTIVE,Regularly,24.0,p1
 c3,,1.0,,NONE,,p2
 """
-ALL = {"transactions": TransactionsConfig(), "articles": ArticlesConfig(), "customers": CustomersConfig()}
 
 
 @pytest.fixture
@@ -66,8 +65,8 @@ def test_lines_of_a_day_are_a_basket_and_equal_ones_are_units(folder: Path) -> N
     ]
     assert [line["basket_id"] for line in lines] == ["2020-09-16"] * 3 + ["2020-09-17"]
     assert {(count.table, count.rule): count.rows for count in tables.counts if count.table == "transactions"} == {
-        ("transactions", "`article_id`: leading zeros put back, to 10 digits"): 1,
-        ("transactions", "made one line with another that is equal in all but quantity: units of it"): 1,
+        ("transactions", "`article_id`: leading zeros restored, to 10 digits"): 1,
+        ("transactions", "merged into another line that differs at most in quantity"): 1,
     }
 
 
@@ -120,34 +119,34 @@ def test_parquet_gives_the_same_tables(folder: Path, tmp_path_factory: pytest.Te
 
 def test_a_pipeline_file_may_replace_a_key(folder: Path) -> None:
     (folder / "transactions_train.csv").rename(folder / "t.csv")
-    transactions, articles, customers = make_mapping(
-        folder,
+    config = DataConfig(
+        source="hm",
+        path=str(folder),
         transactions=TransactionsConfig(file="t.csv", identical_lines="keep"),
         articles=ArticlesConfig(features={"colour": "colour_group_name"}),
-        customers=CustomersConfig(),
     )
-    assert articles.description == ARTICLES.description
-    tables = load_tables(
-        ibis.duckdb.connect(), path=folder, transactions=transactions, articles=articles, customers=customers
-    )
+    completed = complete_mapping(config)
+    assert completed.articles.description == ARTICLES.description
+    tables = load_tables(ibis.duckdb.connect(), completed)
     assert int(tables.transactions.count().execute()) == 5
     assert "colour" in tables.articles.columns
     assert "index_name" not in tables.articles.columns
     with pytest.raises(InputError, match=r"^data\.customers: `fill` names `FN`, which is no feature here\.$"):
-        make_mapping(folder, **{**ALL, "transactions": transactions, "customers": CustomersConfig(features={"x": "x"})})
+        complete_mapping(config.model_copy(update={"customers": CustomersConfig(features={"x": "x"})}))
 
 
 def test_missing_files_are_named(folder: Path) -> None:
     nowhere = folder / "nowhere"
+    config = DataConfig(source="hm", path=str(folder))
     with pytest.raises(InputError) as caught:
-        make_mapping(nowhere, **ALL)
+        complete_mapping(config.model_copy(update={"path": str(nowhere)}))
     assert str(caught.value) == f"{nowhere}: no such folder. Set `data.path`, e.g. --set data.path=FOLDER."
     (folder / "articles.parquet").touch()
     with pytest.raises(InputError, match=r"holds articles\.parquet and articles\.csv\. Keep one of them\.$"):
-        make_mapping(folder, **ALL)
+        complete_mapping(config)
     (folder / "transactions_train.csv").unlink()
     with pytest.raises(InputError, match=r"transactions_train: no such file as \.parquet, \.csv, \.csv\.gz\. Expected"):
-        make_mapping(folder, **ALL)
+        complete_mapping(config)
 
 
 def test_age_bands_are_those_of_the_study() -> None:

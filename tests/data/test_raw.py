@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfrs_fashion.data.conversions import Wanted, convert
-from tfrs_fashion.data.raw import PLAIN, Dialect, RawFile, find_files, keep, read_raw
+from tfrs_fashion.data.conversions import MappedColumn, convert
+from tfrs_fashion.data.raw import PLAIN, Dialect, RawFile, find_files, materialize, read_raw
 from tfrs_fashion.schema import InputError
 
 
@@ -22,7 +22,7 @@ def rows_of(path: Path) -> list[list[object]]:
 
 def read_rows(path: Path, dialect: Dialect) -> None:
     raw = read_raw(ibis.duckdb.connect(), path, dialect=dialect)
-    convert(raw, [Wanted(name, name, "key", "text") for name in raw.table.columns], table="t")
+    convert(raw, [MappedColumn(name, name, "key", "category") for name in raw.table.columns], table="t")
 
 
 def refusal(path: Path, dialect: Dialect = PLAIN) -> str:
@@ -117,31 +117,35 @@ def test_declared_texts_mean_a_missing_value(tmp_path: Path) -> None:
         ("a.csv", b"\xef\xbb\xbf\n", "the file is empty."),
         ("a.csv", b"a,b\n", "the file has columns and no rows."),
         ("a.csv", b"a,b,a\n1,2,3\n", "the column `a` appears twice. Give each column a name of its own."),
-        ("a.csv", b"a,b,A\n1,2,3\n", "the column `a` and `A` appears twice."),
+        ("a.csv", b"a,b,A\n1,2,3\n", "the column `a` differs from `A` only in case."),
         ("a.csv", b'"a\nb",c\n1,2\n', "a column name holds a line break. Name the columns in one line."),
         ("a.csv", b"a,,c\n1,2,3\n", "column 2 of 3 has no name."),
-        ("a.csv", b"a,b\n1,2\n1,2,3\n", "line 3 has 3 column(s), expected 2. Quote cells that hold the separator."),
+        ("a.csv", b"a,b\n1,2\n1,2,3\n", "line 3 has 3 column(s), expected 2. Quote cells that contain the separator."),
         ("a.csv", b"a,b\n1,2\n3\n", "line 3 has 1 column(s), expected 2."),
         (
             "a.csv",
             b"a,b\n1,2\n3,\xe9t\xe9\n",
-            'line 3 is not UTF-8. Save the file as UTF-8, or say how it is written, e.g. data.encoding = "latin-1".',
+            'line 3 is not UTF-8. Save the file as UTF-8, or name its encoding, e.g. data.encoding = "latin-1".',
         ),
         (
             "a.csv",
             b"gr\xf6\xdfe,b\n1,2\n",
-            'line 1 is not UTF-8. Save the file as UTF-8, or say how it is written, e.g. data.encoding = "latin-1".',
+            'line 1 is not UTF-8. Save the file as UTF-8, or name its encoding, e.g. data.encoding = "latin-1".',
         ),
         (
             "a.csv",
             "a,b\n1,2\n".encode("utf-16"),
-            'line 1 is not UTF-8. Save the file as UTF-8, or say how it is written, e.g. data.encoding = "latin-1".',
+            'line 1 is not UTF-8. Save the file as UTF-8, or name its encoding, e.g. data.encoding = "latin-1".',
         ),
-        ("a.csv", b'a,b\n1,"2\n3,4\n', "line 2 opens a quote that never ends."),
+        ("a.csv", b'a,b\n1,"2\n3,4\n', "line 2 opens a quote that is never closed."),
         ("a.parquet", b"", "cannot be read as Parquet ("),
         ("a.parquet", b"a,b\n1,2\n", "cannot be read as Parquet ("),
         ("a.parquet", b"PAR1 but no more PAR1", "cannot be read as Parquet ("),
-        ("a.xlsx", b"PK", "of no kind that can be read. Expected one of .parquet, .csv, .csv.gz, .tsv, .tsv.gz."),
+        (
+            "a.xlsx",
+            b"PK",
+            "not a kind of file that can be read. Expected one of .parquet, .csv, .csv.gz, .tsv, .tsv.gz.",
+        ),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -164,10 +168,10 @@ def test_other_encodings_are_read_where_they_are_named(tmp_path: Path, encoding:
 @pytest.mark.parametrize(
     ("encoding", "content", "message"),
     [
-        ("latin-1", TEXT.encode(), "line 1 is UTF-8. Leave out `data.encoding`, which is latin-1."),
-        ("latin-1", "\ufeffa,b\n1,2\n".encode(), "line 1 is UTF-8. Leave out `data.encoding`, which is latin-1."),
+        ("latin-1", TEXT.encode(), "line 1 is UTF-8. Remove `data.encoding`, which is latin-1."),
+        ("latin-1", "\ufeffa,b\n1,2\n".encode(), "line 1 is UTF-8. Remove `data.encoding`, which is latin-1."),
         ("latin-1", b"a,b\n\x801,2\n", "is not LATIN-1, as `data.encoding` says. Save the file as UTF-8, or"),
-        ("utf-16", b"a,b\n1,2\n", "line 1 is not UTF-16. Save the file as UTF-8, or say how it is written, e.g. data."),
+        ("utf-16", b"a,b\n1,2\n", "line 1 is not UTF-16. Save the file as UTF-8, or name its encoding, e.g. data."),
     ],
 )
 def test_a_wrong_encoding_is_refused(tmp_path: Path, encoding: str, content: bytes, message: str) -> None:
@@ -181,7 +185,7 @@ def test_a_long_line_is_read_and_one_beyond_the_limit_names_it(tmp_path: Path) -
     # Whatever the text of the line says.
     (tmp_path / "a.csv").write_text(f"a,b\n1,2\n1,unicode {'y' * 2**24}\n")
     assert refusal(tmp_path / "a.csv") == (
-        f"{tmp_path / 'a.csv'}: line 3 has more than 16,777,216 bytes, or opens a quote that never ends. Double the "
+        f"{tmp_path / 'a.csv'}: line 3 has more than 16,777,216 bytes, or opens a quote that is never closed. Double the "
         "quotes inside a cell, shorten its text, or write the table as Parquet."
     )
 
@@ -189,7 +193,7 @@ def test_a_long_line_is_read_and_one_beyond_the_limit_names_it(tmp_path: Path) -
 def test_a_parquet_with_a_column_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["Price", "price"]), path)
-    assert refusal(path).startswith(f"{path}: the column `Price` and `price` appears twice.")
+    assert refusal(path).startswith(f"{path}: the column `Price` differs from `price` only in case.")
     pq.write_table(pa.table({"a": pa.array([], pa.string())}), path)
     assert refusal(path) == f"{path}: the file has columns and no rows."
 
@@ -213,18 +217,18 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         find_files(tmp_path / "order.parquet", key="data.transactions.file")
     assert str(caught.value) == (
-        f"{tmp_path / 'order.parquet'}: no such file, which `data.transactions.file` names. Did you mean `Orders.parquet`?"
+        f"{tmp_path / 'order.parquet'}: no such file (`data.transactions.file`). Did you mean `Orders.parquet`?"
     )
-    with pytest.raises(InputError, match=r"no file matches, which `k` names\."):
+    with pytest.raises(InputError, match=r"no file matches this pattern \(`k`\)\."):
         find_files(tmp_path / "x*.csv", key="k")
     for path in tmp_path.iterdir():
         path.unlink()
     nowhere = tmp_path / "nowhere" / "a.csv"
     assert refusal(nowhere) == (
-        f"{nowhere}: no such file. Neither is there a folder {nowhere.parent}: set `data.path`, "
+        f"{nowhere}: no such file. There is no folder {nowhere.parent} either: set `data.path`, "
         "e.g. --set data.path=FOLDER."
     )
-    assert refusal(tmp_path / "*.csv").startswith(f"{tmp_path / '*.csv'}: no file matches.")
+    assert refusal(tmp_path / "*.csv").startswith(f"{tmp_path / '*.csv'}: no file matches this pattern.")
     assert refusal(tmp_path).startswith(f"{tmp_path}: the folder holds no file.")
     (tmp_path / "a.csv").touch()
     (tmp_path / "b.parquet").touch()
@@ -233,5 +237,5 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_what_is_kept_is_computed_once() -> None:
     connection = ibis.duckdb.connect()
-    kept = keep(connection, ibis.memtable({"a": [1, 2]}).mutate(b=ibis.random()))
+    kept = materialize(connection, ibis.memtable({"a": [1, 2]}).mutate(b=ibis.random()))
     assert kept.execute().equals(kept.execute())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tfrs_fashion.data.retail import load_tables, source_files
 from tfrs_fashion.data.tables import index_tables
 from tfrs_fashion.schema import ANONYMOUS_CUSTOMER, InputError, Tables, check_tables
-from tfrs_fashion.settings.data import ArticlesConfig, CustomersConfig, TransactionsConfig
+from tfrs_fashion.settings.data import ArticlesConfig, CustomersConfig, DataConfig, TransactionsConfig
 
 # Ten lines of a shop: a return, a line of no units, an anonymous sale, postage, a price of 0, a missing quantity.
 SALES = """\
@@ -46,16 +46,20 @@ ARTICLES = {
 CUSTOMERS = {"age": "Alter", "features": {"city": "Ort"}, "bands": {"age_band": {"Alter": (20, 40)}}}
 
 
-def load(folder: Path, sales: str | None = SALES, **changes: dict[str, Any]) -> Tables:
-    if sales is not None:
-        (folder / "sales.csv").write_text(sales, encoding="utf-8")
-    return load_tables(
-        ibis.duckdb.connect(),
-        path=folder,
+def make_config(folder: Path, **changes: dict[str, Any]) -> DataConfig:
+    return DataConfig(
+        source="retail",
+        path=str(folder),
         transactions=TransactionsConfig(**{**TRANSACTIONS, **changes.get("transactions", {})}),
         articles=ArticlesConfig(**changes.get("articles", ARTICLES)),
         customers=CustomersConfig(**changes.get("customers", CUSTOMERS)),
     )
+
+
+def load(folder: Path, sales: str | None = SALES, **changes: dict[str, Any]) -> Tables:
+    if sales is not None:
+        (folder / "sales.csv").write_text(sales, encoding="utf-8")
+    return load_tables(ibis.duckdb.connect(), make_config(folder, **changes))
 
 
 def counts_of(tables: Tables, table: str) -> dict[str, int]:
@@ -135,7 +139,7 @@ def test_derived_tables_can_be_indexed_and_lack_no_row(shop: Tables) -> None:
     indexed = index_tables(shop)
     assert {count.rule for count in indexed.counts} - {count.rule for count in shop.counts} == {
         "moved to the first instant of their basket",
-        "of anonymous customers: they count for articles and belong to no history",
+        "of anonymous customers: count for articles, but belong to no history",
     }
     sold = indexed.transactions.inner_join(indexed.articles, "article_id")
     assert int(sold.filter(sold.known_from > sold.t_dat).count().execute()) == 0
@@ -176,10 +180,10 @@ def test_ties_are_broken_by_what_the_lines_say_and_not_by_their_order(tmp_path: 
 def test_returns_are_netted_where_that_is_asked_for(tmp_path: Path) -> None:
     tables = load(tmp_path, transactions={"returns": "net"})
     assert ("05 10:00", "1", "007", 9.99, 1, "B1") in lines_of(tables)
-    assert counts_of(tables, "transactions")["a return, taken off the latest earlier purchases"] == 1
+    assert counts_of(tables, "transactions")["a return, subtracted from the latest earlier purchases"] == 1
     anonymous = SALES + "0,009,2024-03-08 10:00,4,-1,B9,,,,\n"
     counts = counts_of(load(tmp_path, anonymous, transactions={"returns": "net"}), "transactions")
-    assert counts["dropped: a return by an anonymous customer, of nobody knows what"] == 1
+    assert counts["dropped: a return by an anonymous customer, whose purchase is unknown"] == 1
 
 
 def test_without_baskets_a_day_is_one_and_anonymous_lines_stay_alone(tmp_path: Path) -> None:
@@ -216,7 +220,7 @@ def test_identical_lines_are_units_where_that_is_asked_for(tmp_path: Path) -> No
     tables = load(tmp_path, sales, transactions={"identical_lines": "sum"})
     assert ("05 10:00", "1", "007", 9.99, 4, "B1") in lines_of(tables)
     assert len(lines_of(tables)) == 7
-    rule = "made one line with another that is equal in all but quantity: units of it"
+    rule = "merged into another line that differs at most in quantity"
     assert counts_of(tables, "transactions")[rule] == 1
 
 
@@ -244,7 +248,7 @@ def test_a_file_of_articles_is_read(tmp_path: Path) -> None:
         ("010", "Hut", "b", None),
     ]
     assert counts_of(tables, "articles") == {
-        "`sku`: leading zeros put back, to 3 digits": 1,
+        "`sku`: leading zeros restored, to 3 digits": 1,
         "`text`: trimmed": 1,
         "`known_from` later than the first transaction: moved to it": 1,
         "`kind` missing: 'none' instead": 1,
@@ -352,12 +356,8 @@ def test_a_mapped_column_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_files_are_those_that_are_read(tmp_path: Path) -> None:
     load(tmp_path)
     (tmp_path / "catalogue.csv").write_text(CATALOGUE)
-    mapping = {
-        "transactions": TransactionsConfig(**TRANSACTIONS),  # type: ignore[arg-type]
-        "articles": ArticlesConfig(file="catalogue.csv"),
-        "customers": CustomersConfig(),
-    }
-    assert source_files(path=tmp_path, **mapping) == [tmp_path / "sales.csv", tmp_path / "catalogue.csv"]  # type: ignore[arg-type]
+    config = make_config(tmp_path, articles={"file": "catalogue.csv"}, customers={})
+    assert source_files(config) == [tmp_path / "sales.csv", tmp_path / "catalogue.csv"]
 
 
 def test_only_dropped_lines_make_an_empty_table_that_says_why(tmp_path: Path) -> None:
@@ -416,13 +416,13 @@ def test_canonical_tables_in_csv_come_back_as_they_were(
     frame.to_csv(folder / "lines.csv", index=False)
     ids = pd.DataFrame({"article_id": frame["article_id"].unique()})
     ids.assign(description="d").to_csv(folder / "articles.csv", index=False)
-    tables = load_tables(
-        ibis.duckdb.connect(),
-        path=folder,
+    config = DataConfig(
+        source="retail",
+        path=str(folder),
         transactions=TransactionsConfig(file="lines.csv", **{name: name for name in names}),
         articles=ArticlesConfig(file="articles.csv", description="description"),  # type: ignore[arg-type]
-        customers=CustomersConfig(),
     )
+    tables = load_tables(ibis.duckdb.connect(), config)
     check_tables(tables)
     order = [(str(row), row) for row in (tuple(line.values()) for line in tables.transactions.to_pyarrow().to_pylist())]
     assert [row for _key, row in sorted(order)] == [row for _key, row in sorted((str(row), row) for row in rows)]

@@ -23,8 +23,8 @@ def test_a_return_is_taken_off_the_latest_earlier_purchase() -> None:
     lines, counts = netted([("a", "x", 1, 3), ("a", "x", 2, 2), ("a", "x", 3, -1), ("a", "x", 4, 5)])
     assert lines == [("a", "x", 1, 3), ("a", "x", 2, 1), ("a", "x", 4, 5)]
     assert counts == {
-        "a return, taken off the latest earlier purchases": 1,
-        "quantity lowered by returns": 1,
+        "a return, subtracted from the latest earlier purchases": 1,
+        "quantity reduced by returns": 1,
     }
 
 
@@ -32,8 +32,8 @@ def test_what_the_latest_purchase_does_not_hold_is_taken_off_the_one_before() ->
     # Of 3 + 2 units 4 come back: both of day 2 and two of day 1.
     lines, counts = netted([("a", "x", 1, 3), ("a", "x", 2, 2), ("a", "x", 3, -4)])
     assert lines == [("a", "x", 1, 1)]
-    assert counts["dropped: returned whole"] == 1
-    assert counts["quantity lowered by returns"] == 1
+    assert counts["dropped: returned completely"] == 1
+    assert counts["quantity reduced by returns"] == 1
 
 
 def test_another_customer_article_or_a_later_purchase_is_not_touched() -> None:

@@ -119,7 +119,7 @@ def test_share_keeps_a_basket_on_either_side(share: float) -> None:
     rows = [(day, 2, 2 + day, f"2024-01-{day + 1:02d} 12:00:00") for day in range(4)]
     transactions = make_transactions([*rows, (4, 3, 2, "2024-01-01 12:00:00"), (5, 3, 3, "2024-01-02 12:00:00")])
     if share == 0.01:
-        with pytest.raises(InputError, match="`share` leaves nobody to judge"):
+        with pytest.raises(InputError, match="`share` leaves nobody to evaluate"):
             make_splits(transactions, kind="share", share=share)
     else:
         test = make_splits(transactions, kind="share", share=share)["test"]

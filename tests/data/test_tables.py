@@ -136,7 +136,9 @@ def test_anonymous_customers_have_no_row_and_the_index_of_what_is_out_of_vocabul
 def test_a_column_that_is_made_here_is_refused() -> None:
     tables = make_tables()
     named = tables.articles.mutate(article_index=ibis.literal(7))
-    with pytest.raises(InputError, match="the table of `article_id` has a column `article_index`, which is made here"):
+    with pytest.raises(
+        InputError, match="the table of `article_id` has a column `article_index`, which is reserved for its index"
+    ):
         index_tables(Tables(tables.customers, named, tables.transactions))
 
 
@@ -212,7 +214,7 @@ def test_a_basket_id_used_again_on_another_day_is_another_basket() -> None:
     }
     counted = {count.rule: count.rows for count in found.counts}
     assert counted["moved to the first instant of their basket"] == 2
-    assert counted["with a basket_id that the customer had on an earlier day: another basket"] == 4
+    assert counted["with a basket_id that the customer had on an earlier day: a basket of its own"] == 4
     known = found.articles.execute().set_index("article_id")["known_from"]
     assert known["77"] == pd.Timestamp(day(8))
     # What comes later changes nothing before it.

@@ -3,14 +3,14 @@ from pathlib import Path
 import ibis
 from ibis import _
 
-from tfrs_fashion.data.conversions import Wanted, convert
-from tfrs_fashion.data.raw import keep, read_raw
+from tfrs_fashion.data.conversions import MappedColumn, convert
+from tfrs_fashion.data.raw import materialize, read_raw
 from tfrs_fashion.data.tally import count_values
 
 
 def test_each_value_of_each_column_is_counted_once() -> None:
     connection = ibis.duckdb.connect()
-    table = keep(connection, ibis.memtable({"a": ["x", "y", "x", None], "b": [1.5, 1.5, 1.5, 1.5]}))
+    table = materialize(connection, ibis.memtable({"a": ["x", "y", "x", None], "b": [1.5, 1.5, 1.5, 1.5]}))
     tally = count_values(connection, table, ["a", "b", "a"])
     figures = {
         "rows": tally.count("a"),
@@ -32,9 +32,9 @@ def test_ids_that_repeat_are_held_as_numbers_and_look_and_sort_like_text(tmp_pat
     (tmp_path / "it's.csv").write_text("\n".join(["the 'id',unique", *lines]) + "\n", encoding="utf-8")
     connection = ibis.duckdb.connect()
     raw = read_raw(connection, tmp_path / "it's.csv")
-    wanted = [Wanted("repeated", "the 'id'", "k", "id"), Wanted("unique", "unique", "k", "id")]
+    wanted = [MappedColumn("repeated", "the 'id'", "k", "id"), MappedColumn("unique", "unique", "k", "id")]
     lazy, _counts = convert(raw, wanted, table="t")
-    table = keep(connection, lazy)
+    table = materialize(connection, lazy)
     typed = connection.raw_sql(f'SELECT typeof(repeated), typeof("unique") FROM {table.op().name} LIMIT 1').fetchall()
     assert typed[0][0].startswith("ENUM(")
     assert typed[0][1] == "VARCHAR"
@@ -50,5 +50,5 @@ def test_ids_that_repeat_are_held_as_numbers_and_look_and_sort_like_text(tmp_pat
 def test_ids_to_be_mended_stay_text(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id\n 7\n7\n7\n 7\n")
     connection = ibis.duckdb.connect()
-    lazy, _counts = convert(read_raw(connection, tmp_path / "a.csv"), [Wanted("id", "id", "k", "id")], table="t")
+    lazy, _counts = convert(read_raw(connection, tmp_path / "a.csv"), [MappedColumn("id", "id", "k", "id")], table="t")
     assert lazy.id.to_pyarrow().to_pylist() == ["7"] * 4

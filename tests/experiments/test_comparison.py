@@ -78,8 +78,8 @@ def test_the_difference_is_that_of_each_customer_whatever_their_order() -> None:
     }
     # From a mean of 3/16 to one of 11/16.
     assert found["difference"]["relative"] == pytest.approx(8 / 3)
-    assert found["sentence"].startswith("<gru> of B is 266.7% (")
-    assert "above <gru> of A on map@2" in found["sentence"]
+    assert found["sentence"].startswith("<gru> of B vs <gru> of A on map@2: +266.7% (95% CI +")
+    assert found["sentence"].endswith(", significant")
 
 
 def test_customers_of_one_run_alone_are_left_out() -> None:

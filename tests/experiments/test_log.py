@@ -275,7 +275,7 @@ def test_two_runs_are_compared_customer_by_customer(tmp_path: Path, folder: Path
     page = folder / f"{a}_{b}" / "comparison.html"
     assert result.stdout.splitlines()[-1] == f"comparison: {page}"
     # Each customer gains a quarter of .5.
-    assert "gru of B is 50.0% (50.0 to 50.0) above gru of A on map@12" in result.stdout
+    assert "gru of B vs gru of A on map@12: +50.0% (95% CI +50.0% to +50.0%), significant" in result.stdout
     document = json.loads((page.parent / "comparison.json").read_text(encoding="utf-8"))
     assert document["changes"]["settings"] == [{"name": "seed", "a": str(config.seed), "b": "7"}]
     assert "two_tower has the same map@12" in page.read_text(encoding="utf-8")

@@ -134,7 +134,7 @@ def by_hand() -> ArticleWeeks:
     return weeks_of()
 
 
-def test_a_value_is_derived_for_each_feature() -> None:
+def test_every_feature_has_a_hand_worked_value() -> None:
     assert EXPECTED.keys() == FEATURES.keys()
 
 
@@ -208,7 +208,7 @@ def test_without_a_category_all_articles_compete() -> None:
 
 
 @pytest.mark.parametrize("articles", [ARTICLES.drop(columns="product_code"), ARTICLES.assign(product_code="")])
-def test_without_product_codes(articles: pd.DataFrame) -> None:
+def test_without_product_codes_product_features_are_null(articles: pd.DataFrame) -> None:
     found = features_of(weeks_of(articles=articles), week=0, article=2)
     expected = {name: values[0] for name, values in EXPECTED.items()}
     assert_features(found, expected | {"product_sales_4w": NAN, "product_sales_13w": NAN})
@@ -226,7 +226,7 @@ AGES = {"age_preference": NAN, **{name: NAN for name in AGE_GROUPS}}
         CUSTOMERS.assign(known_from=pd.Timestamp("2024-03-01")),
     ],
 )
-def test_without_ages(customers: pd.DataFrame) -> None:
+def test_without_ages_age_features_are_null(customers: pd.DataFrame) -> None:
     found = features_of(weeks_of(customers=customers), week=0, article=2)
     assert_features(found, {name: values[0] for name, values in EXPECTED.items()} | AGES)
 
@@ -302,20 +302,20 @@ def test_bestsellers_are_one_in_twenty_of_those_sold_in_the_season_ties_included
     assert best([0, 1, 0]) == [0, 1, 0]
 
 
-def test_no_transaction_is_visible() -> None:
+def test_without_visible_transactions_an_article_is_unsold() -> None:
     found = weeks_of([ROWS[-1]])
     expected = UNSOLD | {"product_sales_4w": 0, "product_sales_13w": 0, "category_sales_4w": 0}
     assert_features(features_of(found, week=0, article=3), expected)
 
 
-def test_a_missing_category_is_named() -> None:
+def test_missing_category_raises_and_is_named() -> None:
     with pytest.raises(
         InputError, match=r"features\.roles\.category: the articles table has no column\(s\) `section`; found `arti"
     ):
         weeks_of(category="section")
 
 
-def test_no_weeks() -> None:
+def test_num_weeks_below_one_raises() -> None:
     with pytest.raises(ValueError, match="`num_weeks` is 0, expected at least 1"):
         weeks_of(num_weeks=0)
 

@@ -204,7 +204,7 @@ def test_before_anything_is_known_there_are_no_articles() -> None:
         (28, [2, 3, 4, 5, 6]),
     ],
 )
-def test_in_store_is_sold_in_the_last_days(days: int, expected: list[int]) -> None:
+def test_article_sold_in_the_last_days_is_in_store(days: int, expected: list[int]) -> None:
     found = make_table(days=days).in_store
     assert found.tolist() == expected
     assert found.dtype == np.int32
@@ -274,12 +274,12 @@ def test_a_missing_column_is_named_beside_those_found(setting: str) -> None:
     )
 
 
-def test_words_are_no_numbers() -> None:
+def test_text_column_as_number_raises() -> None:
     with pytest.raises(InputError, match=r"features\.numbers: column\(s\) colour, description of the articles are no"):
         make_table(numbers=("colour", "size", "description"))
 
 
-def test_the_content_embedding_is_one_ruler_for_the_whole_catalogue() -> None:
+def test_content_embedding_depends_on_the_catalogue_alone() -> None:
     embedding = content_embedding(ibis.memtable(ARTICLES), categorical=("colour",), dim=8)
     assert embedding.shape == (7 + FIRST_INDEX, 8)
     # Articles 5 and 6 have no colour, and no article has the indices 0 and 1.

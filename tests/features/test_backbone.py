@@ -19,7 +19,7 @@ COLOURS, SHAPES = ("red", "green", "blue"), ("circle", "square", "stripes")
 
 
 @pytest.mark.parametrize("network", get_args(Network))
-def test_what_is_saved_is_loaded(network: Network, tmp_path: Path) -> None:
+def test_saved_weights_load_equal(network: Network, tmp_path: Path) -> None:
     build = {
         "mobilenet_v2": tf.keras.applications.MobileNetV2,
         "mobilenet_v3_small": tf.keras.applications.MobileNetV3Small,
@@ -88,27 +88,27 @@ def test_efficientnet_scales_pixels_as_with_keras_own_weights(tmp_path: Path) ->
         ),
     ],
 )
-def test_a_backbone_that_will_not_do(random_weights: Path, change: dict[str, object], message: str) -> None:
+def test_invalid_backbone_raises(random_weights: Path, change: dict[str, object], message: str) -> None:
     wanted = replace(Backbone(random_weights, image_size=32, alpha=0.35), **change)
     with pytest.raises(InputError, match=message):
         load_backbone(wanted)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(100)])
-def test_weights_that_are_none(tmp_path: Path, content: bytes) -> None:
+def test_invalid_weights_file_raises(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "weights.h5").write_bytes(content)
     with pytest.raises(InputError, match=r"weights\.h5: these weights cannot be loaded \(.*docs/images\.md"):
         load_backbone(Backbone(tmp_path / "weights.h5", image_size=32))
 
 
-def test_weights_that_are_no_numbers(random_weights: Path, tmp_path: Path) -> None:
+def test_weights_with_nan_raise(random_weights: Path, tmp_path: Path) -> None:
     network = tf.keras.applications.MobileNetV2(
         include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg", alpha=0.35
     )
     network.get_layer("Conv1").kernel.assign(np.full([3, 3, 3, 16], np.nan))
     network.save_weights(tmp_path / "weights.h5")
     with pytest.raises(
-        InputError, match=r"weights\.h5: 1 of 260 weights hold NaN or infinity, e\.g\. Conv1/kernel:0\. Exp"
+        InputError, match=r"weights\.h5: 1 of 260 weights contain NaN or infinity, e\.g\. Conv1/kernel:0\. Exp"
     ):
         load_backbone(Backbone(tmp_path / "weights.h5", image_size=32, alpha=0.35))
 
@@ -147,7 +147,7 @@ def fit(gallery: Gallery, weights: Path, *, rows: slice = slice(None), **setting
     )
 
 
-def test_a_fitted_backbone_tells_images_apart_that_it_never_saw(gallery: Gallery, tmp_path: Path) -> None:
+def test_fitted_backbone_separates_unseen_images(gallery: Gallery, tmp_path: Path) -> None:
     weights = tmp_path / "fitted.h5"
     console = Console(record=True, file=io.StringIO(), width=120)
     fitted = fit(gallery, weights, rows=slice(144), epochs=20, console=console)
@@ -218,20 +218,20 @@ def test_the_same_seed_gives_the_same_weights(clean: Taught, spoilt: Taught) -> 
     assert [path.name for path in clean.weights.parent.iterdir()] == ["clean.h5"]
 
 
-def test_bad_images_and_labels_teach_nothing(clean: Taught, spoilt: Taught) -> None:
+def test_bad_images_and_labels_do_not_change_the_weights(clean: Taught, spoilt: Taught) -> None:
     assert spoilt.fitted.counts == [
         RowCount("articles", "image: no path", 1),
         RowCount("articles", "image: missing file", 1),
         RowCount("articles", "image: broken", 2),
-        RowCount("articles", "image without `colour`: not taught this feature", 2),
-        RowCount("articles", "image without `shape`: not taught this feature", 1),
-        RowCount("articles", "image whose `shape` no other has: not taught it", 1),
+        RowCount("articles", "image without `colour`: not used for this feature", 2),
+        RowCount("articles", "image without `shape`: not used for this feature", 1),
+        RowCount("articles", "image whose `shape` no other image has: not used for this feature", 1),
     ]
     assert clean.fitted.counts == []
     assert spoilt.fitted.classes == clean.fitted.classes == {"colour": sorted(COLOURS), "shape": sorted(SHAPES)}
 
 
-def test_a_missing_label_costs_nothing() -> None:
+def test_missing_label_adds_no_loss() -> None:
     # An embedding of zeros gives equal logits: a feature costs the logarithm of its classes, wherever it is known.
     images = tf.keras.Input([1, 1, 3])
     model = tf.keras.Model(images, tf.keras.layers.Flatten()(0 * images))
@@ -250,40 +250,42 @@ def replace_labels(gallery: Gallery, **labels: list[str | None]) -> Gallery:
     return Gallery(**{**vars(gallery), **labels})
 
 
-def test_features_that_teach_nothing(gallery: Gallery, tmp_path: Path) -> None:
+def test_untrainable_features_are_left_out_and_counted(gallery: Gallery, tmp_path: Path) -> None:
     constant = replace_labels(gallery, colour=["red"] * 180)
     fitted = fit(constant, tmp_path / "weights.h5", rows=slice(9))
     assert list(fitted.classes) == ["shape"]
-    rule = "image taught no `colour`: 1 value(s) on two images or more, not 2 to 1,000"
+    rule = "`colour` left out: 1 value(s) with at least two images, expected 2 to 1,000"
     assert fitted.counts == [RowCount("articles", rule, 9)]
     of_its_own = replace_labels(constant, shape=[f"shape {number}" for number in range(180)])
     with pytest.raises(
         InputError,
-        match=r"No feature can be learned from 9 usable images \(`colour`: 1 value.*; `shape`: 0 value.*\). Give more",
+        match=r"No feature can be learned from 9 usable images \(`colour` left out: 1 value.*; `shape` left out: 0 value.*\). Give more",
     ):
         fit(of_its_own, tmp_path / "weights.h5", rows=slice(9))
 
 
-def test_a_feature_of_too_many_values_gets_no_head() -> None:
+def test_feature_with_too_many_values_is_left_out() -> None:
     design, empty = [f"design {number // 2}" for number in range(2_002)], [None] * 2_002
     labels = {"design": design, "empty": empty, "colour": ["red", "blue"] * 1_001}
     classes, targets, counts = backbones._encode_labels(labels, np.ones(2_002, bool))
     assert classes == {"colour": ["blue", "red"]}
     assert targets.shape == (2_002, 1)
     assert [count.rule for count in counts] == [
-        "image taught no `design`: 1,001 value(s) on two images or more, not 2 to 1,000",
-        "image taught no `empty`: 0 value(s) on two images or more, not 2 to 1,000",
+        "`design` left out: 1,001 value(s) with at least two images, expected 2 to 1,000",
+        "`empty` left out: 0 value(s) with at least two images, expected 2 to 1,000",
     ]
     assert len(backbones._encode_labels({"design": design[:2_000]}, np.ones(2_000, bool))[0]["design"]) == 1_000
 
 
-def test_nothing_to_learn_from(gallery: Gallery, tmp_path: Path) -> None:
+def test_fit_without_usable_images_or_labels_raises(gallery: Gallery, tmp_path: Path) -> None:
     nowhere = Gallery(gallery.root, [None, "gone.jpg"], ["red", "blue"], ["circle", "square"])
     with pytest.raises(InputError, match=r"none of 2 images can be used \(1 image: no path; 1 image: missing file\)"):
         fit(nowhere, tmp_path / "weights.h5")
     with pytest.raises(InputError, match=r"none of 0 images can be used \(no articles\)"):
         fit(gallery, tmp_path / "weights.h5", rows=slice(0))
-    with pytest.raises(InputError, match=r"`labels` has lengths \{\}; expected a feature or more, each of 180 values"):
+    with pytest.raises(
+        InputError, match=r"`labels` has lengths \{\}; expected at least one feature, each of 180 values"
+    ):
         fit_backbone(paths=gallery.paths, labels={}, root=gallery.root, backbone=Backbone(tmp_path / "weights.h5"))
     with pytest.raises(InputError, match=r"gone: no such folder of images"):
         fit(replace_root(gallery, tmp_path / "gone"), tmp_path / "weights.h5")
@@ -293,18 +295,18 @@ def replace_root(gallery: Gallery, root: Path) -> Gallery:
     return Gallery(root, gallery.paths, gallery.colour, gallery.shape)
 
 
-def test_a_loss_that_is_no_number(gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_loss_raises(gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones, "_make_step", lambda *_parts: lambda *_batch: tf.constant(math.nan))
     with pytest.raises(RunError, match=r"mobilenet_v2: the loss of epoch 1 is nan. Lower `learning_rate`"):
         fit(gallery, tmp_path / "weights.h5", rows=slice(32), epochs=3)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_that_cannot_be_written(gallery: Gallery, tmp_path: Path) -> None:
+def test_unwritable_weights_raise(gallery: Gallery, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"weights.h5: cannot write here \(.*\). Choose another place"):
+    with pytest.raises(InputError, match=r"weights.h5: cannot write here \(.*\). Choose another folder"):
         fit(gallery, tmp_path / "file" / "weights.h5")
-    with pytest.raises(InputError, match=r"weights.ckpt: the name of a weights file ends in \.h5"):
+    with pytest.raises(InputError, match=r"weights.ckpt: the name of a weights file must end in \.h5"):
         fit(gallery, tmp_path / "weights.ckpt")
 
     class Full:

@@ -58,7 +58,7 @@ histories = st.lists(st.lists(events, max_size=12).map(lambda row: sorted(row, k
 
 @settings(max_examples=60)
 @given(histories, st.integers(0, 10))
-def test_equals_a_slow_count(rows: list[History], later: int) -> None:
+def test_bought_articles_equal_a_slow_count(rows: list[History], later: int) -> None:
     now = [NOW + later + row for row in range(len(rows))]
     scales = [0.5, 30.0]
     found = as_rows(bought_articles(make_histories(rows), tf.constant(now, tf.int64), time_scales_days=scales))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tfrs_fashion.features import vectors as vectors_module
+from tfrs_fashion.features import content_vectors as vectors_module
 from tfrs_fashion.features.backbone import Backbone, FittedBackbone, load_backbone
 from tfrs_fashion.features.content_vectors import make_vectors
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount
@@ -134,11 +134,11 @@ def test_a_network_without_weights_is_trained_on_what_was_known_before_the_cutof
     assert len(calls) == 5
 
 
-def test_articles_without_a_column_of_images_are_told(tmp_path: Path, images: ImagesConfig) -> None:
+def test_articles_without_image_path_raise(tmp_path: Path, images: ImagesConfig) -> None:
     with pytest.raises(InputError, match=r"features\.images: the articles have no column `image_path`"):
         make(tmp_path, images, articles=ibis.memtable(ARTICLES.drop(columns="image_path")))
 
 
-def test_a_folder_that_is_none_is_told(tmp_path: Path, images: ImagesConfig) -> None:
+def test_missing_folder_of_images_raises(tmp_path: Path, images: ImagesConfig) -> None:
     with pytest.raises(InputError, match="nowhere"):
         make(tmp_path, images.model_copy(update={"folder": str(tmp_path / "nowhere")}))

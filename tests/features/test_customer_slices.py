@@ -44,7 +44,7 @@ def test_activity_counts_baskets_in_thirds_of_those_who_bought() -> None:
     assert next(iter(found)) == "activity=no basket"
 
 
-def test_only_the_judged_make_the_thirds() -> None:
+def test_thirds_of_activity_come_from_the_evaluated_customers() -> None:
     events = [[(day, 0) for day in range(count)] for count in (1, 1, 9, 9, 9)]
     assert slices_of(make_timelines(events), [2, 3]) == {}
     assert slices_of(make_timelines(events), [2, 3, 4]) == {

@@ -128,7 +128,7 @@ def test_a_damaged_part_is_named_set_aside_and_computed_again(tmp_path: Path, da
     path.write_bytes({"empty": b"", "cut": content[:-5], "longer": content + b"\0"}[damage])
 
     with open_cache(tmp_path) as again:
-        rule = f"in 1 damaged part(s) of {again.folder}, computed again where asked for: {path.name}"
+        rule = f"in 1 damaged part(s) of {again.folder}, computed again where needed: {path.name}"
         assert again.counts == [RowCount("embedding cache", rule, 10)]
         assert [key for key in keys_of(list(range(30))) if again.claim(key)] == sorted(
             lost, key=lambda key: int(key[1:])
@@ -161,11 +161,11 @@ def test_a_part_of_a_strange_name_counts_as_damaged(tmp_path: Path) -> None:
 def test_a_part_that_goes_while_it_is_needed(tmp_path: Path) -> None:
     cache = fill(tmp_path, [1])
     parts_of(cache)[0].unlink()
-    with pytest.raises(RunError, match=r"this part of the cache was changed or removed meanwhile. Run again"):
+    with pytest.raises(RunError, match=r"this part of the cache was changed or removed during the run. Run the same"):
         cache.read(["k1"])
 
 
-def test_killed_at_any_moment(tmp_path: Path) -> None:
+def test_process_killed_at_any_moment_leaves_a_usable_cache(tmp_path: Path) -> None:
     writer = start_writer(tmp_path, 0, 10_000_000)
     deadline = time.monotonic() + 600
     while len(list(tmp_path.glob("*/*.parquet"))) < 5:
@@ -204,13 +204,13 @@ def test_what_a_kill_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
     assert (old.exists(), young.exists()) == (False, True)
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+def test_unusable_cache_folder_raises(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file: cannot keep embeddings here \(.*\). Choose another folder"):
         open_cache(tmp_path / "file")
 
 
-def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_raises_and_keeps_stored_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = fill(tmp_path, [1])
 
     def full(_number: int) -> None:
@@ -226,12 +226,12 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(open_cache(tmp_path)) == 2
 
 
-def test_a_wrong_shape(tmp_path: Path) -> None:
+def test_append_of_another_shape_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"`vectors` has shape \[2, 3\], expected \[1, 3\]"):
         open_cache(tmp_path).append(["k1"], vectors_of([1, 2]))
 
 
-def test_vectors_that_are_no_numbers() -> None:
+def test_vectors_with_nan_raise() -> None:
     vectors = np.zeros((7, 2), np.float32)
     check_finite(vectors, [""] * 7, where="encoder")
     vectors[[0, 2, 3, 4, 5, 6], 1] = [np.nan, np.inf, -np.inf, np.nan, np.nan, np.nan]
@@ -242,7 +242,7 @@ def test_vectors_that_are_no_numbers() -> None:
     assert f"{'a' * 60!r}, 'c', 'd', 'e', 'f'." in message
 
 
-def test_files_are_told_apart_by_name_and_content(tmp_path: Path) -> None:
+def test_digest_of_files_depends_on_names_and_content(tmp_path: Path) -> None:
     def digest(**files: str) -> str:
         folder = tmp_path / digest_bytes(repr(files).encode())
         folder.mkdir()

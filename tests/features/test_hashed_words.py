@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrs_fashion.features import text as text_module
+from tfrs_fashion.features import hashed_words as text_module
 from tfrs_fashion.features.hashed_words import hash_texts, hash_words
 
 BUCKETS = 2**30  # so many that two of a handful of words never meet

@@ -157,7 +157,7 @@ def test_a_role_of_a_column_that_is_not_encoded() -> None:
     with pytest.raises(InputError) as caught:
         make_history_lookups(make_table(shade=["red"], kind=["Tops"]), RolesConfig(colour="color"))
     assert str(caught.value) == (
-        "features.roles.colour: `color` is none of the encoded columns of articles (`shade`, `kind`). "
+        "features.roles.colour: `color` is not among the encoded columns of articles (`shade`, `kind`). "
         "Add it to `features.categorical`, or leave the role empty."
     )
     with pytest.raises(InputError, match=r"\(there are none\)"):
@@ -188,9 +188,9 @@ def test_declared_sections_that_do_not_exist(part: str) -> None:
         check_sections(CATALOGUE, RolesConfig(section="part", **declared))
     assert str(caught.value) == (
         f"features.roles.{part}: 'Ladieswear' should be values of the column `features.roles.section`, but no article "
-        "has one; `part` has 2: 'Ladies', 'Men'. Spell them as the articles do, or leave the list empty."
+        "has one of them; `part` has 2: 'Ladies', 'Men'. Spell them as the articles do, or leave the list empty."
     )
-    with pytest.raises(InputError, match=r"but no article has one; it names none\. Spell"):
+    with pytest.raises(InputError, match=r"but no article has one of them; it names none\. Spell"):
         check_sections(CATALOGUE, RolesConfig(**declared))
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 from rich.console import Console
 
-from tfrs_fashion.features import images
+from tfrs_fashion.features import image_embeddings
 from tfrs_fashion.features.backbone import Backbone
 from tfrs_fashion.features.embedding_cache import Embeddings, digest_bytes
 from tfrs_fashion.features.image_embeddings import embed_images
@@ -42,13 +42,13 @@ def backbone(random_weights: Path) -> Backbone:
 
 
 # Embedding changes nothing in a network, and to build one takes seconds.
-LOAD_ONCE = functools.cache(images.load_backbone)
+LOAD_ONCE = functools.cache(image_embeddings.load_backbone)
 
 
 @pytest.fixture(autouse=True)
 def load_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loads each backbone once for all tests of the module; no file of weights changes."""
-    monkeypatch.setattr(images, "load_backbone", LOAD_ONCE)
+    monkeypatch.setattr(image_embeddings, "load_backbone", LOAD_ONCE)
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +82,13 @@ def same(found: np.ndarray, expected: np.ndarray) -> bool:
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many vectors each call of the encoder gave."""
     sizes: list[int] = []
-    check = images.check_finite
+    check = image_embeddings.check_finite
 
     def count_and_check(vectors: np.ndarray, samples: list[str], *, where: str) -> None:
         sizes.append(len(vectors))
         check(vectors, samples, where=where)
 
-    monkeypatch.setattr(images, "check_finite", count_and_check)
+    monkeypatch.setattr(image_embeddings, "check_finite", count_and_check)
     return sizes
 
 
@@ -315,14 +315,14 @@ def test_paths_are_taken_as_they_are_needed(
     assert max(ahead) < 100
 
 
-def test_an_encoder_that_gives_infinity(
+def test_encoder_that_gives_infinity_raises(
     gallery: Path, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = tf.keras.applications.MobileNetV2(
         include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg", alpha=0.35
     )
     model = tf.keras.Model(network.input, network.output / 0.0)
-    monkeypatch.setattr(images, "load_backbone", lambda _backbone: model)
+    monkeypatch.setattr(image_embeddings, "load_backbone", lambda _backbone: model)
     with pytest.raises(InputError, match=r"random.h5: 2 of 2 vectors .* NaN or infinity, e.g. for '00.png', '01"):
         embed_images(paths=names(range(2)), root=gallery, backbone=backbone, cache=tmp_path)
 

@@ -135,7 +135,7 @@ def test_a_gif_frame_larger_than_its_screen_counts_with_its_own_size() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF1234WEBP"]
 )
-def test_what_is_no_image(content: bytes) -> None:
+def test_content_that_is_no_image_raises(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"not an image|ends too early|no WebP|no frame"):
         measure_image(content)
 

@@ -120,7 +120,7 @@ def test_baskets_equal_a_slow_search(view: View) -> None:
 def test_no_basket_to_learn_from(histories: list[list[tuple[int, int]]], since: int, counts: str) -> None:
     with pytest.raises(InputError) as caught:
         make_training_baskets(make_timelines(histories), since=since, history_length=9)
-    assert str(caught.value).startswith("two_tower: no basket to learn from: ")
+    assert str(caught.value).startswith("two_tower: no baskets to train on: ")
     assert counts in str(caught.value)
     assert "`two_tower.target_days`" in str(caught.value)
 

@@ -116,7 +116,7 @@ def test_equals_pandas_for_ten_thousand_pairs(view: View) -> None:
         np.testing.assert_allclose(frame[name], expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-def test_a_stranger_and_an_unknown_article_have_nothing_of_their_own(view: View) -> None:
+def test_cold_start_customer_and_unknown_article_have_no_features_of_their_own(view: View) -> None:
     lookups = make_pair_lookups(view, GROUPS)
     layer = PairFeatureLayer(lookups)
     stranger = Histories.empty(
@@ -134,7 +134,7 @@ def test_a_stranger_and_an_unknown_article_have_nothing_of_their_own(view: View)
     assert np.isinf(found).sum() == 0
 
 
-def test_no_pair_at_all(view: View) -> None:
+def test_empty_pairs_give_an_empty_matrix(view: View) -> None:
     lookups = make_pair_lookups(view, GROUPS)
     table = HistoryTable(view.timelines, view.profiles)
     empty = PairFeatureLayer(lookups)(

@@ -64,7 +64,7 @@ def test_pairs_are_described_beside_their_customer_and_their_article(rows: ibis.
     assert np.isnan(told[["gap_days", "gap_ratio"]].to_numpy()[1:]).all()
 
 
-def test_pairs_are_told_of_their_customers_baskets(rows: ibis.Table, pairs: pd.DataFrame) -> None:
+def test_pair_features_count_the_customers_baskets(rows: ibis.Table, pairs: pd.DataFrame) -> None:
     told = describe_pairs(pairs, list_orders(rows), as_of=(START + 10 * DAY).to_pydatetime())
     assert told["baskets"].tolist() == [2, 2, 1]
     assert told["baskets_since_first"].tolist() == [2, 1, 1]

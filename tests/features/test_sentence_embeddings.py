@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrs_fashion.features import sentences
+from tfrs_fashion.features import sentence_embeddings
 from tfrs_fashion.features.sentence_embeddings import embed_sentences
 from tfrs_fashion.schema import InputError, RowCount
 
@@ -47,13 +47,13 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The batches that the encoder was given, without the trial that finds its width."""
     batches: list[list[str]] = []
-    load = sentences._load_encoder
+    load = sentence_embeddings._load_encoder
 
     def load_counted(folder: Path) -> tuple[Callable[[Sequence[str]], np.ndarray], int]:
         encode, dim = load(folder)
         return lambda texts: (batches.append(list(texts)), encode(texts))[1], dim
 
-    monkeypatch.setattr(sentences, "_load_encoder", load_counted)
+    monkeypatch.setattr(sentence_embeddings, "_load_encoder", load_counted)
     return batches
 
 
@@ -175,7 +175,7 @@ def test_no_texts(encoder: Path, tmp_path: Path) -> None:
     assert (found.embedding.shape, found.status.shape, found.counts) == ((0, 3), (0,), [])
 
 
-def test_an_encoder_that_gives_nan(tmp_path: Path) -> None:
+def test_encoder_that_gives_nan_raises(tmp_path: Path) -> None:
     folder = save(
         tmp_path / "encoder",
         lambda texts: tf.where(tf.strings.regex_full_match(texts, "bad.*")[:, None], np.nan, toy_vectors(texts)),
@@ -187,13 +187,13 @@ def test_an_encoder_that_gives_nan(tmp_path: Path) -> None:
         embed_sentences(texts=["good", "bad", "fine", "bad 2"], encoder=folder, cache=tmp_path / "cache")
 
 
-def test_folders_that_hold_no_encoder(tmp_path: Path) -> None:
+def test_folder_without_an_encoder_raises(tmp_path: Path) -> None:
     for folder in (tmp_path / "gone", tmp_path):
         with pytest.raises(InputError, match=rf"{re.escape(str(folder))}: no SavedModel here \(no saved_model.pb\)"):
             embed_sentences(texts=["a"], encoder=folder, cache=tmp_path / "cache")
     (tmp_path / "saved_model.pb").write_bytes(b"hello")
     with pytest.raises(
-        InputError, match=r"this SavedModel cannot be loaded \(.*\). Expected one of TensorFlow's own op"
+        InputError, match=r"this SavedModel cannot be loaded \(.*\). Expected an intact one with TensorFlow's own op"
     ):
         embed_sentences(texts=["a"], encoder=tmp_path, cache=tmp_path / "cache")
 
@@ -210,13 +210,13 @@ def test_folders_that_hold_no_encoder(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_encoders_that_give_something_else(tmp_path: Path, function: Callable[..., object], message: str) -> None:
+def test_encoder_with_other_outputs_raises(tmp_path: Path, function: Callable[..., object], message: str) -> None:
     folder = save(tmp_path / "encoder", function, call=True)
     with pytest.raises(InputError, match=message):
         embed_sentences(texts=["a"], encoder=folder, cache=tmp_path / "cache")
 
 
-def test_encoders_that_take_something_else(tmp_path: Path) -> None:
+def test_encoder_with_other_inputs_raises(tmp_path: Path) -> None:
     numbers = save(tmp_path / "numbers", lambda x: x, call=True, specs=[tf.TensorSpec([None, 2], tf.float32)])
     with pytest.raises(InputError, match=r"numbers: the encoder failed on 2 texts, e.g. 'dress'"):
         embed_sentences(texts=["a"], encoder=numbers, cache=tmp_path / "cache")

@@ -111,9 +111,9 @@ def test_each_of_a_basket_is_as_often_a_target(make_view: MakeView) -> None:
     assert found / 200 == pytest.approx(counted, abs=0.15)
 
 
-def test_without_a_target_it_is_told(make_view: MakeView) -> None:
+def test_no_target_raises(make_view: MakeView) -> None:
     view = make_view([(2, 2, 1)])
-    with pytest.raises(InputError, match=r"^gru: no basket to learn from: 1 customer.*`generators\.gru\.target_days`"):
+    with pytest.raises(InputError, match=r"^gru: no baskets to train on: 1 customer.*`generators\.gru\.target_days`"):
         make_windows(view.timelines, since=2**40, length=9, section="generators.gru")
 
 

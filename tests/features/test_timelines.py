@@ -256,7 +256,7 @@ def test_last_and_before_change_nothing_in_place() -> None:
     assert timelines.row_splits.tolist() == [0, 2]
 
 
-def test_no_timelines() -> None:
+def test_folder_without_timelines_raises() -> None:
     with pytest.raises(InputError, match=r"nowhere: no timelines here\. Run `prepare` first"):
         read_timelines(Path("nowhere"))
 
@@ -267,7 +267,7 @@ def shards(tmp_path: Path) -> list[Path]:
     return sorted(tmp_path.glob("*.tfrecord-*"))
 
 
-def test_a_corrupted_shard_is_told(shards: list[Path]) -> None:
+def test_corrupted_shard_raises(shards: list[Path]) -> None:
     content = bytearray(shards[1].read_bytes())
     content[len(content) // 2] ^= 0xFF
     shards[1].write_bytes(bytes(content))
@@ -275,7 +275,7 @@ def test_a_corrupted_shard_is_told(shards: list[Path]) -> None:
         read_timelines(shards[0].parent)
 
 
-def test_a_truncated_shard_is_told(shards: list[Path]) -> None:
+def test_truncated_shard_raises(shards: list[Path]) -> None:
     shards[1].write_bytes(shards[1].read_bytes()[:-5])
     with pytest.raises(RunError, match="a shard is corrupted"):
         read_timelines(shards[0].parent)

@@ -141,15 +141,15 @@ def test_features_that_the_tables_have_are_passed(config: PipelineConfig, tables
         ),
         (
             {"profile_numbers": ["status"]},
-            r"features\.profile_numbers: column\(s\) status of the customers are no numbers",
+            r"features\.profile_numbers: column\(s\) status of the customers do not hold numbers",
         ),
         ({"categorical": ["COLOUR"]}, r"features\.categorical: .* `COLOUR` \(did you mean `colour`\?\)"),
         ({"numbers": ["listprice"]}, r"features\.numbers: .* `listprice` \(did you mean `list_price`\?\)"),
-        ({"numbers": ["colour"]}, r"features\.numbers: column\(s\) colour of the articles are no numbers"),
+        ({"numbers": ["colour"]}, r"features\.numbers: column\(s\) colour of the articles do not hold numbers"),
         ({"sets": ["colors"]}, r"features\.sets: .* `colors` \(did you mean `colour`\?\)"),
         ({"roles": {"category": "group"}}, r"features\.roles\.category: .* `group`"),
         ({"roles": {"section_group": "sections"}}, r"features\.roles\.section_group: .* \(did you mean `section`\?\)"),
-        ({"roles": {"colour": "colour"}}, r"features\.roles\.colour: `colour` is none of the encoded columns"),
+        ({"roles": {"colour": "colour"}}, r"features\.roles\.colour: `colour` is not among the encoded columns"),
         (
             {"categorical": ["section"], "roles": {"section": "section", "women": ["Ladies' wear"]}},
             r"features\.roles\.women: \"Ladies' wear\" should be values of the column",
@@ -157,7 +157,7 @@ def test_features_that_the_tables_have_are_passed(config: PipelineConfig, tables
         ({"history": False, "roles": {"kids": ["Kids"]}}, r"features\.roles\.kids: .* it names none"),
     ],
 )
-def test_features_that_the_tables_lack_are_told(tables: Tables, features: dict[str, object], message: str) -> None:
+def test_features_that_the_tables_lack_raise(tables: Tables, features: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_features(tables, FeaturesConfig.model_validate(features))
 
@@ -166,8 +166,8 @@ def test_without_features_of_histories_a_role_needs_no_encoding(tables: Tables) 
     check_features(tables, FeaturesConfig(history=False, roles=RolesConfig(colour="colour")))
 
 
-def test_a_role_that_names_no_encoded_column_is_told(view: View, tables: Tables, timelines: Timelines) -> None:
-    with pytest.raises(InputError, match=r"features\.roles\.colour: `colour` is none of the encoded columns"):
+def test_role_of_a_column_that_is_not_encoded_raises(view: View, tables: Tables, timelines: Timelines) -> None:
+    with pytest.raises(InputError, match=r"features\.roles\.colour: `colour` is not among the encoded columns"):
         make_view(
             tables,
             timelines,

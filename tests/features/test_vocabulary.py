@@ -24,7 +24,7 @@ def test_the_order_of_the_rows_changes_nothing() -> None:
     assert fit_vocabulary(values) == fit_vocabulary(values[::-1])
 
 
-def test_values_missing_and_unknown_ones_are_told_apart() -> None:
+def test_missing_and_unknown_values_have_different_indices() -> None:
     found = look_up(["b", None, "", float("nan"), "z", "a"], ["a", "b"])  # type: ignore[list-item]
     missing, unknown = PADDING_INDEX, OUT_OF_VOCABULARY_INDEX
     assert found.tolist() == [FIRST_INDEX + 1, missing, missing, missing, unknown, FIRST_INDEX]

@@ -139,7 +139,7 @@ def test_a_batch_without_a_target_teaches_nothing(view: View, loss: LossKind) ->
 
 
 def test_nothing_to_learn_from_is_told(view: View) -> None:
-    with pytest.raises(InputError, match=r"gru: no basket to learn from.*`generators\.gru\.target_days`"):
+    with pytest.raises(InputError, match=r"gru: no baskets to train on.*`generators\.gru\.target_days`"):
         fit(view, target_days=1)
 
 

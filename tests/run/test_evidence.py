@@ -95,6 +95,6 @@ def test_answers_of_each_kind_of_artifact(view: View, name: str, is_arrivals: bo
     assert len(found.candidates_new) == 2
     assert found.is_constant == is_constant
     assert found.fallback == (None if is_arrivals else "popularity_age_band")
-    assert found.figures == ({} if is_arrivals else figures)
+    assert found.metrics == ({} if is_arrivals else figures)
     ranked = view.articles.never_sold if is_arrivals else view.articles.in_store
     assert found.rankable is ranked

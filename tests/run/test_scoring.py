@@ -54,7 +54,7 @@ def test_the_scorecard_of_the_reports_lists_is_the_reports(scoring: Scoring, tin
     name = tiny_run.config.recommend.recommender
     place = tiny_run.folder / "candidates" / name
     lists = (pd.read_parquet(place / f"{kind}.parquet") for kind in ("candidates", "candidates_new"))
-    found = scoring.judge(*lists, num_samples=10).figures
+    found = scoring.judge(*lists, num_samples=10).metrics
     told = load_metrics(tiny_run.folder / "report")["recommenders"][name]
     # Full rankings and sizes are measured elsewhere.
     assert set(told) - set(found) <= {

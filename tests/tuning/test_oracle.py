@@ -1,6 +1,7 @@
 import json
-import math
 import shutil
+import socket
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,21 +9,11 @@ from typing import Any
 
 import pytest
 from keras_tuner import HyperParameters
-from keras_tuner.engine.hyperparameters import Float, Int
 
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.settings.file import read_setting
-from tfrs_fashion.settings.pipeline import load_config
-from tfrs_fashion.settings.tune import ParameterConfig, TuneConfig, ordered
-from tfrs_fashion.tuning.oracle import Search, make_oracle
-from tfrs_fashion.tuning.space import (
-    count_hyperband_draws,
-    count_settings,
-    decode,
-    encode,
-    make_space,
-    write_down,
-)
+from tfrs_fashion.settings.tune import TuneConfig
+from tfrs_fashion.tuning.oracle import TrialLoop, make_oracle
+from tfrs_fashion.tuning.space import make_space
 
 SPACE: dict[str, Any] = {
     "depth": {"type": "int", "low": 1, "high": 9},
@@ -38,15 +29,23 @@ class KilledError(BaseException):
     """As if the process had been killed."""
 
 
-def make_search(
-    folder: Path, run: Callable[[str, dict[str, Any], int | None], float], *, max_epochs: int = 1, **settings: Any
-) -> Search:
-    told = TuneConfig.model_validate({"space": SPACE, "algorithm": "random", "max_trials": 8, **settings})
-    ended: list[str] = []
-    oracle = make_oracle(
-        told, make_space(told, OWN), objective="map@3", max_epochs=max_epochs, seed=7, ended=ended.append
-    )
-    return Search(oracle, folder / "search", run, settings=told, objective="map@3")
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfrs_fashion.tuning.oracle._PAUSE_SECONDS", 0.01)
+
+
+def make_loop(
+    folder: Path,
+    run: Callable[[str, dict[str, Any], int | None], float],
+    *,
+    own: dict[str, Any] = OWN,
+    seed: int = 7,
+    max_epochs: int = 1,
+    **settings: Any,
+) -> TrialLoop:
+    config = TuneConfig.model_validate({"space": SPACE, "algorithm": "random", "max_trials": 8, **settings})
+    oracle = make_oracle(config, make_space(config, own), objective="map@3", max_epochs=max_epochs, seed=seed)
+    return TrialLoop(oracle, folder / "search", run, settings=config)
 
 
 def statuses(folder: Path) -> dict[str, str]:
@@ -54,63 +53,20 @@ def statuses(folder: Path) -> dict[str, str]:
     return {file.parent.name: json.loads(file.read_text())["status"] for file in files}
 
 
-@pytest.mark.parametrize("name", list(SPACE))
-def test_what_is_tried_comes_back_from_keras_tuner_as_it_was(name: str) -> None:
-    parameter = TuneConfig.model_validate({"space": SPACE}).space[name]
-    for value in parameter.values or (int(parameter.low or 0) or parameter.low, parameter.high):
-        found = decode(parameter, json.loads(json.dumps(encode(parameter, value))))
-        assert found == (list(value) if isinstance(value, tuple) else value)
-
-
-def test_drawn_numbers_have_four_digits_within_their_range() -> None:
-    rate = Float("rate", 0.0123456, 0.0987654, sampling="log", default=0.0234567)
-    # The pipeline's own is no drawn one.
-    assert [write_down(rate, value) for value in (0.0345678, 0.0123456, 0.0987654, 0.0234567)] == [
-        *(0.03457, 0.01235, 0.0987654),
-        0.0234567,
-    ]
-    steps = Float("steps", 1.0, 1.001, step=0.00005, default=1.0)
-    assert write_down(steps, 1.0 + 7 * 0.00005) == 1.00035
-    assert write_down(Int("size", 1, 20, sampling="log", default=1), 21) == 20
-
-
-def test_the_pipelines_own_value_is_tried_as_it_is(tmp_path: Path) -> None:
+def test_own_value_is_tried_unrounded_in_the_first_trial(tmp_path: Path) -> None:
     tried: list[Any] = []
 
     def run(_id: str, values: dict[str, Any], _budget: int | None) -> float:
         tried.append(values["rate"])
         return 0.5
 
-    told = TuneConfig.model_validate({"space": SPACE, "algorithm": "random", "max_trials": 3})
-    space = make_space(told, {**OWN, "rate": 0.0123456789})
-    oracle = make_oracle(told, space, objective="map@3", max_epochs=1, seed=7, ended=lambda _id: None)
-    Search(oracle, tmp_path / "search", run, settings=told, objective="map@3").search()
+    make_loop(tmp_path, run, own={**OWN, "rate": 0.0123456789}, max_trials=3).search()
     assert tried[0] == 0.0123456789
     assert all(value == float(f"{value:.4g}") for value in tried[1:])
 
 
-def test_the_settings_of_a_space_are_counted() -> None:
-    space = TuneConfig.model_validate({"space": SPACE}).space
-    assert count_settings(space) == math.inf
-    del space["rate"]
-    assert count_settings(space) == 9 * 3 * 2 * 4
-    assert count_settings({"a": ParameterConfig(type="float", low=0.0, high=0.3, step=0.1)}) == 4
-    # Li et al. 2018, table 1, with brackets of keras-tuner's sizes.
-    assert count_hyperband_draws(9, 3) == 9 + 5 + 3
-
-
-def test_numbers_of_a_choice_keep_their_order_and_others_are_text() -> None:
-    space = TuneConfig.model_validate(
-        {"space": {"a": {"type": "choice", "values": [1, 2.5]}, "b": {"type": "choice", "values": [1, "two", True]}}}
-    ).space
-    assert [encode(space["a"], value) for value in (1, 2.5)] == [1.0, 2.5]
-    assert [encode(space["b"], value) for value in (1, "two", True)] == ["1", '"two"', "true"]
-
-
 @pytest.mark.parametrize("algorithm", ["random", "bayesian"])
-def test_a_search_begins_with_the_pipelines_own_settings_and_tries_nothing_twice(
-    tmp_path: Path, algorithm: str
-) -> None:
+def test_search_begins_with_own_settings_and_tries_nothing_twice(tmp_path: Path, algorithm: str) -> None:
     tried: list[dict[str, Any]] = []
 
     def run(_id: str, values: dict[str, Any], budget: int | None) -> float:
@@ -118,7 +74,7 @@ def test_a_search_begins_with_the_pipelines_own_settings_and_tries_nothing_twice
         tried.append(values)
         return float(values["depth"])
 
-    make_search(tmp_path, run, algorithm=algorithm, num_initial_trials=3).search()
+    make_loop(tmp_path, run, algorithm=algorithm, num_initial_trials=3).search()
     assert len(tried) == 8
     # What depends on the other kind is left out.
     assert tried[0] == {"depth": 3, "rate": 0.01, "dims": [8], "kind": "plain"}
@@ -132,10 +88,10 @@ def test_a_search_begins_with_the_pipelines_own_settings_and_tries_nothing_twice
     assert {values["kind"] for values in tried} == {"plain", "cross"}
 
 
-def test_a_killed_search_goes_on_without_losing_or_repeating_a_trial(tmp_path: Path) -> None:
+def test_killed_search_resumes_without_losing_or_repeating_a_trial(tmp_path: Path) -> None:
     begun: list[str] = []
     whole: list[dict[str, Any]] = []
-    make_search(tmp_path / "whole", lambda _id, values, _budget: whole.append(values) or 0.5).search()  # type: ignore[func-returns-value]
+    make_loop(tmp_path / "whole", lambda _id, values, _budget: whole.append(values) or 0.5).search()  # type: ignore[func-returns-value]
     tried: dict[str, dict[str, Any]] = {}
 
     def run(trial_id: str, values: dict[str, Any], _budget: int | None) -> float:
@@ -147,15 +103,15 @@ def test_a_killed_search_goes_on_without_losing_or_repeating_a_trial(tmp_path: P
 
     for _kill in range(2):
         with pytest.raises(KilledError):
-            make_search(tmp_path, run).search()
-    make_search(tmp_path, run).search()
+            make_loop(tmp_path, run).search()
+    make_loop(tmp_path, run).search()
     # The third and, after it was done again, the fourth were under way when the process ended.
     assert begun == ["0", "1", "2", "2", "3", "3", "4", "5", "6", "7"]
     assert set(statuses(tmp_path).values()) == {"COMPLETED"}
     assert [tried[str(number)] for number in range(8)] == whole
 
 
-def test_a_kill_between_two_files_neither_repeats_nor_forgets(tmp_path: Path) -> None:
+def test_kill_between_two_writes_neither_repeats_nor_loses_a_trial(tmp_path: Path) -> None:
     begun: list[str] = []
     state = tmp_path / "search" / "oracle.json"
 
@@ -169,35 +125,35 @@ def test_a_kill_between_two_files_neither_repeats_nor_forgets(tmp_path: Path) ->
         return 0.5
 
     with pytest.raises(KilledError):
-        make_search(tmp_path, run).search()
+        make_loop(tmp_path, run).search()
     # The process was killed after it wrote that trial 2 ended and that trial 3 began, and before it said so of the search.
     shutil.copy(tmp_path / "former.json", state)
     assert statuses(tmp_path)["trial_2"] == "COMPLETED"
     begun.clear()
-    make_search(tmp_path, lambda trial_id, _values, _budget: begun.append(trial_id) or 0.5).search()  # type: ignore[func-returns-value]
+    make_loop(tmp_path, lambda trial_id, _values, _budget: begun.append(trial_id) or 0.5).search()  # type: ignore[func-returns-value]
     assert begun == ["3", "4", "5", "6", "7"]
     assert len(statuses(tmp_path)) == 8
 
 
 @pytest.mark.parametrize("algorithm", ["random", "bayesian"])
-def test_a_search_that_goes_on_tries_what_one_that_was_never_killed_does(tmp_path: Path, algorithm: str) -> None:
+def test_resumed_search_tries_the_same_settings_as_an_uninterrupted_one(tmp_path: Path, algorithm: str) -> None:
     tried: dict[str, list[dict[str, Any]]] = {"whole": [], "killed": []}
 
     def run(trial_id: str, values: dict[str, Any], _budget: int | None, *, which: str, kill: bool = False) -> float:
-        if kill and trial_id == "6":
+        if kill and trial_id == "4":
             raise KilledError
         tried[which].append(values)
         return float(values["depth"])
 
-    settings: dict[str, Any] = {"algorithm": algorithm, "num_initial_trials": 3, "max_trials": 9}
-    make_search(tmp_path / "whole", partial(run, which="whole"), **settings).search()
+    settings: dict[str, Any] = {"algorithm": algorithm, "num_initial_trials": 3, "max_trials": 6}
+    make_loop(tmp_path / "whole", partial(run, which="whole"), **settings).search()
     with pytest.raises(KilledError):
-        make_search(tmp_path / "killed", partial(run, which="killed", kill=True), **settings).search()
-    make_search(tmp_path / "killed", partial(run, which="killed"), **settings).search()
+        make_loop(tmp_path / "killed", partial(run, which="killed", kill=True), **settings).search()
+    make_loop(tmp_path / "killed", partial(run, which="killed"), **settings).search()
     assert tried["killed"] == tried["whole"]
 
 
-def test_a_setting_may_depend_on_several_and_on_one_that_depends_itself(tmp_path: Path) -> None:
+def test_conditions_may_be_several_and_nested(tmp_path: Path) -> None:
     space: dict[str, Any] = {
         "a": {"type": "choice", "values": ["x", "y"]},
         "n": {"type": "choice", "values": [1, 2.5]},
@@ -205,19 +161,17 @@ def test_a_setting_may_depend_on_several_and_on_one_that_depends_itself(tmp_path
         "c": {"type": "int", "low": 1, "high": 2, "when": {"b": [True]}},
         "d": {"type": "float", "low": 0.0, "high": 1.0, "when": {"a": ["x"], "n": [2.5]}},
     }
-    told = TuneConfig.model_validate({"space": space, "algorithm": "random", "max_trials": 25})
     own = {"a": "x", "n": 1, "b": True, "c": 1, "d": 0.5}
-    made = make_space(told, own)
-    # As chief and workers exchange it.
-    assert {hp.name for hp in HyperParameters.from_proto(made.to_proto()).space} == set(space)
-    oracle = make_oracle(told, made, objective="map@3", max_epochs=1, seed=0, ended=lambda _id: None)
     tried: list[dict[str, Any]] = []
 
     def run(_id: str, values: dict[str, Any], _budget: int | None) -> float:
         tried.append(values)
         return 0.5
 
-    Search(oracle, tmp_path / "search", run, settings=told, objective="map@3").search()
+    loop = make_loop(tmp_path, run, own=own, seed=0, space=space, max_trials=25)
+    # Chief and workers exchange the space in this form.
+    assert {hp.name for hp in HyperParameters.from_proto(loop.oracle.get_space().to_proto()).space} == set(space)
+    loop.search()
     assert len(tried) == 25
     assert tried[0] == {"a": "x", "n": 1.0, "b": True, "c": 1}
     for values in tried:
@@ -227,44 +181,31 @@ def test_a_setting_may_depend_on_several_and_on_one_that_depends_itself(tmp_path
     assert {len(values) for values in tried} == {2, 3, 4, 5}
 
 
-def test_whole_numbers_stay_below_the_end_of_their_range(tmp_path: Path) -> None:
-    told = TuneConfig.model_validate(
-        {
-            "space": {"size": {"type": "int", "low": 2, "high": 20, "log": True}},
-            "algorithm": "bayesian",
-            "max_trials": 9,
-        }
-    )
-    oracle = make_oracle(
-        told, make_space(told, {"size": 5}), objective="map@3", max_epochs=1, seed=1, ended=lambda _id: None
-    )
+def test_integers_drawn_logarithmically_stay_within_their_range(tmp_path: Path) -> None:
+    space = {"size": {"type": "int", "low": 2, "high": 20, "log": True}}
     tried: list[int] = []
 
     def run(_id: str, values: dict[str, Any], _budget: int | None) -> float:
         tried.append(values["size"])
         return float(values["size"])
 
-    Search(oracle, tmp_path / "search", run, settings=told, objective="map@3").search()
+    make_loop(tmp_path, run, own={"size": 5}, seed=1, space=space, algorithm="bayesian", max_trials=9).search()
     # The more the better, so that the end is tried.
     assert max(tried) == 20
 
 
-def test_where_the_best_point_was_tried_the_gaussian_process_takes_one_beside_it(tmp_path: Path) -> None:
+def test_bayesian_search_tries_a_neighbour_if_the_best_point_was_tried(tmp_path: Path) -> None:
     space: dict[str, Any] = {
         "a": {"type": "int", "low": 0, "high": 30},
         "b": {"type": "int", "low": 0, "high": 30},
     }
-    told = TuneConfig.model_validate({"space": space, "algorithm": "bayesian", "max_trials": 24})
-    oracle = make_oracle(
-        told, make_space(told, {"a": 5, "b": 25}), objective="map@3", max_epochs=1, seed=7, ended=lambda _id: None
-    )
     tried: list[tuple[int, int]] = []
 
     def run(_id: str, values: dict[str, Any], _budget: int | None) -> float:
         tried.append((values["a"], values["b"]))
         return float(values["a"] - values["b"])  # the best is a corner
 
-    Search(oracle, tmp_path / "search", run, settings=told, objective="map@3").search()
+    make_loop(tmp_path, run, own={"a": 5, "b": 25}, space=space, algorithm="bayesian", max_trials=24).search()
     assert len(set(tried)) == 24
     place = tried.index((30, 0))
     assert place < 15
@@ -273,20 +214,20 @@ def test_where_the_best_point_was_tried_the_gaussian_process_takes_one_beside_it
     assert sum(after) >= 0.7 * len(after)
 
 
-def test_more_trials_may_be_asked_for_later(tmp_path: Path) -> None:
+def test_finished_search_continues_if_max_trials_is_raised(tmp_path: Path) -> None:
     begun: list[str] = []
 
     def run(trial_id: str, _values: dict[str, Any], _budget: int | None) -> float:
         begun.append(trial_id)
         return 0.5
 
-    make_search(tmp_path, run, max_trials=2).search()
-    make_search(tmp_path, run, max_trials=4).search()
+    make_loop(tmp_path, run, max_trials=2).search()
+    make_loop(tmp_path, run, max_trials=4).search()
     assert begun == ["0", "1", "2", "3"]
 
 
 @pytest.mark.parametrize("failure", [ValueError("no"), MemoryError("12 GB"), float("nan"), float("inf")])
-def test_a_trial_that_fails_is_told_of_and_the_search_goes_on(tmp_path: Path, failure: Any) -> None:
+def test_failed_trial_is_recorded_and_the_search_continues(tmp_path: Path, failure: Any) -> None:
     def run(trial_id: str, values: dict[str, Any], _budget: int | None) -> float:
         if trial_id == "1":
             if isinstance(failure, Exception):
@@ -294,11 +235,11 @@ def test_a_trial_that_fails_is_told_of_and_the_search_goes_on(tmp_path: Path, fa
             return float(failure)
         return 0.5
 
-    make_search(tmp_path, run, max_trials=4).search()
+    make_loop(tmp_path, run, max_trials=4).search()
     assert list(statuses(tmp_path).values()) == ["COMPLETED", "FAILED", "COMPLETED", "COMPLETED"]
 
 
-def test_failures_in_a_row_end_the_search(tmp_path: Path) -> None:
+def test_search_ends_after_max_failures_in_a_row(tmp_path: Path) -> None:
     begun: list[str] = []
 
     def run(trial_id: str, _values: dict[str, Any], _budget: int | None) -> float:
@@ -307,12 +248,12 @@ def test_failures_in_a_row_end_the_search(tmp_path: Path) -> None:
             raise ValueError("no")
         return 0.5
 
-    make_search(tmp_path, run, max_failures=2).search()
+    make_loop(tmp_path, run, max_failures=2).search()
     assert begun == ["0", "1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize("algorithm", ["random", "bayesian", "hyperband"])
-def test_a_search_of_failures_alone_is_given_up_by_every_algorithm(tmp_path: Path, algorithm: str) -> None:
+def test_every_algorithm_gives_up_if_all_trials_fail(tmp_path: Path, algorithm: str) -> None:
     begun: list[str] = []
 
     def run(trial_id: str, _values: dict[str, Any], _budget: int | None) -> float:
@@ -320,24 +261,24 @@ def test_a_search_of_failures_alone_is_given_up_by_every_algorithm(tmp_path: Pat
         raise ValueError("no")
 
     for _time in range(2):  # asked again, it says so again
-        search = make_search(tmp_path, run, max_failures=3, algorithm=algorithm, max_epochs=9)
-        search.search()
+        loop = make_loop(tmp_path, run, max_failures=3, algorithm=algorithm, max_epochs=9)
+        loop.search()
         assert [int(trial_id) for trial_id in begun] == [0, 1, 2]
-        assert search.oracle.gave_up
+        assert loop.oracle.stop.gave_up
 
 
-def test_a_search_whose_last_trials_failed_was_not_given_up(tmp_path: Path) -> None:
+def test_search_is_not_given_up_if_fewer_than_max_failures_failed_last(tmp_path: Path) -> None:
     def run(trial_id: str, _values: dict[str, Any], _budget: int | None) -> float:
         if trial_id in ("2", "3"):
             raise ValueError("no")
         return 0.5
 
-    search = make_search(tmp_path, run, max_trials=4, max_failures=3)
-    search.search()
-    assert not search.oracle.gave_up
+    loop = make_loop(tmp_path, run, max_trials=4, max_failures=3)
+    loop.search()
+    assert not loop.oracle.stop.gave_up
 
 
-def test_no_trial_begins_after_the_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_trial_begins_after_max_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("tfrs_fashion.tuning.oracle.time.monotonic", lambda: now)
     begun: list[str] = []
@@ -349,13 +290,13 @@ def test_no_trial_begins_after_the_time_is_over(tmp_path: Path, monkeypatch: pyt
         return 0.5
 
     # At 0, 50, and 100 seconds of 120.
-    make_search(tmp_path, run, max_minutes=2).search()
+    make_loop(tmp_path, run, max_minutes=2).search()
     assert begun == ["0", "1", "2"]
-    make_search(tmp_path, run, max_minutes=1).search()
+    make_loop(tmp_path, run, max_minutes=1).search()
     assert begun == ["0", "1", "2", "3", "4"]
 
 
-def test_hyperband_gives_the_better_trials_more_epochs(tmp_path: Path) -> None:
+def test_hyperband_gives_better_trials_more_epochs(tmp_path: Path) -> None:
     given: list[tuple[int, int]] = []
 
     def run(_id: str, values: dict[str, Any], budget: int | None) -> float:
@@ -363,7 +304,7 @@ def test_hyperband_gives_the_better_trials_more_epochs(tmp_path: Path) -> None:
         given.append((values["depth"], budget))
         return float(values["depth"])
 
-    make_search(tmp_path, run, algorithm="hyperband", max_epochs=9).search()
+    make_loop(tmp_path, run, algorithm="hyperband", max_epochs=9).search()
     assert given[0] == (3, 1)
     by_budget = {budget: [depth for depth, found in given if found == budget] for budget in (1, 3, 9)}
     # Of the first bracket the best go on; a later bracket begins with 3 epochs, and the last with all 9.
@@ -373,7 +314,7 @@ def test_hyperband_gives_the_better_trials_more_epochs(tmp_path: Path) -> None:
     assert max(by_budget[3][:3]) == by_budget[9][0]
 
 
-def test_hyperband_goes_on_with_those_that_did_not_fail(tmp_path: Path) -> None:
+def test_hyperband_promotes_only_trials_that_did_not_fail(tmp_path: Path) -> None:
     given: list[tuple[str, int]] = []
 
     def run(trial_id: str, values: dict[str, Any], budget: int | None) -> float:
@@ -383,8 +324,8 @@ def test_hyperband_goes_on_with_those_that_did_not_fail(tmp_path: Path) -> None:
             raise ValueError("no")
         return float(values["depth"])
 
-    search = make_search(tmp_path, run, algorithm="hyperband", max_epochs=9, max_failures=3)
-    search.search()
+    loop = make_loop(tmp_path, run, algorithm="hyperband", max_epochs=9, max_failures=3)
+    loop.search()
     failed = {name for name, status in statuses(tmp_path).items() if status == "FAILED"}
     assert len(failed) == 3
     # Of nine, three failed, three go on, and one of these.
@@ -392,86 +333,41 @@ def test_hyperband_goes_on_with_those_that_did_not_fail(tmp_path: Path) -> None:
     assert first == [1] * 9 + [3] * 3 + [9]
 
 
-def test_hyperband_sweeps_as_often_as_is_asked_for_now(tmp_path: Path) -> None:
+def test_finished_hyperband_search_continues_if_num_sweeps_is_raised(tmp_path: Path) -> None:
     begun: list[str] = []
 
     def run(trial_id: str, values: dict[str, Any], _budget: int | None) -> float:
         begun.append(trial_id)
         return float(values["depth"])
 
-    make_search(tmp_path, run, algorithm="hyperband", max_epochs=3).search()
+    make_loop(tmp_path, run, algorithm="hyperband", max_epochs=3).search()
     once = len(begun)
-    make_search(tmp_path, run, algorithm="hyperband", max_epochs=3, num_sweeps=2).search()
+    make_loop(tmp_path, run, algorithm="hyperband", max_epochs=3, num_sweeps=2).search()
     assert len(begun) == len(set(begun)) == 2 * once
 
 
-def test_the_pipelines_own_value_has_to_lie_in_the_space() -> None:
-    told = TuneConfig.model_validate({"space": SPACE})
-    with pytest.raises(
-        InputError, match=r"tune\.space\.depth: the pipeline's own value is 12, which is not between 1 and 9"
-    ):
-        make_space(told, {**OWN, "depth": 12})
-    with pytest.raises(InputError, match=r"tune\.space\.dims: .* is \[3\], which is none of \[\], \[8\], \[8, 4\]"):
-        make_space(told, {**OWN, "dims": (3,)})
+def test_second_chief_at_one_address_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for name, value in (("IP", "127.0.0.1"), ("PORT", str(port))):
+            monkeypatch.setenv(f"KERASTUNER_ORACLE_{name}", value)
+        monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
+        with pytest.raises(InputError, match=r"cannot listen on 127\.0\.0\.1:\d+.*choose another port"):
+            make_loop(tmp_path, lambda *_args: 0.5).search()
 
 
-@pytest.mark.parametrize(
-    ("space", "message"),
-    [
-        ({"a": {"type": "int", "low": 9, "high": 1}}, "`low` is 9 and `high` is 1; expected `low` below `high`"),
-        ({"a": {"type": "float", "low": 0.0, "high": 1.0, "log": True}}, "`log` needs a `low` above 0"),
-        ({"a": {"type": "float", "low": 0.0}}, "a float needs `low` and `high`"),
-        ({"a": {"type": "int", "low": 1, "high": 2.5}}, "an int has whole numbers"),
-        ({"a": {"type": "choice", "values": [1]}}, "at least two values, each once"),
-        ({"a": {"type": "choice", "values": [1, 1]}}, "at least two values, each once"),
-        ({"a": {"type": "choice", "values": [1, 2], "low": 0}}, "leave out low"),
-        ({"a": {"type": "int", "low": 1, "high": 2, "values": [1]}}, '`values` are for the type "choice"'),
-        ({"a": {"type": "float", "low": 1, "high": 2, "log": True, "step": 1}}, "exclude each other"),
-        ({"a": {"type": "float", "low": float("nan"), "high": 2}}, "expected `low` below `high`"),
-        ({"a": {"type": "int", "low": 1, "high": 2, "when": {"b": [1]}}}, "names `b`, which is no other setting"),
-        (
-            {"a": {"type": "int", "low": 1, "high": 2}, "b": {"type": "int", "low": 1, "high": 2, "when": {"a": [1]}}},
-            "names `a`, which is a int; a condition needs a choice",
-        ),
-        (
-            {
-                "a": {"type": "choice", "values": [1, 2]},
-                "b": {"type": "int", "low": 1, "high": 2, "when": {"a": [3]}},
-            },
-            "names 3, which is none of the values of `a`",
-        ),
-        (
-            {
-                "a": {"type": "choice", "values": [1, 2], "when": {"b": [1]}},
-                "b": {"type": "choice", "values": [1, 2], "when": {"a": [1]}},
-            },
-            "a, b depend on each other in a circle",
-        ),
-    ],
-)
-def test_a_space_that_makes_no_sense_is_refused(space: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
-        TuneConfig.model_validate({"space": space})
-
-
-def test_settings_come_after_those_that_they_depend_on() -> None:
-    told = TuneConfig.model_validate(
-        {
-            "space": {
-                "c": {"type": "int", "low": 1, "high": 2, "when": {"b": [1]}},
-                "b": {"type": "choice", "values": [1, 2], "when": {"a": ["x"]}},
-                "a": {"type": "choice", "values": ["x", "y"]},
-            }
-        }
-    )
-    assert ordered(told.space) == ["a", "b", "c"]
-
-
-def test_every_search_that_is_declared_begins_from_its_pipelines_own_settings(root: Path) -> None:
-    searched = []
-    for path in sorted((root / "pipelines").glob("*.toml")):
-        config = load_config(path)
-        if config.tune.space:
-            make_space(config.tune, {name: read_setting(config, name) for name in config.tune.space})
-            searched.append(path.stem)
-    assert searched == ["complete_journey", "rent_the_runway", "tiny"]
+def test_chief_listens_where_connections_of_a_former_one_linger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as former:
+        port = former.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as worker:
+            served, _address = former.accept()
+            served.close()  # the side that closes first lingers
+            worker.recv(1)
+    for name, value in (("IP", "127.0.0.1"), ("PORT", str(port))):
+        monkeypatch.setenv(f"KERASTUNER_ORACLE_{name}", value)
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
+    stopped = threading.Event()
+    stopped.set()
+    make_loop(tmp_path, lambda *_args: 0.5).search(stopped)

@@ -1,1 +1,1 @@
-"""Raw sources brought to the canonical columns, and splits in time."""
+"""Sources, which bring raw files to the canonical columns, and splits in time."""

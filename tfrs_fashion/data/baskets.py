@@ -1,13 +1,13 @@
-"""Baskets: what a customer buys under one number on one day."""
+"""Baskets: the articles that a customer buys under one number on one day."""
 
 import ibis
 
 
 def basket_of(lines: ibis.Table) -> list[ibis.Value]:
-    """Returns what tells the basket of a line from others, to group by: `customer_id`, `basket_id` and `day`.
+    """Returns the columns that identify the basket of a line, to group by: `customer_id`, `basket_id` and `day`.
 
-    Tills use the numbers of their receipts again. What a customer buys under one number on another day is another basket,
-    so that no purchase moves to an earlier day; and a cutoff at midnight, as those of windows are, falls inside no basket.
+    Tills reuse receipt numbers, so the same number on another day is another basket. Otherwise a purchase could move to
+    an earlier day. Since the cutoffs of windows are at midnight, they never divide a basket.
 
     Args:
         lines: Transactions.

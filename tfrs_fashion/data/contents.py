@@ -1,4 +1,4 @@
-"""What tables say, whatever code, settings or file formats they came by: fingerprints of purchases."""
+"""Fingerprints of the purchases in tables, which do not depend on code, settings, file formats or the order of rows."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,27 +11,27 @@ from ibis import _
 
 from tfrs_fashion.schema import FIRST_INDEX, Tables
 
-# Odd numbers that spread their factor over 64 bits (of SplitMix64 and Knuth).
+# Odd multipliers that spread a number over 64 bits (those of SplitMix64 and Knuth).
 _FACTORS = tuple(np.uint64(factor) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0x9E3779B97F4A7C15))
 _SHIFT = np.uint64(32)
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
-    """Makes unlike numbers of unlike ones, evenly: `[any]` uint64."""
+    """Mixes the bits of `[any]` uint64, so that similar inputs give unrelated numbers."""
     for factor in _FACTORS[:2]:
         values = (values ^ (values >> _SHIFT)) * factor
     return values ^ (values >> _SHIFT)
 
 
 def _hash_ids(ids: pd.Series) -> np.ndarray:
-    """Hashes ids in the order of their indices; those that stand for no id come first: `[FIRST_INDEX + num_ids]` uint64."""
+    """Hashes ids, after the reserved indices that stand for no id: `[FIRST_INDEX + num_ids]` uint64."""
     hashed = pd.util.hash_array(ids.astype(str).to_numpy(dtype=object), categorize=False)
     return np.concatenate([np.arange(FIRST_INDEX, dtype=np.uint64), hashed])
 
 
 @dataclass(frozen=True)
 class Contents:
-    """Hashes of the ids of some tables, by index.
+    """Hashes of the ids of indexed tables, by index.
 
     Attributes:
         customers: `[FIRST_INDEX + num_customers]` uint64.
@@ -56,25 +56,28 @@ class Contents:
             hashed = _spread(hashed + rows["t_dat"].to_numpy("datetime64[us]").astype(np.int64).astype(np.uint64))
         return int(hashed.sum(dtype=np.uint64))
 
-    def _fingerprint(self, parts: Iterator[pd.DataFrame]) -> str:
+    def _fingerprint(self, frames: Iterator[pd.DataFrame]) -> str:
         total = rows = 0
-        for part in parts:
-            total, rows = (total + self._sum(part)) % 2**64, rows + len(part)
+        for frame in frames:
+            # A sum does not depend on the order of the rows.
+            total, rows = (total + self._sum(frame)) % 2**64, rows + len(frame)
         return hashlib.sha256(f"{rows} rows, {total}".encode()).hexdigest()
 
     def of_purchases(self, transactions: ibis.Table) -> str:
-        """Returns a SHA-256 of who bought what and when, whatever the order of the rows and the other columns.
+        """Returns a SHA-256 of who bought what and when, independent of the order of rows and of other columns.
 
         Args:
-            transactions: Indexed; ids that have no index count as one.
+            transactions: Indexed transactions; all ids without an index count as the same.
         """
-        read = transactions.select("customer_index", "article_index", t_dat=_.t_dat.cast("timestamp"))
-        return self._fingerprint(batch.to_pandas() for batch in read.to_pyarrow().to_batches(max_chunksize=1_000_000))
+        purchases = transactions.select("customer_index", "article_index", t_dat=_.t_dat.cast("timestamp"))
+        return self._fingerprint(
+            batch.to_pandas() for batch in purchases.to_pyarrow().to_batches(max_chunksize=1_000_000)
+        )
 
-    def of_targets(self, judged: pd.DataFrame) -> str:
-        """Returns a SHA-256 of what recommenders are judged by, whatever the order of the rows.
+    def of_targets(self, targets: pd.DataFrame) -> str:
+        """Returns a SHA-256 of the targets of an evaluation, independent of the order of rows.
 
         Args:
-            judged: `customer_index, article_index`.
+            targets: `customer_index, article_index`.
         """
-        return self._fingerprint(iter([judged[["customer_index", "article_index"]]]))
+        return self._fingerprint(iter([targets[["customer_index", "article_index"]]]))

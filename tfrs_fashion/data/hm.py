@@ -1,12 +1,11 @@
-"""H&M's tables as Kaggle gives them: a fixed mapping, read by `data.retail`, whose keys a pipeline file may override."""
+"""H&M's tables as Kaggle publishes them: a mapping for `data.retail`, whose keys a pipeline file may override."""
 
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import ValidationError
 
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.settings.data import ArticlesConfig, CustomersConfig, TransactionsConfig
+from tfrs_fashion.settings.data import ArticlesConfig, CustomersConfig, DataConfig, TransactionsConfig
 
 # The lower edges of the age bands.
 AGE_EDGES = (16, 20, 25, 30, 35, 40, 50, 60)
@@ -39,7 +38,7 @@ ARTICLES = ArticlesConfig(
             "garment_group_name",
         )
     },
-    # Designs are numbered in the order of their making: a hint of the season that the catalogue gives away.
+    # Product codes rise with time, so as a number they hint at the season in which a design appeared.
     numbers={"design_number": "product_code"},
 )
 CUSTOMERS = CustomersConfig(
@@ -51,51 +50,40 @@ CUSTOMERS = CustomersConfig(
     fill={"FN": "-1", "Active": "-1"},
 )
 
-Part = TypeVar("Part", TransactionsConfig, ArticlesConfig, CustomersConfig)
 
-
-def _file(folder: Path, name: str) -> str:
-    """Finds the file that carries one of Kaggle's names."""
-    found = [f"{name}{ending}" for ending in _ENDINGS if (folder / f"{name}{ending}").exists()]
+def _find_file(folder: Path, name: str) -> str:
+    """Returns the file in the folder that has one of Kaggle's names and a known extension."""
+    files = [f"{name}{ending}" for ending in _ENDINGS if (folder / f"{name}{ending}").exists()]
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder. Set `data.path`, e.g. --set data.path=FOLDER.")
-    if not found:
+    if not files:
         raise InputError(f"{folder / name}: no such file as {', '.join(_ENDINGS)}. Expected Kaggle's three files.")
-    if len(found) > 1:
-        raise InputError(f"{folder}: holds {' and '.join(found)}. Keep one of them.")
-    return found[0]
+    if len(files) > 1:
+        raise InputError(f"{folder}: holds {' and '.join(files)}. Keep one of them.")
+    return files[0]
 
 
-def _merged(default: Part, given: Part, folder: Path, *, name: str) -> Part:
-    changes = given.model_dump(exclude_unset=True)
-    if "file" not in changes:
-        changes["file"] = _file(folder, default.file)
-    try:
-        return type(default).model_validate({**default.model_dump(), **changes})
-    except ValidationError as error:
-        raise InputError(f"data.{name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from error
-
-
-def make_mapping(
-    path: str | Path, *, transactions: TransactionsConfig, articles: ArticlesConfig, customers: CustomersConfig
-) -> tuple[TransactionsConfig, ArticlesConfig, CustomersConfig]:
-    """Completes what a pipeline file says by what is known of H&M's files.
+def complete_mapping(config: DataConfig) -> DataConfig:
+    """Fills in the mapping of H&M's columns where the pipeline file does not replace it.
 
     Args:
-        path: Folder of `transactions_train`, `articles` and `customers`, each as `.parquet`, `.csv` or `.csv.gz`.
-        transactions: Keys that replace those of `TRANSACTIONS`.
-        articles: Keys that replace those of `ARTICLES`.
-        customers: Keys that replace those of `CUSTOMERS`.
+        config: Settings whose `path` holds `transactions_train`, `articles` and `customers`, each as `.parquet`, `.csv`
+            or `.csv.gz`.
 
     Returns:
-        A mapping for `data.retail`.
+        Settings for `data.retail`.
 
     Raises:
-        InputError: A file is missing or there twice, or what is replaced no longer goes together.
+        InputError: A file is missing or exists twice, or the keys of the pipeline file contradict the others.
     """
-    folder = Path(path)
-    return (
-        _merged(TRANSACTIONS, transactions, folder, name="transactions"),
-        _merged(ARTICLES, articles, folder, name="articles"),
-        _merged(CUSTOMERS, customers, folder, name="customers"),
-    )
+    sections = {}
+    for name, default in (("transactions", TRANSACTIONS), ("articles", ARTICLES), ("customers", CUSTOMERS)):
+        changes = getattr(config, name).model_dump(exclude_unset=True)
+        if "file" not in changes:
+            changes["file"] = _find_file(Path(config.path), default.file)
+        try:
+            sections[name] = type(default).model_validate({**default.model_dump(), **changes})
+        except ValidationError as error:
+            message = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise InputError(f"data.{name}: {message}.") from error
+    return config.model_copy(update=sections)

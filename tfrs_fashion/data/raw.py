@@ -1,7 +1,7 @@
-"""Raw files: the one way to read Parquet and CSV, lazily, with text left as it is written.
+"""Raw files: Parquet and CSV as lazy tables, with text as it is written in the file.
 
-DuckDB reads them; no row is held in Python. Of CSV every column is text, so that ids keep their leading zeros;
-`data.conversions` reads numbers and times from it and refuses what does not parse.
+DuckDB reads them; no row is held in Python. Every column of a CSV file is text, so that ids keep their leading zeros;
+`data.conversions` parses numbers and times in it and refuses values that it cannot parse.
 """
 
 import csv
@@ -20,24 +20,25 @@ import pyarrow.parquet as pq
 from ibis import _
 
 from tfrs_fashion.schema import InputError, find_nearest
+from tfrs_fashion.settings.data import DataConfig
 
 _KINDS = {".parquet": "parquet", ".csv": "csv", ".csv.gz": "csv", ".tsv": "csv", ".tsv.gz": "csv"}
 
-_ENCODE = 'Save the file as UTF-8, or say how it is written, e.g. data.encoding = "latin-1".'
+_ENCODE = 'Save the file as UTF-8, or name its encoding, e.g. data.encoding = "latin-1".'
 
-# The longest line of a CSV file, in bytes. A cell is cut to `MAX_DESCRIPTION` characters only once it is read.
+# Maximum length of a line of CSV, in bytes. A cell is only cut to `MAX_DESCRIPTION` characters after it was read.
 _MAX_LINE = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a retailer writes files.
+    """The way in which a retailer writes files.
 
     Attributes:
-        missing_values: Texts that mean a missing value; in CSV an empty cell always does.
-        encoding: Of CSV: `utf-8`, `latin-1` or `utf-16`.
-        decimal: Sign before the fraction of a number written as text.
-        thousands: Sign between its groups of three digits; empty for none.
+        missing_values: Texts that mean a missing value; an empty cell of CSV always does.
+        encoding: Encoding of CSV files: `utf-8`, `latin-1` or `utf-16`.
+        decimal: Decimal separator of numbers written as text.
+        thousands: Separator between groups of three digits; empty if there is none.
     """
 
     missing_values: Sequence[str] = ()
@@ -49,18 +50,23 @@ class Dialect:
 PLAIN = Dialect()
 
 
+def make_dialect(config: DataConfig) -> Dialect:
+    """Returns the way in which the files of a source are written."""
+    return Dialect(**config.model_dump(include={"missing_values", "encoding", "decimal", "thousands"}))
+
+
 @dataclass(frozen=True)
 class RawFile:
     """A raw file, or several parts of one, as a lazy table.
 
     Attributes:
-        table: Columns as the file names them; columns without a type, all null, are text.
-        where: The file, to be named in messages.
-        dialect: How it writes numbers.
-        is_typed: Whether the file itself tells numbers and times from text, as Parquet does and CSV does not.
-        untyped: Columns of a typed file that hold nothing, so that they have no type of their own.
-        read_as: Reads the file again with types of DuckDB's for some columns; None where the file tells types itself or
-            some of its texts mean a missing value.
+        table: Columns by their names in the file; columns without a type, all null, are text.
+        where: The path, for messages.
+        is_typed: Whether the file has types for numbers and times, as Parquet does and CSV does not.
+        dialect: The way in which it is written.
+        untyped: Columns of a typed file that are null in every row, so that they have no type of their own.
+        read_as: Opens the file with the given DuckDB types for some columns; None if the file has types of its own or
+            some texts mean a missing value.
     """
 
     table: ibis.Table
@@ -71,56 +77,53 @@ class RawFile:
     read_as: Callable[[Mapping[str, str]], ibis.Table] | None = None
 
     def encode(self, values: Mapping[str, ibis.Table]) -> "RawFile":
-        """Reads columns of text as numbers that stand for their values, which look and behave like the text.
+        """Reads columns of text as DuckDB enums, which behave like text but are stored and compared as numbers.
 
-        A column of ids takes 4 bytes a row then, and is grouped, joined and sorted as numbers are.
+        A column of ids then takes 4 bytes per row, and is grouped, joined and sorted as fast as numbers.
 
         Args:
-            values: For each column a table of one column: all values that it has.
+            values: For each column, a table of one column with all of its distinct values.
         """
         if self.read_as is None or not values:
             return self
         types = {}
         for name, table in values.items():
             types[name] = ibis.util.gen_name("values")
-            # The numbers follow the order of the texts, so that sorting by either is the same.
+            # Enums sort by their numbers, which are given in the order of the texts.
             query = ibis.to_sql(table.order_by(table.columns), dialect="duckdb")
             table.get_backend().raw_sql(f"CREATE TEMP TYPE {types[name]} AS ENUM ({query})")
         return replace(self, table=self.read_as(types))
 
 
 def kind_of(path: Path) -> str | None:
-    """Returns `parquet` or `csv` by the ending of a file's name, and None for any other."""
+    """Returns `parquet` or `csv` by a file's extension, or None if it has another one."""
     name = path.name.lower()
     return next((kind for ending, kind in _KINDS.items() if name.endswith(ending)), None)
 
 
-def _named_by(key: str) -> str:
-    return f", which `{key}` names" if key else ""
-
-
-def _others(path: Path) -> str:
-    """Says what there is instead of a file: the nearest one, or what the folder holds, if there is a folder."""
+def _suggest_files(path: Path) -> str:
+    """Describes the alternatives to a missing file: the nearest name, or the content of the folder if it exists."""
     if not path.parent.is_dir():
-        return f" Neither is there a folder {path.parent}: set `data.path`, e.g. --set data.path=FOLDER."
-    found = sorted(other.name for other in path.parent.iterdir() if other.name[0] not in "._")
-    if near := find_nearest(path.name, found):
+        return f" There is no folder {path.parent} either: set `data.path`, e.g. --set data.path=FOLDER."
+    names = sorted(other.name for other in path.parent.iterdir() if other.name[0] not in "._")
+    if near := find_nearest(path.name, names):
         return f" Did you mean `{near}`?"
-    more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
-    return f" The folder holds {', '.join(f'`{name}`' for name in found[:5])}{more}." if found else ""
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return f" The folder holds {', '.join(f'`{name}`' for name in names[:5])}{more}." if names else ""
 
 
 def find_files(path: Path, *, key: str = "") -> list[Path]:
-    """Returns the files behind a path, in order of their names.
+    """Returns the files that a path stands for, sorted by name.
 
     Args:
         path: A file, a folder of part files, or a glob such as `sales/2024-*.csv`.
-        key: Where the pipeline file names it, e.g. `data.transactions.file`.
+        key: Setting that holds the path, e.g. `data.transactions.file`, for messages.
 
     Raises:
-        InputError: There is no such file, or its kind is unknown, or the parts are of several kinds.
+        InputError: There is no such file, its extension is unknown, or the parts have different extensions.
     """
     expected = f"Expected one of {', '.join(_KINDS)}."
+    named_by = f" (`{key}`)" if key else ""
     if path.is_dir():
         parts = sorted(part for part in path.iterdir() if part.is_file() and part.name[0] not in "._")
         if not parts:
@@ -130,30 +133,31 @@ def find_files(path: Path, *, key: str = "") -> list[Path]:
     elif any(sign in path.name for sign in "*?["):
         parts = sorted(path.parent.glob(path.name))
         if not parts:
-            raise InputError(f"{path}: no file matches{_named_by(key)}. {expected}")
+            raise InputError(f"{path}: no file matches this pattern{named_by}. {expected}")
     else:
-        raise InputError(f"{path}: no such file{_named_by(key)}.{_others(path)}")
+        raise InputError(f"{path}: no such file{named_by}.{_suggest_files(path)}")
     kinds = {kind_of(part): part for part in reversed(parts)}
     if None in kinds:
-        raise InputError(f"{kinds[None]}: of no kind that can be read. {expected}")
+        raise InputError(f"{kinds[None]}: not a kind of file that can be read. {expected}")
     if len(kinds) > 1:
-        named = ", ".join(part.name for part in kinds.values())
-        raise InputError(f"{path}: parts of several kinds ({named}). Keep parts of one kind together.")
+        names = ", ".join(part.name for part in kinds.values())
+        raise InputError(f"{path}: parts of several kinds ({names}). Use one kind for all parts.")
     return parts
 
 
 def _check_names(names: Sequence[str], where: Path) -> None:
-    """DuckDB renames columns whose names differ in case alone, so nobody could say which one is meant."""
+    """Refuses names that differ at most in case: DuckDB renames such columns, so a mapping would be ambiguous."""
     seen: dict[str, str] = {}
     for name in names:
         if name.lower() in seen:
-            twice = f"`{name}`" if seen[name.lower()] == name else f"`{seen[name.lower()]}` and `{name}`"
-            raise InputError(f"{where}: the column {twice} appears twice. Give each column a name of its own.")
+            other = seen[name.lower()]
+            problem = f"`{name}` appears twice" if other == name else f"`{other}` differs from `{name}` only in case"
+            raise InputError(f"{where}: the column {problem}. Give each column a name of its own.")
         seen[name.lower()] = name
 
 
 def _is_utf8(line: bytes) -> bool:
-    """Whether a line holds other characters than those of ASCII, in UTF-8: in no other encoding it makes words."""
+    """Whether a line is valid UTF-8 beyond ASCII, which text in another encoding practically never is."""
     try:
         return not line.decode("utf-8").isascii()
     except UnicodeDecodeError:
@@ -161,16 +165,16 @@ def _is_utf8(line: bytes) -> bool:
 
 
 def _read_header(path: Path, encoding: str) -> tuple[list[str], str]:
-    """Returns the names in the first line of a CSV file, and what separates them."""
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    """Returns the names in the first line of a CSV file, and their separator."""
+    open_file = gzip.open if path.name.lower().endswith(".gz") else open
     try:
-        with opened(path, "rb") as file:
+        with open_file(path, "rb") as file:
             if encoding == "utf-16":
                 first = io.TextIOWrapper(file, encoding=encoding, newline="").readline()
             else:
                 line = file.readline()
                 if encoding != "utf-8" and _is_utf8(line):
-                    raise InputError(f"{path}: line 1 is UTF-8. Leave out `data.encoding`, which is {encoding}.")
+                    raise InputError(f"{path}: line 1 is UTF-8. Remove `data.encoding`, which is {encoding}.")
                 first = line.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeError as error:
         raise InputError(f"{path}: line 1 is not {encoding.upper()}. {_ENCODE}") from error
@@ -178,17 +182,17 @@ def _read_header(path: Path, encoding: str) -> tuple[list[str], str]:
         raise InputError(f"{path}: cannot be read ({error}).") from error
     if not first.strip():
         raise InputError(f"{path}: the file is empty. Expected a line of column names.")
-    signs = "\t" if ".tsv" in path.name.lower() else ",;\t|"
-    records = {sign: next(csv.reader(io.StringIO(first, newline=""), delimiter=sign)) for sign in signs}
-    sign = max(signs, key=lambda sign: len(records[sign]))
-    names = records[sign]
+    separators = "\t" if ".tsv" in path.name.lower() else ",;\t|"
+    records = {sign: next(csv.reader(io.StringIO(first, newline=""), delimiter=sign)) for sign in separators}
+    separator = max(separators, key=lambda sign: len(records[sign]))
+    names = records[separator]
     if any(line in name for name in names for line in "\r\n"):
         raise InputError(f"{path}: a column name holds a line break. Name the columns in one line.")
     if "" in names:
         raise InputError(
             f"{path}: column {names.index('') + 1} of {len(names)} has no name. Name it in the first line."
         )
-    return names, sign
+    return names, separator
 
 
 def _quoted(text: str) -> str:
@@ -198,7 +202,7 @@ def _quoted(text: str) -> str:
 def _read_csv(
     connection: ibis.BaseBackend, paths: Sequence[Path], where: Path, encoding: str
 ) -> Callable[[Mapping[str, str]], ibis.Table]:
-    """Returns a function that opens the files, with types of DuckDB's for some columns and text for the others."""
+    """Returns a function that opens the files, with given DuckDB types for some columns and text for the others."""
     headers = [_read_header(path, encoding) for path in paths]
     for path, header in zip(paths, headers, strict=True):
         _check_names(header[0], path)
@@ -207,24 +211,24 @@ def _read_csv(
                 f"{path}: its columns ({', '.join(header[0])}) are not those of {paths[0].name} "
                 f"({', '.join(headers[0][0])}). Parts of one table need the same first line."
             )
-    names, sign = headers[0]
+    names, separator = headers[0]
     files = ", ".join(_quoted(glob.escape(str(path))) for path in paths)
 
     def read_as(types: Mapping[str, str]) -> ibis.Table:
         columns = ", ".join(f"{_quoted(name)}: {_quoted(types.get(name, 'VARCHAR'))}" for name in names)
         view = ibis.util.gen_name("csv")
-        # Ibis's own reader knows no types that were made here. By itself DuckDB would take buffers of sixteen times the
-        # longest line, which would be memory for nothing.
+        # SQL, because Ibis's own reader does not know the enum types of `RawFile.encode`. The buffer size is explicit
+        # because DuckDB's default is sixteen times the longest line, far more memory than it needs.
         query = (
             f"CREATE TEMP VIEW {view} AS SELECT * FROM read_csv([{files}], columns = {{{columns}}}, header = true, "
-            f"auto_detect = false, delim = {_quoted(sign)}, quote = '\"', escape = '\"', encoding = {_quoted(encoding)}, "
+            f"auto_detect = false, delim = {_quoted(separator)}, quote = '\"', escape = '\"', encoding = {_quoted(encoding)}, "
             f"max_line_size = {_MAX_LINE}, buffer_size = {2 * _MAX_LINE})"
         )
         try:
             connection.raw_sql(query)
         except Exception as error:
-            raise read_error(error, where=str(where)) from error
-        return name_table(connection, view, ibis.schema(dict.fromkeys(names, "string")))
+            raise explain_read_error(error, where=str(where)) from error
+        return refer_to_table(connection, view, ibis.schema(dict.fromkeys(names, "string")))
 
     return read_as
 
@@ -261,70 +265,68 @@ def read_raw(connection: ibis.BaseBackend, path: Path, *, dialect: Dialect = PLA
     Args:
         connection: A DuckDB backend of Ibis.
         path: See `find_files`.
-        dialect: How it is written; UTF-8 may begin with a byte order mark.
+        dialect: The way in which it is written; UTF-8 may begin with a byte order mark.
         key: See `find_files`.
 
     Returns:
-        The file as a lazy table. CSV has a first line of names, and its separator (comma, semicolon, tab or bar) is found
-        in that line.
+        The file as a lazy table. CSV has a first line of names, which also tells the separator (comma, semicolon, tab
+        or bar).
 
     Raises:
         InputError: The file is missing, empty, broken, or of another kind, or a column name appears twice.
     """
     paths = find_files(path, key=key)
-    is_typed = kind_of(paths[0]) == "parquet"
-    untyped: frozenset[str] = frozenset()
-    read_as = None
-    if is_typed:
+    if kind_of(paths[0]) == "parquet":
         table, untyped = _read_parquet(connection, paths, path)
+        raw = RawFile(table, str(path), is_typed=True, dialect=dialect, untyped=untyped)
     else:
         read_as = _read_csv(connection, paths, path, dialect.encoding)
-        table = read_as({})
-    if missing := dialect.missing_values:
-        read_as = None
-        texts = [name for name, dtype in table.schema().items() if dtype.is_string() and name not in untyped]
-        table = table.mutate(
-            **{name: ibis.ifelse(_[name].strip().isin(missing), ibis.null("string"), _[name]) for name in texts}
-        )
-    return RawFile(table=table, where=str(path), is_typed=is_typed, dialect=dialect, untyped=untyped, read_as=read_as)
+        raw = RawFile(read_as({}), str(path), is_typed=False, dialect=dialect, read_as=read_as)
+    if not dialect.missing_values:
+        return raw
+    texts = [name for name, dtype in raw.table.schema().items() if dtype.is_string() and name not in raw.untyped]
+    values = {
+        name: ibis.ifelse(_[name].strip().isin(dialect.missing_values), ibis.null("string"), _[name]) for name in texts
+    }
+    return replace(raw, table=raw.table.mutate(**values), read_as=None)
 
 
-def name_table(connection: ibis.BaseBackend, name: str, schema: ibis.Schema) -> ibis.Table:
-    """Returns a temporary table of DuckDB's as one of Ibis.
+def refer_to_table(connection: ibis.BaseBackend, name: str, schema: ibis.Schema) -> ibis.Table:
+    """Returns a temporary table or view of DuckDB as an Ibis table.
 
-    Ibis would ask for the types of the columns, and read all values of an encoded one to find that they are text.
+    `connection.table` would query the types of the columns, and read every value of an enum to find that it is text.
     """
     namespace = ops.Namespace(catalog="temp", database="main")
     return ops.DatabaseTable(name=name, schema=schema, source=connection, namespace=namespace).to_expr()
 
 
-def keep(connection: ibis.BaseBackend, table: ibis.Table) -> ibis.Table:
-    """Computes a table once, inside DuckDB, which moves to disk what memory does not hold."""
-    name = ibis.util.gen_name("kept")
-    # What `create_table` does, but for the question about types.
+def materialize(connection: ibis.BaseBackend, table: ibis.Table) -> ibis.Table:
+    """Computes a table once and stores it in DuckDB, which spills to disk what does not fit into memory."""
+    name = ibis.util.gen_name("materialized")
+    # The same as `create_table`, without its query of the types; see `refer_to_table`.
     connection._run_pre_execute_hooks(table)
     connection.raw_sql(f"CREATE TEMP TABLE {name} AS {connection.compile(table)}")
-    return name_table(connection, name, table.schema())
+    return refer_to_table(connection, name, table.schema())
 
 
-def read_error(error: Exception, *, where: str) -> InputError:
-    """Turns what DuckDB says of a broken file, which it meets only while reading rows, into one line."""
-    words = str(error)
-    line = f"line {found[1]}" if (found := re.search(r"Error on Line: (\d+)", words)) else "a line"
-    file = found[1] if (found := re.search(r"^  file = (.+)$", words, flags=re.MULTILINE)) else where
-    if "Maximum line size of" in words:
+def explain_read_error(error: Exception, *, where: str) -> InputError:
+    """Turns DuckDB's error about a broken file, which it only raises while reading rows, into a message of one line."""
+    text = str(error)
+    line = f"line {match[1]}" if (match := re.search(r"Error on Line: (\d+)", text)) else "a line"
+    file = match[1] if (match := re.search(r"^  file = (.+)$", text, flags=re.MULTILINE)) else where
+    if "Maximum line size of" in text:
         return InputError(
-            f"{file}: {line} has more than {_MAX_LINE:,} bytes, or opens a quote that never ends. Double the quotes "
-            "inside a cell, shorten its text, or write the table as Parquet."
+            f"{file}: {line} has more than {_MAX_LINE:,} bytes, or opens a quote that is never closed. Double the "
+            "quotes inside a cell, shorten its text, or write the table as Parquet."
         )
-    if found := re.search(r"File is not (\S+) encoded", words):
-        return InputError(f"{file}: is not {found[1].upper()}, as `data.encoding` says. {_ENCODE}")
-    if "unicode" in words.lower():
+    if match := re.search(r"File is not (\S+) encoded", text):
+        return InputError(f"{file}: is not {match[1].upper()}, as `data.encoding` says. {_ENCODE}")
+    if "unicode" in text.lower():
         return InputError(f"{file}: {line} is not UTF-8. {_ENCODE}")
-    if found := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", words):
+    if match := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text):
         return InputError(
-            f"{file}: {line} has {found[2]} column(s), expected {found[1]}. Quote cells that hold the separator."
+            f"{file}: {line} has {match[2]} column(s), expected {match[1]}. Quote cells that contain the separator."
         )
-    if "unterminated quote" in words:
-        return InputError(f"{file}: {line} opens a quote that never ends. Double the quotes inside a cell.")
-    return InputError(f"{file}: cannot be read ({words.splitlines()[0]}).")
+    if "unterminated quote" in text:
+        return InputError(f"{file}: {line} opens a quote that is never closed. Double the quotes inside a cell.")
+    return InputError(f"{file}: cannot be read ({text.splitlines()[0]}).")

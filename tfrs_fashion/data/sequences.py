@@ -1,23 +1,23 @@
-"""Sequences: a line a customer, first the customer's id, then the ids of what they bought, oldest first.
+"""Sequences: one line per customer, with the customer's id and then the ids of the articles bought, oldest first.
 
-Published sets for sequence models come in this form. They tell an order and no time: the first purchase of each customer is
-put at the first day of 1970, the second at the second day, so that positions can be compared within a customer alone.
+Published data sets for sequence models have this form. They give an order and no times: the first purchase of each
+customer is dated 1970-01-01 and each later one a day after it, so positions are comparable only within one customer.
 """
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import ibis
-import numpy as np
 import pandas as pd
+from ibis import _
 
+from tfrs_fashion.data.retail import ABSENT
 from tfrs_fashion.schema import InputError, RowCount, Tables
 
-# The column of articles that holds what `attributes` says of them, and what stands between its values.
+# The column of articles that holds the content of the `attributes` file, and the separator between its values.
 ATTRIBUTES, SEPARATOR = "attributes", "|"
 _MAX_DAYS = 100_000
-_FEW = 5
+_NUM_SAMPLES = 5
 
 
 def source_files(*, path: str | Path, file: str, attributes: str) -> list[Path]:
@@ -27,125 +27,103 @@ def source_files(*, path: str | Path, file: str, attributes: str) -> list[Path]:
         InputError: One is missing.
     """
     files = [Path(path) / name for name in (file, attributes) if name]
-    for found in files:
-        if not found.is_file():
-            raise InputError(f"{found}: no such file. Set `data.path` to its folder, or the names in `data.sequences`.")
+    for each in files:
+        if not each.is_file():
+            raise InputError(f"{each}: no such file. Set `data.path` to its folder, or the names in `data.sequences`.")
     return files
 
 
 def _read_lines(file: Path) -> tuple[pd.DataFrame, tuple[RowCount, ...]]:
-    """Reads `customer_id, article_id, position` of all lines; blank ones are left out."""
-    customers: list[str] = []
-    articles: list[list[str]] = []
-    alone, number = [], 0
+    """Reads `customer_id, article_id, position`, without blank lines and customers who have no article."""
     try:
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                customer, *bought = line.split() or [""]
-                if not customer:
-                    continue
-                if not bought:
-                    alone.append(number)
-                    continue
-                customers.append(customer)
-                articles.append(bought)
+        text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{file}: line {number + 1:,} or one soon after it is not UTF-8: {error}.") from error
-    twice = [customer for customer, count in Counter(customers).items() if count > 1]
-    if twice:
+        number = error.object[: error.start].count(b"\n") + 1
+        raise InputError(f"{file}: line {number:,} is not UTF-8: {error}.") from error
+    words = pd.Series(text.split("\n"), dtype=object).str.split()
+    words.index += 1
+    num_words = words.map(len)
+    without_article = words.index[num_words == 1]
+    words = words[num_words > 1]
+    customers = words.str[0]
+    if repeated := list(customers[customers.duplicated()].unique()):
         raise InputError(
-            f"{file}: {len(twice):,} customer id(s) begin more than one line, e.g. {', '.join(twice[:_FEW])}. "
-            "Write each customer's purchases on one line, oldest first."
+            f"{file}: {len(repeated):,} customer id(s) begin more than one line, e.g. "
+            f"{', '.join(repeated[:_NUM_SAMPLES])}. Write each customer's purchases on one line, oldest first."
         )
-    if not articles:
-        raise InputError(f"{file}: no line has a customer id and an article id. See docs/your_tables.md for the form.")
-    length = np.array([len(bought) for bought in articles])
-    if length.max() > _MAX_DAYS:
-        long = customers[int(length.argmax())]
+    if words.empty:
         raise InputError(
-            f"{file}: customer {long} has {length.max():,} purchases; at most {_MAX_DAYS:,} can be ordered."
+            f"{file}: no line has a customer id and an article id. See docs/guide/your_tables.md for the form."
         )
-    frame = pd.DataFrame(
-        {
-            "customer_id": np.repeat(np.array(customers, object), length),
-            "article_id": np.concatenate([np.array(bought, object) for bought in articles]),
-            "position": np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length),
-        }
-    )
-    rule = f"dropped: a line with a customer and no article, the first of them line {alone[0]:,}" if alone else ""
-    return frame, (RowCount("customers", rule, len(alone)),) if alone else ()
+    num_purchases = words.map(len) - 1
+    if num_purchases.max() > _MAX_DAYS:
+        raise InputError(
+            f"{file}: customer {customers.iloc[int(num_purchases.argmax())]} has {num_purchases.max():,} purchases; at most "
+            f"{_MAX_DAYS:,} can be ordered."
+        )
+    frame = pd.DataFrame({"customer_id": customers, "article_id": words.str[1:]}).explode("article_id")
+    frame["position"] = frame.groupby(level=0).cumcount()
+    if without_article.empty:
+        return frame, ()
+    rule = f"dropped: a line with a customer and no article, the first of them line {without_article[0]:,}"
+    return frame, (RowCount("customers", rule, len(without_article)),)
 
 
 def _read_attributes(file: Path) -> dict[str, list[str]]:
-    """Reads a JSON object of lists of numbers or texts by article id."""
+    """Reads a JSON object whose values are lists of numbers or texts, by article id."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        attributes = json.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{file}: is not JSON in UTF-8: {error}.") from error
-    if not isinstance(found, dict):
+    if not isinstance(attributes, dict):
         raise InputError(f'{file}: expected an object of lists by article id, {{"a1": ["silk", "red"]}}.')
     bad = [
         key
-        for key, values in found.items()
+        for key, values in attributes.items()
         if not isinstance(values, list)
         or not all(isinstance(value, str | int) and SEPARATOR not in str(value) for value in values)
     ]
     if bad:
         raise InputError(
             f"{file}: {len(bad):,} article(s) have attributes that are not a list of texts or whole numbers without "
-            f'"{SEPARATOR}", e.g. {", ".join(bad[:_FEW])}.'
+            f'"{SEPARATOR}", e.g. {", ".join(bad[:_NUM_SAMPLES])}.'
         )
-    return {key: [str(value) for value in values] for key, values in found.items()}
+    return {key: [str(value) for value in values] for key, values in attributes.items()}
 
 
 def load_tables(connection: ibis.BaseBackend, *, path: str | Path, file: str, attributes: str = "") -> Tables:
     """Loads sequences.
 
     Args:
-        connection: A DuckDB backend of Ibis.
+        connection: DuckDB backend of Ibis.
         path: Folder of the files.
-        file: A line a customer: the customer's id, then article ids, oldest first, with white space between them.
-        attributes: JSON, `{"article id": [attribute, ...]}`; none where empty. Articles that nobody bought may be in it.
+        file: Name of the text file: per line a customer id and article ids, oldest first, separated by white space.
+        attributes: Name of a JSON file `{"article id": [attribute, ...]}`, which may contain articles that nobody
+            bought; empty if there is none.
 
     Returns:
-        Tables in canonical columns. Each purchase is a basket of its own, a day after the one before it; articles have a
-        column `attributes`, null where nothing is said, and are in the catalogue from the start.
+        Tables in canonical columns. Each purchase is a basket of its own, a day after the one before it. Articles have a
+        column `attributes`, null for those not in the file, and are in the catalogue from the start.
 
     Raises:
         InputError: A file is missing or malformed, or a customer has two lines.
     """
     files = source_files(path=path, file=file, attributes=attributes)
-    lines, counts = _read_lines(files[0])
-    described = _read_attributes(files[1]) if attributes else {}
-    ids = sorted({*lines["article_id"], *described})
-    articles = pd.DataFrame(
-        {
-            "article_id": ids,
-            "description": pd.Series([None] * len(ids), dtype="string"),
-            ATTRIBUTES: pd.Series([SEPARATOR.join(described.get(key, [])) or None for key in ids], dtype="string"),
-        }
+    frame, counts = _read_lines(files[0])
+    attributes_by_id = _read_attributes(files[1]) if attributes else {}
+    ids = sorted({*frame["article_id"], *attributes_by_id})
+    values = [SEPARATOR.join(attributes_by_id.get(key, [])) or None for key in ids]
+    catalogue = pd.DataFrame({"article_id": ids, ATTRIBUTES: pd.Series(values, dtype="string")})
+    frame["quantity"] = 1
+    frame["t_dat"] = (pd.Timestamp(0) + pd.to_timedelta(frame["position"], unit="D")).astype("datetime64[us]")
+
+    def create(frame: pd.DataFrame) -> ibis.Table:
+        return connection.create_table(ibis.util.gen_name("sequences"), ibis.memtable(frame), temp=True)
+
+    columns = ABSENT | {"quantity": _.quantity, "basket_id": _.position.cast("string")}
+    return Tables(
+        customers=create(frame[["customer_id"]].drop_duplicates()),
+        articles=create(catalogue).select(_.article_id, ibis.null("string").name("description"), _[ATTRIBUTES]),
+        transactions=create(frame).select("customer_id", "article_id", "t_dat", **columns),
+        counts=counts,
     )
-    number = lines["position"].to_numpy()
-    nothing = {
-        name: pd.Series([None] * len(lines), dtype=dtype)
-        for name, dtype in (("price", "Float64"), ("discount", "Float64"), ("sales_channel_id", "Int64"))
-    }
-    transactions = pd.DataFrame(
-        {
-            "customer_id": lines["customer_id"],
-            "article_id": lines["article_id"],
-            "t_dat": (pd.Timestamp(0) + pd.to_timedelta(number, unit="D")).astype("datetime64[us]"),
-            "price": nothing["price"],
-            "quantity": np.ones(len(lines), np.int64),
-            "discount": nothing["discount"],
-            "sales_channel_id": nothing["sales_channel_id"],
-            "store_id": pd.Series([None] * len(lines), dtype="string"),
-            "basket_id": number.astype(str),
-        }
-    )
-    customers = lines[["customer_id"]].drop_duplicates(ignore_index=True)
-    made = {
-        name: connection.create_table(ibis.util.gen_name(name), ibis.memtable(frame), temp=True)
-        for name, frame in (("customers", customers), ("articles", articles), ("transactions", transactions))
-    }
-    return Tables(**made, counts=counts)

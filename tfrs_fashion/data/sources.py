@@ -1,4 +1,4 @@
-"""The sources by name: what `[data]` of a pipeline file asks for."""
+"""The sources by name: loads what `[data]` of a pipeline file asks for."""
 
 from pathlib import Path
 
@@ -8,22 +8,8 @@ from rich.console import Console
 from tfrs_fashion.data import complete_journey, hm, retail, sequences
 from tfrs_fashion.data.generated import simulator
 from tfrs_fashion.data.generated.hm_scale import GENERATOR_VERSION, write_hm_scale
-from tfrs_fashion.data.raw import Dialect
 from tfrs_fashion.schema import Tables
-from tfrs_fashion.settings.data import ArticlesConfig, CustomersConfig, DataConfig, TransactionsConfig
-
-
-def _mapping(config: DataConfig) -> tuple[TransactionsConfig, ArticlesConfig, CustomersConfig]:
-    if config.source != "hm":
-        return config.transactions, config.articles, config.customers
-    return hm.make_mapping(
-        config.path, transactions=config.transactions, articles=config.articles, customers=config.customers
-    )
-
-
-def make_dialect(config: DataConfig) -> Dialect:
-    """Returns how the source's files are written."""
-    return Dialect(**config.model_dump(include={"missing_values", "encoding", "decimal", "thousands"}))
+from tfrs_fashion.settings.data import DataConfig
 
 
 def source_files(config: DataConfig) -> list[Path]:
@@ -39,11 +25,10 @@ def source_files(config: DataConfig) -> list[Path]:
             return []
         case "sequences":
             return sequences.source_files(path=config.path, **config.sequences.model_dump())
-        case "hm" | "retail":
-            transactions, articles, customers = _mapping(config)
-            return retail.source_files(
-                path=config.path, transactions=transactions, articles=articles, customers=customers
-            )
+        case "hm":
+            return retail.source_files(hm.complete_mapping(config))
+        case "retail":
+            return retail.source_files(config)
 
 
 def load_source(
@@ -52,10 +37,10 @@ def load_source(
     """Loads the tables of a source.
 
     Args:
-        connection: A DuckDB backend of Ibis, to which the tables belong.
-        config: Which source, and how its columns are called.
-        seed: Of generated tables.
-        console: Where the progress of generating them is shown.
+        connection: DuckDB backend of Ibis, which holds the tables.
+        config: The source and the mapping of its columns.
+        seed: Random seed of generated tables.
+        console: Console for the progress bar of generated tables.
 
     Raises:
         InputError: A file cannot be read or is not what the source expects.
@@ -65,24 +50,18 @@ def load_source(
             return complete_journey.load_tables(connection, path=config.path)
         case "simulator":
             sizes = config.model_dump(include={"num_customers", "num_articles", "num_days"})
-            return simulator.load_tables(connection, **sizes, seed=seed)
+            return simulator.make_tables(**sizes, seed=seed, connection=connection)
         case "hm_scale":
             sizes = config.model_dump(include={"num_customers", "num_articles", "num_transactions"})
-            # One version of the generator writes equal files for equal sizes and seeds, so they are written once.
-            name = "-".join(str(part) for part in (f"v{GENERATOR_VERSION}", *sizes.values(), seed))
+            # Equal sizes and seeds give equal files in one version of the generator, so they are written only once.
+            name = "-".join(str(value) for value in (f"v{GENERATOR_VERSION}", *sizes.values(), seed))
             folder = Path(config.path or "data/hm_scale") / name
             if not folder.is_dir():
                 write_hm_scale(folder, **sizes, seed=seed, console=console)
             return load_source(connection, DataConfig(source="hm", path=str(folder)), seed=seed)
         case "sequences":
             return sequences.load_tables(connection, path=config.path, **config.sequences.model_dump())
-        case "hm" | "retail":
-            transactions, articles, customers = _mapping(config)
-            return retail.load_tables(
-                connection,
-                path=config.path,
-                transactions=transactions,
-                articles=articles,
-                customers=customers,
-                dialect=make_dialect(config),
-            )
+        case "hm":
+            return retail.load_tables(connection, hm.complete_mapping(config))
+        case "retail":
+            return retail.load_tables(connection, config)

@@ -1,7 +1,7 @@
-"""Splits: a cutoff for each customer, and the purchases after it that a recommender has to find.
+"""Splits: a cutoff for each customer, and the purchases after it, which are the targets of recommenders.
 
-Nothing at or after a customer's cutoff is visible to what is fitted and to what is looked up. `visible` is the one
-place where that is decided for tables; `Timelines.before` follows the same cutoffs.
+No fit and no lookup sees anything at or after a customer's cutoff. For tables, `visible` is the only place that decides
+this; `Timelines.before` follows the same cutoffs.
 """
 
 import datetime
@@ -19,16 +19,17 @@ Kind = Literal["window", "last_basket", "share", "leave_one_out", "everything"]
 
 @dataclass(frozen=True)
 class Split:
-    """Cutoffs and the targets behind them.
+    """Cutoffs, and the window of the targets after them.
 
     Attributes:
         name: `validation`, `test` or `release`.
-        kind: The rule that made it.
-        as_of: First instant that nobody's visible rows reach; with a window, everyone's cutoff.
-        end: Targets end before this instant; None where they run to the end of the data.
-        cutoffs: For rules by customer, `customer_index, cutoff` and, for `leave_one_out`, `held_out` (the
-            `article_index` that alone is the target); None where `as_of` is everyone's cutoff.
-        within: The split whose visible rows this one cuts again, so that validation never sees what test hides.
+        kind: The rule by which it was made.
+        as_of: First instant after every visible row; for a window, the cutoff of all customers.
+        end: First instant after the targets; None if they extend to the end of the data.
+        cutoffs: `customer_index, cutoff` and `held_out` (for `leave_one_out`, the `article_index` of the only target);
+            None if `as_of` is the cutoff of all customers.
+        within: A split whose visible rows are split again, so that validation never sees what test hides; None if all
+            rows are split.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Split:
     within: "Split | None" = None
 
     def describe(self) -> dict[str, str | None]:
-        """Returns the split in words that a report can show."""
+        """Returns the split as text for a report."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -49,7 +50,7 @@ class Split:
 
 
 def days_before(instant: datetime.datetime, days: int) -> datetime.datetime:
-    """Returns the instant some days earlier, or the earliest one there is.
+    """Returns the instant some days earlier, or the earliest possible instant.
 
     >>> days_before(datetime.datetime(2020, 9, 22), 7)
     datetime.datetime(2020, 9, 15, 0, 0)
@@ -72,14 +73,14 @@ def _with_cutoffs(split: Split, transactions: ibis.Table) -> ibis.Table:
 
 
 def visible(split: Split, transactions: ibis.Table) -> ibis.Table:
-    """Returns the transactions before each customer's cutoff: all that a fit may see."""
+    """Returns the transactions before each customer's cutoff, which are all that a fit may see."""
     return _with_cutoffs(split, transactions).filter(_.t_dat < _.cutoff).select(*transactions.columns)
 
 
 def target_rows(split: Split, transactions: ibis.Table) -> ibis.Table:
-    """Returns the transactions at or after the cutoff, within the window, that a recommender has to find.
+    """Returns the transactions from each cutoff to the end of the window, which contain the targets.
 
-    Repeat purchases count, anonymous ones do not; with `leave_one_out` they are of one article a customer.
+    Repeat purchases count, anonymous ones do not. With `leave_one_out` there is only one article per customer.
     """
     after = _with_cutoffs(split, transactions).filter(_.t_dat >= _.cutoff)
     if split.end is not None:
@@ -94,27 +95,27 @@ def target_rows(split: Split, transactions: ibis.Table) -> ibis.Table:
 def targets(split: Split, transactions: ibis.Table) -> ibis.Table:
     """Returns the distinct `customer_index, article_index` of `target_rows`."""
     after, pair = target_rows(split, transactions), ["customer_index", "article_index"]
-    # Grouped, not distinct: for Spark, Ibis would take `t_dat` of the filters into a SELECT DISTINCT.
+    # Not `distinct`: on Spark, Ibis would add the `t_dat` that the filters read to the SELECT DISTINCT.
     return after.group_by(pair).agg(lines=_.count()).select(*pair).order_by(pair)
 
 
 def target_counts(split: Split, transactions: ibis.Table) -> ibis.Table:
-    """Counts `num_orders` and `quantity` of each pair of `targets`, in their order."""
+    """Returns `num_orders` and `quantity` of each pair of `targets`, in the same order."""
     pair = ["customer_index", "article_index"]
     rows = target_rows(split, transactions).select(*pair, "basket_id", quantity=_.quantity.cast("float64"))
     return rows.group_by(pair).agg(num_orders=_.basket_id.nunique(), quantity=_.quantity.sum()).order_by(pair)
 
 
 def first_purchase_seconds(split: Split, transactions: ibis.Table, cutoffs: np.ndarray) -> np.ndarray:
-    """Returns when each customer bought the first of the targets.
+    """Returns the time of each customer's first target.
 
     Args:
         split: Any split.
         transactions: Indexed transactions.
-        cutoffs: `[any]` int64 by `customer_index`, of `cutoff_seconds`.
+        cutoffs: `[any]` int64, seconds since 1970 by `customer_index`, from `cutoff_seconds`.
 
     Returns:
-        As `cutoffs`, in seconds since 1970; the cutoff of who has no target.
+        Seconds since 1970, in the shape of `cutoffs`; the cutoff for customers without a target.
     """
     rows = target_rows(split, transactions)
     frame = rows.group_by("customer_index").agg(seconds=epoch_seconds(_.t_dat.min())).execute()
@@ -128,7 +129,7 @@ def cutoff_seconds(split: Split, num_customers: int) -> np.ndarray:
 
     Args:
         split: Any split.
-        num_customers: Customers known to the tables.
+        num_customers: Number of rows in the customers table.
 
     Returns:
         `[num_customers + 2]` int64, seconds since 1970 by `customer_index`.
@@ -143,14 +144,14 @@ def cutoff_seconds(split: Split, num_customers: int) -> np.ndarray:
 
 
 def seconds_since_1970(instant: datetime.datetime) -> int:
-    """Rounds down, as event times are, so that an event in the cutoff's own second is never visible."""
+    """Converts to whole seconds, rounded down as event times are: events in the cutoff's own second are never visible."""
     return int((instant - datetime.datetime(1970, 1, 1)).total_seconds() // 1)
 
 
 def epoch_seconds(instants: ibis.Value) -> ibis.Value:
-    """Returns a column of dates or timestamps as whole seconds since 1970, rounded down, whichever the engine.
+    """Converts a column of dates or timestamps to whole seconds since 1970, rounded down on every engine.
 
-    DuckDB's own function gives fractions, which a cast rounds to the nearest, and Spark's truncates towards 1970.
+    Without `truncate`, DuckDB's fractions would be rounded to the nearest second, and Spark would round towards 1970.
     """
     return instants.cast("timestamp").truncate("s").epoch_seconds().cast("int64")
 
@@ -163,23 +164,20 @@ def _after(transactions: ibis.Table) -> datetime.datetime:
 
 def _window(transactions: ibis.Table, name: str, *, start: datetime.datetime, end: datetime.datetime | None) -> Split:
     split = Split(name=name, kind="window", as_of=start, end=end)
-    seen, bought = (
-        int(rows.count().execute()) for rows in (visible(split, transactions), targets(split, transactions))
-    )
-    if seen and bought:
+    num_visible = int(visible(split, transactions).count().execute())
+    num_targets = int(targets(split, transactions).count().execute())
+    if num_visible and num_targets:
         return split
-    first, last = (
-        value.to_pydatetime() for value in transactions.agg(a=_.t_dat.min(), b=_.t_dat.max()).execute().loc[0]
-    )
+    first, last = transactions.agg(first=_.t_dat.min(), last=_.t_dat.max()).execute().loc[0]
     raise InputError(
-        f"split: the {name} window from {start:%Y-%m-%d} to {end or last:%Y-%m-%d} has {seen:,} row(s) before it and "
-        f"{bought:,} purchase(s) in it; the transactions run from {first:%Y-%m-%d} to {last:%Y-%m-%d}. "
+        f"split: the {name} window from {start:%Y-%m-%d} to {end or last:%Y-%m-%d} has {num_visible:,} row(s) before it and "
+        f"{num_targets:,} purchase(s) in it; the transactions run from {first:%Y-%m-%d} to {last:%Y-%m-%d}. "
         "Shorten `split.test_days` and `split.validation_days`."
     )
 
 
 def _by_customer(transactions: ibis.Table, name: str, *, kind: Kind, share: float) -> Split:
-    """Cuts each customer's own history; customers with a single basket stay visible and are not judged."""
+    """Splits each customer's own history; customers with a single basket stay visible and are not evaluated."""
     latest = _after(transactions)
     named = transactions.filter(_.customer_index >= FIRST_INDEX)
     baskets = named.group_by(["customer_index", "t_dat"]).agg(last_article=_.article_index.max())
@@ -194,7 +192,7 @@ def _by_customer(transactions: ibis.Table, name: str, *, kind: Kind, share: floa
         "customer_index", cutoff=_.t_dat, held_out=_.last_article
     )
     backend = transactions.get_backend()
-    if backend.name == "pyspark":  # has no temporary tables; what is cached lives as long as the split
+    if backend.name == "pyspark":  # has no temporary tables; a cached one lives as long as the split
         cutoffs = cutoffs.cache()
     else:
         cutoffs = backend.create_table(ibis.util.gen_name("cutoffs"), cutoffs, temp=True)
@@ -202,16 +200,9 @@ def _by_customer(transactions: ibis.Table, name: str, *, kind: Kind, share: floa
         customers = int(named.customer_index.nunique().execute())
         raise InputError(
             f"split: none of {customers:,} customer(s) has two baskets before the {name} targets, so `{kind}` leaves "
-            'nobody to judge. Use `split.kind = "window"`, or bring longer histories.'
+            'nobody to evaluate. Use `split.kind = "window"`, or bring longer histories.'
         )
     return Split(name=name, kind=kind, as_of=latest, cutoffs=cutoffs)
-
-
-def _one(transactions: ibis.Table, name: str, *, kind: Kind, days: int, share: float) -> Split:
-    if kind != "window":
-        return _by_customer(transactions, name, kind=kind, share=share)
-    last_day = transactions.t_dat.max().execute().to_pydatetime().replace(hour=0, minute=0, second=0, microsecond=0)
-    return _window(transactions, name, start=days_before(last_day, days - 1), end=None)
 
 
 def make_splits(
@@ -219,28 +210,31 @@ def make_splits(
 ) -> dict[str, Split]:
     """Makes the three splits of a run.
 
-    The validation split is made by the same rule from what the test split leaves visible, so that choosing on it
-    sees nothing of the test. The release split sees everything and has no targets.
+    The validation split applies the same rule to the rows that the test split leaves visible, so that choosing settings
+    on it reveals nothing about the test. The release split sees everything and has no targets.
 
     Args:
         transactions: Indexed transactions.
         kind: The rule; see `SplitConfig`.
-        test_days: Calendar days in the test window, the last one being the last day of the data.
-        validation_days: Days in the window before it.
-        share: Share of the baskets of a customer that stays visible, for `share`.
+        test_days: Number of calendar days in the test window, which ends with the last day of the data.
+        validation_days: Number of days in the window before it.
+        share: Share of a customer's baskets that stay visible, for `share`.
 
     Returns:
         Splits named `validation`, `test` and `release`.
 
     Raises:
-        InputError: A window holds no purchase, or no row lies before it.
+        InputError: A window has no purchase, or there is no row before it.
     """
-    test = _one(transactions, "test", kind=kind, days=test_days, share=share)
     if kind == "window":
-        start = days_before(test.as_of, validation_days)
-        validation = _window(transactions, "validation", start=start, end=test.as_of)
+        last_day = _after(transactions) - datetime.timedelta(seconds=1)
+        first_day = days_before(last_day.replace(hour=0, minute=0, second=0), test_days - 1)
+        test = _window(transactions, "test", start=first_day, end=None)
+        first_day = days_before(first_day, validation_days)
+        validation = _window(transactions, "validation", start=first_day, end=test.as_of)
     else:
-        cut = _one(visible(test, transactions), "validation", kind=kind, days=validation_days, share=share)
-        validation = replace(cut, within=test)
+        test = _by_customer(transactions, "test", kind=kind, share=share)
+        validation = _by_customer(visible(test, transactions), "validation", kind=kind, share=share)
+        validation = replace(validation, within=test)
     release = Split(name="release", kind="everything", as_of=_after(transactions))
     return {"validation": validation, "test": test, "release": release}

@@ -1,4 +1,4 @@
-"""A summary of prepared tables for a terminal: a wrong mapping shows here first."""
+"""The summary of prepared tables that the command prints; a wrong mapping is noticed here first."""
 
 import rich.box
 from ibis import _
@@ -9,7 +9,7 @@ from tfrs_fashion.schema import Tables
 
 
 def make_summary(tables: Tables) -> Table:
-    """Lays out how many rows there are, the time that they span, and how many rows each rule touched.
+    """Makes a table of the row counts, the time span of the transactions, and the rows that each rule touched.
 
     Args:
         tables: Indexed tables.
@@ -21,10 +21,9 @@ def make_summary(tables: Tables) -> Table:
     summary.add_column("rows", justify="right", no_wrap=True)
     summary.add_column("what")
     span = f"{first:%Y-%m-%d} to {last:%Y-%m-%d}, {days:,} day(s)"
-    named = (("customers", ""), ("articles", ""), ("transactions", span))
-    for place, (name, words) in enumerate(named):
-        rows = int(getattr(tables, name).count().execute())
-        summary.add_row(name, f"{rows:,}", words, end_section=place == len(named) - 1)
+    for name in ("customers", "articles", "transactions"):
+        rows, is_last = int(getattr(tables, name).count().execute()), name == "transactions"
+        summary.add_row(name, f"{rows:,}", span if is_last else "", end_section=is_last)
     for count in tables.counts:
         summary.add_row(count.table, f"{count.rows:,}", escape(count.rule))
     return summary

@@ -1,4 +1,4 @@
-"""Tables as a run keeps them: indexed, completed and written to Parquet."""
+"""The tables of a run: indexed, completed and written to Parquet."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ import ibis
 from ibis import _
 
 from tfrs_fashion.data.baskets import basket_of
-from tfrs_fashion.data.raw import keep
+from tfrs_fashion.data.raw import materialize
 from tfrs_fashion.schema import (
     ANONYMOUS_CUSTOMER,
     FIRST_INDEX,
@@ -29,15 +29,15 @@ _MAX_MEMORY = 6 * 2**30
 
 @contextlib.contextmanager
 def open_scratch(folder: Path) -> Iterator[ibis.BaseBackend]:
-    """Opens a DuckDB for what is computed on the way to a folder's files; all of it is gone when the block ends.
+    """Opens a temporary DuckDB for the computation of a folder's files, which is deleted when the block ends.
 
     Args:
-        folder: Where what memory does not hold (6 GB, or 60% of the machine's) waits on disk.
+        folder: Folder to which DuckDB spills what does not fit into its memory limit (6 GB, or 60% of the machine's).
     """
     spill = folder / "spill"
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = min(_MAX_MEMORY, machine * 6 // 10)
-    # The order of rows is always asked for where it matters; keeping it elsewhere costs memory.
+    # Wherever the order of rows matters it is requested; preserving it elsewhere costs memory.
     settings = {"memory_limit": f"{limit // 2**20}MiB", "temp_directory": str(spill), "preserve_insertion_order": False}
     connection = ibis.duckdb.connect(**settings)
     try:
@@ -48,17 +48,16 @@ def open_scratch(folder: Path) -> Iterator[ibis.BaseBackend]:
 
 
 def _compute(table: ibis.Table) -> ibis.Table:
-    """Computes a table once, where several others are made from it."""
+    """Computes a table once that several others are made from."""
     backend = table.get_backend()
     # Ibis's own cache cannot drop its tables from DuckDB 2.
-    return keep(backend, table) if backend.name == "duckdb" else table.cache()
+    return materialize(backend, table) if backend.name == "duckdb" else table.cache()
 
 
 def _complete(table: ibis.Table, bought: ibis.Table, key: str) -> tuple[ibis.Table, int]:
-    """Appends a row, empty but for its id and `known_from`, for each id that only the transactions know."""
-    if "known_from" not in table.columns:
-        table = table.mutate(known_from=ibis.null("timestamp"))
-    table = table.mutate(known_from=_.known_from.cast("timestamp"))
+    """Appends a row with only an id and `known_from` for each id that occurs only in transactions; counts these rows."""
+    known_from = table.known_from if "known_from" in table.columns else ibis.null("timestamp")
+    table = table.mutate(known_from=known_from.cast("timestamp"))
     unknown = _compute(bought.anti_join(table, key))
     empty = unknown.mutate(
         known_from=_.known_from.cast(table.schema()["known_from"]),
@@ -68,29 +67,31 @@ def _complete(table: ibis.Table, bought: ibis.Table, key: str) -> tuple[ibis.Tab
 
 
 def _indexed(table: ibis.Table, *, key: str, index: str) -> ibis.Table:
-    """Numbers the rows by the instant from which they are known, those always known first, then by id."""
+    """Numbers the rows by the instant from which they are known (those always known come first), then by id."""
     if index in table.columns:
-        raise InputError(f"the table of `{key}` has a column `{index}`, which is made here. Rename it in the source.")
+        raise InputError(
+            f"the table of `{key}` has a column `{index}`, which is reserved for its index. Rename it in the source."
+        )
     order = [table.known_from.notnull().cast("int8"), table.known_from, table[key]]
     number = (ibis.row_number().over(ibis.window(order_by=order)) + FIRST_INDEX).cast("int32")
     return _compute(table.mutate(**{index: number}))
 
 
 def _start_together(transactions: ibis.Table) -> tuple[ibis.Table, int, int]:
-    """Gives the lines of a basket the time of its first one; few baskets, if any, last longer than an instant.
+    """Gives all lines of a basket the time of its first line.
 
-    Where a customer had a number on several days, the day is written behind that of all baskets but the first, which no
-    later line changes.
+    If a customer's `basket_id` occurs on several days, the day is appended to that of every basket except the first,
+    so that no later line changes an earlier basket.
 
     Returns:
-        The transactions, how many lines were moved, and how many got another number.
+        The transactions, the number of lines that were moved, and the number of lines that got another `basket_id`.
     """
     key = ["customer_id", "basket_id"]
     baskets = transactions.group_by(key).agg(start=_.t_dat.min(), end=_.t_dat.max())
     long = _compute(baskets.filter(_.start < _.end).select(*key))
     if not int(long.count().execute()):
         return transactions, 0, 0
-    # Those alone are looked at by day, which for all rows would cost a second grouping.
+    # Few baskets span more than an instant. Only those are grouped by day, which is expensive for all rows.
     lines = transactions.semi_join(long, key)
     days = _compute(lines.group_by(basket_of(lines)).agg(start=_.t_dat.min(), rows=_.count()))
     days = days.mutate(is_again=days.day > days.day.min().over(ibis.window(group_by=key)))
@@ -98,35 +99,33 @@ def _start_together(transactions: ibis.Table) -> tuple[ibis.Table, int, int]:
     dated = transactions.mutate(*basket_of(transactions))
     joined = dated.left_join(days.drop("rows"), [*key, "day"])
     moved = int(joined.filter(_.t_dat > _.start).count().execute())
-    told_apart = _.basket_id + " " + _.day.date().cast("string")
-    together = joined.mutate(
-        t_dat=_.start.fill_null(_.t_dat), basket_id=ibis.ifelse(_.is_again, told_apart, _.basket_id)
-    )
+    dated_id = _.basket_id + " " + _.day.date().cast("string")
+    together = joined.mutate(t_dat=_.start.fill_null(_.t_dat), basket_id=ibis.ifelse(_.is_again, dated_id, _.basket_id))
     return together.select(*transactions.columns), moved, reused
 
 
 def index_tables(tables: Tables) -> Tables:
-    """Gives customers and articles their indices, and completes what the transactions refer to.
+    """Numbers customers and articles, and adds rows for ids that only occur in transactions.
 
-    Indices follow the instant from which a row is known, then the id. So for any cutoff the customers and articles
-    known before it are exactly the indices below some bound, and no row after it can change or order them.
+    Indices follow the instant from which a row is known, then the id. So for any cutoff, the customers and articles
+    known before it are exactly those with an index below some bound, and no later row can change or reorder them.
 
     Args:
         tables: Checked tables.
 
     Returns:
         Tables with `customer_index` and `article_index`, both also in the transactions, and `known_from`. Ids without
-        a row get an empty one, known from their first transaction on. Anonymous customers have no row, and the index
-        of what is out of vocabulary. The lines of one basket, of one customer and day, all get the time of its first
-        line, since a basket is one event. Each rule that touched rows adds to `counts`.
+        a row get an empty one, known from their first transaction on. Anonymous customers have no row, and the
+        out-of-vocabulary index. All lines of a basket (of one customer and day) get the time of its first line, since a
+        basket is one event. Each rule that touched rows adds to `counts`.
 
     Raises:
-        InputError: A table has a column with a name that is made here.
+        InputError: A table already has a column named like an index.
     """
     transactions, moved, reused = _start_together(tables.transactions)
     named = transactions.filter(_.customer_id != ANONYMOUS_CUSTOMER)
     anonymous = int(transactions.filter(_.customer_id == ANONYMOUS_CUSTOMER).count().execute())
-    # The ids of the transactions, each once: their rows are many, and texts take long to join.
+    # Indices are joined to distinct ids first, because joining all transactions by text is slow.
     buyers, sold = (
         _compute(lines.group_by(key).agg(known_from=_.t_dat.min()))
         for lines, key in ((named, "customer_id"), (transactions, "article_id"))
@@ -141,18 +140,18 @@ def index_tables(tables: Tables) -> Tables:
         transactions = transactions.left_join(numbers, key).drop(f"{key}_right")
     transactions = transactions.mutate(customer_index=_.customer_index.fill_null(OUT_OF_VOCABULARY_INDEX).cast("int32"))
     order = ["customer_index", "t_dat", "basket_id", "article_index"]
-    # Lines that agree in all of these are ordered by what else they have, so that equal input gives equal files.
+    # Ties are broken by all other columns, so that equal input gives equal files.
     order += [name for name in transactions.columns if name not in {*order, "customer_id", "article_id"}]
     long = int(articles.filter(_.description.length() > MAX_DESCRIPTION).count().execute())
-    found = (
+    rows_by_rule = (
         ("transactions", "moved to the first instant of their basket", moved),
-        ("transactions", "with a basket_id that the customer had on an earlier day: another basket", reused),
-        ("transactions", "of anonymous customers: they count for articles and belong to no history", anonymous),
+        ("transactions", "with a basket_id that the customer had on an earlier day: a basket of its own", reused),
+        ("transactions", "of anonymous customers: count for articles, but belong to no history", anonymous),
         ("customers", "added: bought, but without a row; empty profile", new_customers),
         ("articles", "added: sold, but without a row; no features", new_articles),
-        ("articles", f"with a description of more than {MAX_DESCRIPTION:,} characters, whose rest is not read", long),
+        ("articles", f"with a description of more than {MAX_DESCRIPTION:,} characters: the rest is not read", long),
     )
-    counts = tuple(RowCount(table=table, rule=rule, rows=rows) for table, rule, rows in found if rows)
+    counts = tuple(RowCount(table=table, rule=rule, rows=rows) for table, rule, rows in rows_by_rule if rows)
     return Tables(
         customers=customers.order_by("customer_index"),
         articles=articles.order_by("article_index"),
@@ -168,7 +167,7 @@ def write_counts(counts: Sequence[RowCount], folder: Path) -> None:
 
 
 def read_counts(folder: Path) -> tuple[RowCount, ...]:
-    """Reads what `write_counts` wrote."""
+    """Reads `counts.json`."""
     rows = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
     return tuple(RowCount(**row) for row in rows)
 
@@ -181,7 +180,7 @@ def write_tables(tables: Tables, folder: Path) -> None:
         if backend.name != "duckdb":
             table.to_parquet(path)
             continue
-        # Columns whose texts DuckDB holds as numbers become text after they are sorted: numbers are lighter to move.
+        # Enum columns become text only after sorting, because enums are cheaper to move.
         texts = [f'CAST("{key}" AS VARCHAR) AS "{key}"' for key, dtype in table.schema().items() if dtype.is_string()]
         file = str(path).replace("'", "''")
         query = f"SELECT * REPLACE ({', '.join(texts)}) FROM ({ibis.to_sql(table, dialect='duckdb')})"

@@ -1,7 +1,7 @@
-"""Tallies: the distinct values of raw columns and how many rows hold each, counted in one pass over a file.
+"""Tallies: the distinct values of raw columns and the number of rows of each, counted in one pass over a file.
 
-Files repeat themselves: a customer's id stands in every purchase, a date in thousands. What is to be said of values is
-said of each once.
+Values in files repeat: a customer's id appears in every purchase, and a date in thousands. With a tally, each distinct
+value is converted and checked only once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,11 @@ from ibis import _
 
 @dataclass(frozen=True)
 class Tally:
-    """The values of several columns, one below the other.
+    """The distinct values of several columns, stacked.
 
     Attributes:
-        table: For each column its values in a column of its own, null in the rows of the others, and `rows`.
+        table: One row per distinct value of a column: the value in a column of its own (those of the other columns are
+            null), and the number of `rows`.
         places: Number of each column, by its name in the file.
     """
 
@@ -24,34 +25,35 @@ class Tally:
     places: Mapping[str, int]
 
     def values(self, name: str) -> ibis.Value:
-        """Returns the values of a column, to be used with `count`."""
+        """Returns the values of a column, for conditions that are passed to `count`."""
         return self.table[f"value {self.places[name]}"]
 
     def count(self, name: str, where: ibis.Value | None = None) -> ibis.Value:
-        """Counts rows of the file by a condition on one column's values."""
-        own = self._own(name)
-        # Not `&`, of which DuckDB would compute the condition for the values of all columns.
-        return self.table.rows.sum(where=own if where is None else ibis.ifelse(own, where, False)).fill_null(0)
+        """Counts the file's rows whose value of a column meets a condition."""
+        is_own = self._is_own(name)
+        # Not `&`, for which DuckDB would evaluate the condition on the values of all columns.
+        condition = is_own if where is None else ibis.ifelse(is_own, where, False)
+        return self.table.rows.sum(where=condition).fill_null(0)
 
     def count_values(self, name: str) -> ibis.Value:
-        """Counts the values, a missing one among them."""
-        return self.table.count(where=self._own(name))
+        """Counts the distinct values of a column, including a missing one."""
+        return self.table.count(where=self._is_own(name))
 
     def list_values(self, name: str) -> ibis.Table:
-        """Returns a table of the values that are not missing."""
+        """Returns a table of a column's distinct values without a missing one."""
         values = self.values(name)
-        return self.table.filter(self._own(name) & values.notnull()).select(value=values)
+        return self.table.filter(self._is_own(name) & values.notnull()).select(value=values)
 
-    def _own(self, name: str) -> ibis.Value:
+    def _is_own(self, name: str) -> ibis.Value:
         return self.table[f"other {self.places[name]}"] == 0
 
 
 def count_values(connection: ibis.BaseBackend, table: ibis.Table, names: Sequence[str]) -> Tally:
-    """Counts the rows of each value of each column.
+    """Counts the rows of each distinct value of each column.
 
     Args:
-        connection: A DuckDB backend of Ibis.
-        table: Read once.
+        connection: DuckDB backend of Ibis.
+        table: The table, which is read once.
         names: Columns to count.
     """
     places = {name: place for place, name in enumerate(dict.fromkeys(names))}

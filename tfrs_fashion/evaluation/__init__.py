@@ -1,4 +1,4 @@
-"""What a recommender is worth: metrics, intervals, paired differences and the report.
+"""Evaluation: metrics, confidence intervals, paired differences, checks, exploration and reports.
 
-This room knows tables, Candidates and embeddings handed to it as arrays, never a model.
+This folder reads tables, Candidates and embeddings as arrays, never a model.
 """

@@ -1,1 +1,1 @@
-"""What models read: indices, timelines, article tables and input pipelines."""
+"""Features that models read: vocabularies, article tables, timelines, views of a split and input pipelines."""

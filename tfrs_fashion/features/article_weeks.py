@@ -1,8 +1,8 @@
-"""Article tables by week: what was known of each article at the start of each week.
+"""Weekly article features: sales, prices and buyers of each article, as known at the start of each week.
 
-Weeks are periods of seven days that end at a cutoff. Week 0 begins at the cutoff, week w begins 7 · w days before it, and
-what it holds comes only from rows strictly before that instant. A prediction looks up the latest instant that is not
-later than itself: an example of March sees March.
+Weeks are counted backwards from a cutoff: week 0 starts at the cutoff, week w starts 7 · w days before it. The features of
+a week come only from rows strictly before its start, the week's "instant". A prediction looks up the latest instant that
+is not later than itself, so a training example from March sees the features of March, not those of the cutoff.
 """
 
 import datetime
@@ -18,6 +18,7 @@ import pyarrow.parquet
 from ibis import _
 
 from tfrs_fashion.data.split import days_before, epoch_seconds, seconds_since_1970
+from tfrs_fashion.features.inputs import SECONDS_PER_DAY
 from tfrs_fashion.schema import FIRST_INDEX, OLDEST, YOUNGEST, check_names
 
 Month = TypeVar("Month", int, ibis.Value)
@@ -26,14 +27,13 @@ SEASONS = ("winter", "spring", "summer", "autumn")
 # The upper ends of the age groups, exclusive.
 AGE_GROUPS = {"age_share_under_25": 25, "age_share_25_34": 35, "age_share_35_49": 50, "age_share_50_up": 200}
 NUM_CHANNELS = 3
-_DAY = 86_400
 _LONGEST = 13
-_ONE_IN = 20  # so many is a bestseller
+_ONE_IN = 20  # One article in so many is a bestseller: the best 5%.
 
-# Sales are baskets: a basket that held the article counts once, however many pieces or lines, and one instant of one
-# customer is one basket (anonymous customers: one basket id). Lines of one basket share its instant, as `index_tables`
-# makes them. Ages outside `YOUNGEST`..`OLDEST` are typing errors and count as unknown. "Visible" means strictly
-# before the week's instant. Shares lie in [0, 1]. A feature is null (NaN in the array) where it is undefined.
+# A sale is a basket that contains the article: it counts once, whatever the quantity or the number of lines. All lines of a
+# customer at one instant are one basket (anonymous customers: all lines of one basket id); `index_tables` gives the lines of
+# a basket the same instant. Ages outside `YOUNGEST`..`OLDEST` are typing errors and count as unknown. "Visible" means
+# strictly before the week's instant. Shares lie in [0, 1]. A feature is null (NaN in the array) where it is undefined.
 FEATURES: dict[str, str] = {
     "sales_1w": "baskets in the last 7 days; 0 if none",
     "sales_4w": "baskets in the last 28 days; 0 if none",
@@ -65,7 +65,7 @@ FEATURES: dict[str, str] = {
 
 
 def season_of(month: Month) -> Month:
-    """Numbers the meteorological season of a month as in `SEASONS`, of the northern half: winter is December to February.
+    """Returns the position in `SEASONS` of a month's meteorological season on the northern hemisphere.
 
     >>> [season_of(month) for month in (12, 2, 3, 11)]
     [0, 0, 1, 3]
@@ -74,7 +74,7 @@ def season_of(month: Month) -> Month:
 
 
 def _share(part: ibis.Value, whole: ibis.Value) -> ibis.Value:
-    """Null where the whole is 0; DuckDB and Spark do not agree on what division by zero gives."""
+    """Divides; null where the whole is 0, because DuckDB and Spark disagree on division by zero."""
     return part.cast("float64") / whole.cast("float64").nullif(0.0)
 
 
@@ -83,7 +83,7 @@ def _where_known(key: ibis.Value, value: ibis.Value) -> ibis.Value:
 
 
 def _visible(transactions: ibis.Table, *, end: int, oldest: int, seconds: int) -> ibis.Table:
-    """Adds `second` and `week`, the earliest instant of the weeks that see the row: one at an instant is not seen there."""
+    """Adds `second`, and `week`: the first week whose instant lies after the row, so that a row at an instant is not visible there."""
     rows = transactions.mutate(second=epoch_seconds(_.t_dat)).filter(_.second < end)
     return rows.mutate(week=ibis.least(((end - 1 - _.second) / seconds).floor().cast("int32"), oldest))
 
@@ -101,9 +101,9 @@ def _is_age_known() -> ibis.Deferred:
 
 
 def _number_baskets(visible: ibis.Table) -> ibis.Table:
-    """Adds `position`, of the basket among those with the article of one customer, and whether a line begins its basket.
+    """Adds `position`, the rank of the basket among the customer's baskets with the article, and `is_first_line`.
 
-    One instant is one basket, as in a timeline; anonymous customers are told apart by the basket.
+    All lines at one instant are one basket, as in a timeline. Each basket of an anonymous customer counts as a customer.
     """
     buyer = ["article_index", "customer_index", "anonymous_basket"]
     in_time = ibis.window(group_by=buyer, order_by="second")
@@ -114,7 +114,7 @@ def _number_baskets(visible: ibis.Table) -> ibis.Table:
 
 
 def _sum_by_week(visible: ibis.Table, ages: ibis.Table, channels: ibis.Table) -> ibis.Table:
-    """Sums by `article_index, week`; a buyer counts, and has an age, at the first basket."""
+    """Aggregates by `article_index, week`. A buyer counts once, with the age known then, in the week of the first basket."""
     lines = _number_baskets(visible).left_join(channels, "sales_channel_id").left_join(ages, "customer_index")
     is_named_basket = _.is_first_line & (_.customer_index >= FIRST_INDEX)
     lines = lines.mutate(is_buyer=is_named_basket & (_.position == 0), season=season_of(lines.t_dat.month()))
@@ -143,14 +143,14 @@ def _sum_by_week(visible: ibis.Table, ages: ibis.Table, channels: ibis.Table) ->
 
 
 def _list_channels(visible: ibis.Table) -> ibis.Table:
-    """Numbers the channels by their first sale. The most common ones could be others once the future is known."""
+    """Numbers the channels by their first sale; an order by frequency could change with later sales and leak the future."""
     channels = visible.filter(_.sales_channel_id.notnull()).group_by("sales_channel_id").agg(first=_.second.min())
     order = ibis.window(order_by=[channels.first, channels.sales_channel_id])
     return channels.select("sales_channel_id", channel=ibis.row_number().over(order))
 
 
 def _add_mean_age(weeks: ibis.Table, visible: ibis.Table, ages: ibis.Table) -> ibis.Table:
-    """Adds `mean_age` of the customers with known age who had bought anything before each week's instant."""
+    """Adds `mean_age`, of the customers of known age with a purchase before each week's instant."""
     known = visible.inner_join(ages, "customer_index").filter(_is_age_known())
     customers = known.group_by("customer_index").agg(week=_.week.max(), age=_.age.max())
     sums = customers.group_by("week").agg(age_sum=_.age.sum(), num_ages=_.count())
@@ -162,14 +162,14 @@ def _add_mean_age(weeks: ibis.Table, visible: ibis.Table, ages: ibis.Table) -> i
 
 
 def _add_up(grid: ibis.Table, sums: ibis.Table) -> ibis.Table:
-    """Adds up what was visible at each instant of a grid of `article_index, week` without gaps.
+    """Computes the totals that were visible at each instant of a complete grid of `article_index, week`.
 
-    Most articles sell in few weeks: the sums are added up over these alone, and each instant looks up the latest of them.
-    The grid itself is sorted with few columns, since it is much larger.
+    Most articles sell in few weeks. The running totals are therefore computed over the weeks with sales alone, and each
+    instant looks up the latest of them. The grid is much larger, so only few of its columns are sorted.
     """
     order = {"group_by": "article_index", "order_by": ibis.desc("week")}
     so_far = ibis.cumulative_window(**order)
-    # In float64, which holds these counts exactly: DuckDB would add integers up in 128 bits.
+    # In float64, which represents these counts exactly; DuckDB would sum integers in 128 bits.
     added = {
         name: sums[name].cast("float64").sum().over(so_far)
         for name in sums.columns
@@ -193,12 +193,12 @@ def _add_up(grid: ibis.Table, sums: ibis.Table) -> ibis.Table:
         sales_4w=sales.sum().over(ibis.window(preceding=3, following=0, **order)),
         sales_13w=sales.sum().over(ibis.window(preceding=_LONGEST - 1, following=0, **order)),
     )
-    found = windowed.left_join(seen, ["article_index", "sold_week"]).drop("article_index_right", "sold_week_right")
-    return found.mutate(**{name: found[name].fill_null(0.0) for name in added})
+    totals = windowed.left_join(seen, ["article_index", "sold_week"]).drop("article_index_right", "sold_week_right")
+    return totals.mutate(**{name: totals[name].fill_null(0.0) for name in added})
 
 
 def _sum_categories(grid: ibis.Table) -> ibis.Table:
-    """Sums by `week, category`, and the sales in the season that make a bestseller there."""
+    """Aggregates by `week, category`; `best_from` is the number of sales in the season that makes a bestseller there."""
     keys = ["week", "category"]
     sums = grid.group_by(keys).agg(
         category_4w=_.sales_4w.sum(), category_price=_share(_.price_sum.sum(), _.num_prices.sum())
@@ -223,40 +223,42 @@ def make_article_weeks(
     week_days: int = 7,
     category: str | None = None,
 ) -> ibis.Table:
-    """Computes the features of each article at the start of each week, as one expression for DuckDB and Spark.
+    """Builds the features of each article at the start of each week, as one expression that DuckDB and Spark can run.
 
     Args:
         articles: Indexed articles; `product_code` is used where there is one.
         transactions: Indexed transactions; those at or after `as_of` are ignored.
         customers: Indexed customers; `age` is used where there is one, from `known_from` on.
         as_of: The instant of week 0, in whole seconds.
-        num_weeks: Instants, the last one `num_weeks - 1` weeks before `as_of`. Older sales count, too.
-        week_days: Days of a week; fewer where the data are too short for weeks, and every feature in weeks shrinks with it.
-        category: The column of `articles` within which prices and bestsellers are compared.
+        num_weeks: Number of instants; the oldest is `num_weeks - 1` weeks before `as_of`. Sales before it count as well.
+        week_days: Days per week. Data too short for weeks of 7 days may use fewer; every window in weeks shrinks with it.
+        category: Column of `articles` within which prices and bestsellers are compared; None compares all articles.
 
     Returns:
-        `article_index` int32, `week` int32 and the `FEATURES` as float32: one row for each week and each article that
-        the catalogue listed before its instant, sold or not.
+        `article_index` int32, `week` int32 and the `FEATURES` as float32: one row per week and article that the catalogue
+        listed before the week's instant, sold or not.
 
     Raises:
-        InputError: `articles` lacks the category.
+        InputError: `articles` has no column `category`.
         ValueError: `num_weeks` is below 1.
     """
     if num_weeks < 1:
         raise ValueError(f"`num_weeks` is {num_weeks}, expected at least 1.")
     check_names(articles, [category] if category else [], setting="features.roles.category", where="articles")
     end = seconds_since_1970(as_of)
-    # All that is older than any window reaches goes into one last week.
+    # Sales older than the longest window of the oldest instant only enter running totals: one last week holds them all.
     oldest = num_weeks + _LONGEST - 1
     seasons = [season_of(days_before(as_of, week_days * week).month) for week in range(oldest + 1)]
     weeks = ibis.range(oldest + 1).unnest().name("week").as_table().mutate(week=_.week.cast("int32"))
     weeks = weeks.mutate(
-        instant=end - _.week.cast("int64") * (week_days * _DAY), season=ibis.literal(seasons)[weeks.week]
+        instant=end - _.week.cast("int64") * (week_days * SECONDS_PER_DAY), season=ibis.literal(seasons)[weeks.week]
     )
 
     def see(**columns: ibis.Value | str) -> ibis.Table:
-        # Each use reads its own few columns: DuckDB would keep a shared selection of all columns in memory.
-        return _visible(transactions.select("t_dat", **columns), end=end, oldest=oldest, seconds=week_days * _DAY)
+        # Each use selects its own few columns; DuckDB would hold a shared selection of all columns in memory.
+        return _visible(
+            transactions.select("t_dat", **columns), end=end, oldest=oldest, seconds=week_days * SECONDS_PER_DAY
+        )
 
     ages = _list_ages(customers)
     lines = see(
@@ -296,14 +298,15 @@ def make_article_weeks(
 
 
 def _own_features() -> dict[str, ibis.Deferred]:
-    """Those of `FEATURES` that rest on the visible sums of the article itself."""
+    """Returns the features that depend on the article's own visible sales alone."""
     return {
         "sales_1w": _.sales_1w,
         "sales_4w": _.sales_4w,
         "sales_13w": _.sales_13w,
+        # Smoothed by one sale, so that it is defined without sales, and small counts do not swing it.
         "trend": ((_.sales_1w + 1.0) / (_.sales_4w / 4.0 + 1.0)).ln(),
-        "days_on_sale": (_.instant - _.first_second) / 86_400.0,
-        "days_since_sold": (_.instant - _.last_second) / 86_400.0,
+        "days_on_sale": (_.instant - _.first_second) / float(SECONDS_PER_DAY),
+        "days_since_sold": (_.instant - _.last_second) / float(SECONDS_PER_DAY),
         "mean_price": _share(_.price_sum, _.num_prices),
         "discount_rate": _share(_.discount_sum, _.num_discounts),
         "buyers": _.buyers,
@@ -319,7 +322,7 @@ def _own_features() -> dict[str, ibis.Deferred]:
 
 
 def _compared_features() -> dict[str, ibis.Deferred]:
-    """The others, which compare the article with its product code and category."""
+    """Returns the features that compare the article with its product code and category."""
     return {
         "price_to_category": _where_known(_.category, _share(_.mean_price, _.category_price)),
         "seasonal_bestseller": ((_.in_season > 0) & (_.in_season >= _.best_from)).fill_null(False).cast("int8"),
@@ -331,15 +334,15 @@ def _compared_features() -> dict[str, ibis.Deferred]:
 
 @dataclass(frozen=True)
 class ArticleWeeks:
-    """The features of every article at each instant, to be looked up by time.
+    """The weekly features of every article in a dense array, looked up by time.
 
     Attributes:
-        values: `[num_weeks + 1, num_articles + 2, num_features]` float32 by week and `article_index`; NaN where
-            unknown: features without a definition there, articles not yet listed, rows 0 and 1, and all of the last
-            week, which stands for the time before the oldest instant.
-        names: Of the features.
-        as_of_seconds: The instant of week 0, seconds since 1970.
-        week_days: Days of a week.
+        values: `[num_weeks + 1, num_articles + 2, num_features]` float32 by week and `article_index`. NaN where a feature is
+            undefined, for articles not yet listed, in rows 0 and 1, and in the whole last week, which stands for all time
+            before the oldest instant.
+        names: The names of the features.
+        as_of_seconds: The instant of week 0, in seconds since 1970.
+        week_days: Days per week.
     """
 
     values: np.ndarray
@@ -349,38 +352,39 @@ class ArticleWeeks:
 
     @property
     def num_weeks(self) -> int:
-        """Instants."""
+        """Number of instants."""
         return len(self.values) - 1
 
     def week_of(self, seconds: np.ndarray | int) -> np.ndarray:
-        """Returns the week whose instant is the latest one that is not later than a time.
+        """Returns the week whose instant is the latest that is not later than the given time.
 
         Args:
             seconds: Any shape, int64 seconds since 1970.
 
         Returns:
-            int32 of the same shape: 0 from the cutoff on, `num_weeks` for what lies before the oldest instant.
+            int32 of the same shape: 0 from the cutoff on, `num_weeks` before the oldest instant.
         """
-        week = -((np.asarray(seconds, dtype=np.int64) - self.as_of_seconds) // (self.week_days * _DAY))
+        # Floor division, so that a time within a week maps to the week's start: never to an instant after it.
+        week = -((np.asarray(seconds, dtype=np.int64) - self.as_of_seconds) // (self.week_days * SECONDS_PER_DAY))
         return np.clip(week, 0, self.num_weeks).astype(np.int32)
 
 
 def read_article_weeks(
     table: ibis.Table, *, as_of: datetime.datetime, num_articles: int, num_weeks: int, week_days: int = 7
 ) -> ArticleWeeks:
-    """Runs the expression of `make_article_weeks` and fills a dense array.
+    """Runs the expression of `make_article_weeks` and reads the result into a dense array.
 
     Args:
-        table: From `make_article_weeks` with the same `as_of`; it may hold more weeks.
+        table: The result of `make_article_weeks` for the same `as_of`, of at least `num_weeks` weeks.
         as_of: The instant of week 0.
-        num_articles: Articles to keep; indices beyond them are left out.
-        num_weeks: Instants to keep, the most recent ones.
-        week_days: Days of a week, as given to `make_article_weeks`.
+        num_articles: Number of articles to keep; those with higher indices are left out.
+        num_weeks: Number of instants to keep, the most recent ones.
+        week_days: Days per week, as given to `make_article_weeks`.
     """
     names = tuple(FEATURES)
     kept = table.filter((_.week < num_weeks) & (_.article_index < num_articles + FIRST_INDEX))
     with tempfile.TemporaryDirectory() as folder:
-        # Through a file (of Spark, several), so that the engine's memory is free again when the array takes its own.
+        # By way of a file (several, from Spark), so that the engine has freed its memory before the array is allocated.
         path = Path(folder) / "article_weeks.parquet"
         kept.to_parquet(path)
         values = np.full((num_weeks + 1, num_articles + FIRST_INDEX, len(names)), np.nan, dtype=np.float32)

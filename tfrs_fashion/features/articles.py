@@ -1,4 +1,4 @@
-"""Article tables: what is known of each article at a cutoff, from the catalogue and from the sales before it."""
+"""Article tables: the features of each article at a cutoff, from the catalogue and from the sales before the cutoff."""
 
 import datetime
 from collections.abc import Iterator, Sequence
@@ -18,18 +18,18 @@ _CHUNK = 10_000
 
 @dataclass(frozen=True)
 class ArticleTable:
-    """The articles known before a cutoff, sold or not; arrays are indexed by `article_index`, rows 0 and 1 are empty.
+    """The articles known before a cutoff, sold or not. Arrays are indexed by `article_index`; rows 0 and 1 are empty.
 
     Attributes:
-        article_id: `[num_articles]` object; index `FIRST_INDEX + i` is row i.
-        categorical: For each feature `[num_articles + 2]` int32 into its vocabulary.
-        vocabulary: For each feature its values; index `FIRST_INDEX + i` is value i.
-        numbers: For each numeric feature `[num_articles + 2]` float32, NaN where missing.
-        vectors: `[num_articles + 2, any]` float32, embeddings of images and texts made elsewhere, zeros where missing.
-        num_baskets: `[num_articles + 2]` int64, baskets that held the article.
-        in_store: Sorted int32 article indices that may be recommended; see `make_article_table`.
-        never_sold: Sorted int32 article indices that the catalogue lists and that were never sold.
-        sets: For each feature of several values the set of each article.
+        article_id: `[num_articles]` object; row i has the article index `FIRST_INDEX + i`.
+        categorical: `[num_articles + 2]` int32 indices into the vocabulary, by feature.
+        vocabulary: The values of each categorical feature; value i has the index `FIRST_INDEX + i`.
+        numbers: `[num_articles + 2]` float32 by numeric feature, NaN where missing.
+        vectors: `[num_articles + 2, any]` float32, precomputed embeddings of images and descriptions; zeros where missing.
+        num_baskets: `[num_articles + 2]` int64, number of baskets that contain the article.
+        in_store: Sorted int32 indices of the articles that may be recommended; see `make_article_table`.
+        never_sold: Sorted int32 indices of the articles that the catalogue lists and nobody has bought.
+        sets: The values of each article, by feature that holds several values per article.
     """
 
     article_id: np.ndarray
@@ -44,31 +44,31 @@ class ArticleTable:
 
     @property
     def num_articles(self) -> int:
-        """Articles known before the cutoff."""
+        """Number of articles known before the cutoff."""
         return len(self.article_id)
 
     @property
     def category_sizes(self) -> list[int]:
-        """Number of indices of each categorical feature, padding and out of vocabulary among them."""
+        """Number of indices of each categorical feature, including padding and out of vocabulary."""
         return [len(values) + FIRST_INDEX for values in self.vocabulary.values()]
 
     def category_matrix(self) -> np.ndarray:
-        """Joins the categorical features: `[num_articles + 2, num_features]` int32."""
+        """Returns the categorical features side by side: `[num_articles + 2, num_features]` int32."""
         return _matrix(self.categorical, len(self.num_baskets), np.int32)
 
     def number_matrix(self) -> np.ndarray:
-        """Joins the numeric features: `[num_articles + 2, num_features]` float32."""
+        """Returns the numeric features side by side: `[num_articles + 2, num_features]` float32."""
         return _matrix(self.numbers, len(self.num_baskets), np.float32)
 
 
 def read_values(articles: ibis.Table, column: str) -> Iterator[str | None]:
-    """Reads a column in the order of the articles; its strings become Python's a part at a time.
+    """Yields the values of a column in the order of `article_index`; only a chunk at a time becomes Python strings.
 
-    The query is over before the first one is asked for: DuckDB allows no other work beside one that is being read.
+    The query finishes before the first value is yielded, because DuckDB cannot run another query while one is being read.
     """
     values = articles.order_by("article_index").select(column).to_pyarrow()[column]
-    parts = (values.slice(start, _CHUNK) for start in range(0, len(values), _CHUNK))
-    return (value for part in parts for value in part.to_pylist())
+    chunks = (values.slice(start, _CHUNK) for start in range(0, len(values), _CHUNK))
+    return (value for chunk in chunks for value in chunk.to_pylist())
 
 
 def _matrix(columns: dict[str, np.ndarray], num_rows: int, dtype: type) -> np.ndarray:
@@ -76,7 +76,7 @@ def _matrix(columns: dict[str, np.ndarray], num_rows: int, dtype: type) -> np.nd
 
 
 def check_product_codes(articles: ibis.Table, *, recommender: str) -> None:
-    """Checks that designs are known.
+    """Checks that the articles have product codes.
 
     Raises:
         InputError: No article has a `product_code`.
@@ -89,10 +89,10 @@ def check_product_codes(articles: ibis.Table, *, recommender: str) -> None:
 
 
 def sales_by_article(transactions: ibis.Table) -> pd.DataFrame:
-    """Counts the visible sales of each article.
+    """Aggregates the visible sales of each article.
 
     Returns:
-        `article_index, num_baskets, num_buyers, mean_price, last_sold`, ordered by index.
+        `article_index, num_baskets, num_buyers, mean_price, last_sold`, ordered by `article_index`.
     """
     return (
         transactions.group_by("article_index")
@@ -110,7 +110,7 @@ def sales_by_article(transactions: ibis.Table) -> pd.DataFrame:
 def check_article_columns(
     articles: ibis.Table, *, categorical: Sequence[str], numbers: Sequence[str], sets: Sequence[str]
 ) -> None:
-    """Checks that articles have the columns to encode.
+    """Checks that the articles have the columns to encode.
 
     Raises:
         InputError: `articles` lacks a column, or one of `numbers` is not numeric.
@@ -121,7 +121,7 @@ def check_article_columns(
 
 
 def availability(articles: ibis.Table) -> dict[str, ibis.Value]:
-    """Returns `available_from` and `available_to` as timestamps, null where the catalogue has none."""
+    """Returns `available_from` and `available_to` as timestamps; null where the catalogue has none."""
     return {
         name: (articles[name] if name in articles.columns else ibis.null("timestamp")).cast("timestamp")
         for name in ("available_from", "available_to")
@@ -131,19 +131,20 @@ def availability(articles: ibis.Table) -> dict[str, ibis.Value]:
 def listed_availability(
     catalogue: pd.DataFrame, *, start: datetime.datetime, end: datetime.datetime
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tells of which articles the catalogue says when they are in store, and which it does not say are not.
+    """Returns which articles have availability dates, and which of all articles these dates do not exclude.
 
     Args:
-        catalogue: With the columns of `availability`.
-        start: Of the time that is asked about.
-        end: Behind it; the same for an instant.
+        catalogue: Articles with the columns of `availability`.
+        start: Beginning of the period, inclusive.
+        end: End of the period, exclusive; equal to `start` for a single instant.
 
     Returns:
-        Two `[num_rows]` bool; the second holds at some time between start and end.
+        `[num_rows]` bool, whether either date is known; and `[num_rows]` bool, whether the article may have been available
+        at some time of the period (also True where no date is known).
     """
     begins, ends = catalogue["available_from"], catalogue["available_to"]
-    is_told = (begins.notna() | ends.notna()).to_numpy()
-    return is_told, ~((begins >= end) | (ends < start)).to_numpy()
+    has_dates = (begins.notna() | ends.notna()).to_numpy()
+    return has_dates, ~((begins >= end) | (ends < start)).to_numpy()
 
 
 def make_article_table(
@@ -159,23 +160,23 @@ def make_article_table(
     in_store_days: int,
     never_sold_in_store: bool = False,
 ) -> ArticleTable:
-    """Makes the article table of a cutoff.
+    """Makes the article table at a cutoff.
 
-    An article is in store if `available_from` and `available_to` say so; where the catalogue gives neither, if it was
-    sold in the last days. An article that was never sold may be recommended as new unless these say otherwise.
+    The availability dates decide whether an article is in store. An article without dates is in store if it was sold within
+    `in_store_days` before the cutoff. An article that was never sold may be recommended as new unless its dates exclude it.
 
     Args:
         articles: Indexed articles.
-        transactions: The visible transactions only.
+        transactions: The transactions before the cutoff, and no others.
         as_of: The cutoff.
-        categorical: Columns of `articles` to encode.
+        categorical: Categorical columns of `articles` to encode.
         numbers: Numeric columns of `articles`.
-        sets: Columns of `articles` that hold several values each.
-        set_separator: What stands between these.
-        min_articles: Values that fewer of the articles sold share are out of vocabulary, since nothing can be learned
-            from one article's value that its id does not say.
-        in_store_days: How many these last days are.
-        never_sold_in_store: Whether what was never sold is in store too where the catalogue gives no dates.
+        sets: Columns of `articles` that hold several values per article.
+        set_separator: Separator between these values.
+        min_articles: Minimum number of sold articles that share a value; rarer values are out of vocabulary. The value of a
+            single article teaches a model nothing that the article's id does not.
+        in_store_days: Days before the cutoff in which a sale keeps an article without dates in store.
+        never_sold_in_store: Whether articles without dates that were never sold are in store as well.
 
     Raises:
         InputError: `articles` lacks a column, or one of `numbers` is not numeric.
@@ -206,8 +207,8 @@ def make_article_table(
         encoded[name] = _with_padding(look_up(catalogue[name], vocabulary[name]), 0)
     recent = np.zeros(size, dtype=bool)
     recent[sold] = (sales["last_sold"] >= days_before(as_of, in_store_days)).to_numpy()
-    is_told, is_available = listed_availability(catalogue, start=as_of, end=as_of)
-    in_store = np.where(is_told, is_available, recent[FIRST_INDEX:] | (never_sold_in_store & ~is_sold))
+    has_dates, is_available = listed_availability(catalogue, start=as_of, end=as_of)
+    in_store = np.where(has_dates, is_available, recent[FIRST_INDEX:] | (never_sold_in_store & ~is_sold))
     return ArticleTable(
         article_id=catalogue["article_id"].to_numpy(dtype=object),
         categorical=encoded,
@@ -230,22 +231,22 @@ def _with_padding(values: np.ndarray, fill: object) -> np.ndarray:
     return np.concatenate([np.full(FIRST_INDEX, fill, dtype=values.dtype), values])
 
 
-def _indices(chosen: np.ndarray) -> np.ndarray:
-    return (np.flatnonzero(chosen) + FIRST_INDEX).astype(np.int32)
+def _indices(is_selected: np.ndarray) -> np.ndarray:
+    return (np.flatnonzero(is_selected) + FIRST_INDEX).astype(np.int32)
 
 
 def content_embedding(articles: ibis.Table, *, categorical: Sequence[str], dim: int = 64) -> np.ndarray:
     """Embeds the categorical features of all articles by a fixed random projection of their one-hot encoding.
 
-    It depends on the catalogue alone, so that the diversity of all recommenders is measured with one ruler.
+    It depends on the catalogue alone, never on a model, so that the diversity of different recommenders is comparable.
 
     Args:
         articles: Indexed articles.
         categorical: Columns to embed.
-        dim: Width.
+        dim: Width of the embedding.
 
     Returns:
-        `[num_articles + 2, dim]` float32 with rows of length 1; zeros where all features are missing.
+        `[num_articles + 2, dim]` float32 with rows of unit length; zeros where all features are missing.
     """
     columns = {name: articles[name].cast("string") for name in categorical}
     catalogue = articles.select("article_index", **columns).order_by("article_index").execute()

@@ -1,5 +1,6 @@
-"""The distinct articles of a history: how often and how lately each was bought."""
+"""The distinct articles of a history, with how often and how recently each was bought."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,16 +12,16 @@ from tfrs_fashion.schema import FIRST_INDEX
 
 
 class BoughtArticles(NamedTuple):
-    """The distinct known articles of each history, flat; rows ascend, articles ascend within a row.
+    """The distinct known articles of each history, stored flat; rows ascend, and articles ascend within a row.
 
     Attributes:
-        row: `[num_pairs]` int64, row in the batch.
+        row: `[num_pairs]` int64, the history's row in the batch.
         article_index: `[num_pairs]` int32.
-        num_baskets: `[num_pairs]` int32, baskets of the history that held the article.
-        first_time: `[num_pairs]` int64, seconds since 1970 of the first of them.
-        last_time: `[num_pairs]` int64, seconds since 1970 of the latest of them.
-        share: `[num_pairs]` float32, of all baskets of the history that hold a known article.
-        decayed: `[num_pairs, num_time_scales]` float32, the sum over these baskets of exp(-age / time scale).
+        num_baskets: `[num_pairs]` int32, number of baskets of the history that contain the article.
+        first_time: `[num_pairs]` int64, seconds since 1970 of the first of these baskets.
+        last_time: `[num_pairs]` int64, seconds since 1970 of the last of these baskets.
+        share: `[num_pairs]` float32, these baskets as a share of the history's baskets that contain any known article.
+        decayed: `[num_pairs, num_time_scales]` float32, sum of exp(-age / time scale) over these baskets.
     """
 
     row: tf.Tensor
@@ -32,38 +33,45 @@ class BoughtArticles(NamedTuple):
     decayed: tf.Tensor
 
 
-def bought_articles(histories: Histories, now: tf.Tensor, *, time_scales_days: Sequence[float] = ()) -> BoughtArticles:
-    """Counts how often and how lately each article was bought.
+def starts_group(*columns: tf.Tensor) -> tf.Tensor:
+    """Returns `[num_rows]` bool, whether a row differs from the row before it in any of the `[num_rows]` columns."""
+    differs = functools.reduce(tf.logical_or, [column[1:] != column[:-1] for column in columns])
+    return tf.concat([[True], differs], axis=0)[: tf.size(columns[0])]
 
-    An article counts once a basket, however many lines it has there; one instant is one basket. Unknown articles are
-    left out.
+
+def bought_articles(histories: Histories, now: tf.Tensor, *, time_scales_days: Sequence[float] = ()) -> BoughtArticles:
+    """Counts how often and how recently each article of a history was bought.
+
+    An article counts once per basket, however many lines it has there; all events at one instant are one basket. Unknown
+    articles are left out.
 
     Args:
-        histories: Of a batch.
+        histories: A batch of histories.
         now: `[batch]` int64, seconds since 1970, after all events.
-        time_scales_days: Time constants of the decayed counts.
+        time_scales_days: Time constants of the decayed counts, in days.
     """
     row = histories.article_index.value_rowids()
     article = tf.cast(histories.article_index.flat_values, tf.int64)
     time = histories.time.flat_values
     known = tf.where(article >= FIRST_INDEX)[:, 0]
     row, article, time = (tf.gather(values, known) for values in (row, article, time))
-    first_of_basket = tf.concat([[True], (row[1:] != row[:-1]) | (time[1:] != time[:-1])], 0)[: tf.size(row)]
-    total = tf.math.unsorted_segment_sum(tf.cast(first_of_basket, tf.int32), row, histories.article_index.nrows())
+    starts_basket = starts_group(row, time)
+    total = tf.math.unsorted_segment_sum(tf.cast(starts_basket, tf.int32), row, histories.article_index.nrows())
+    # One integer per pair of row and article, so that a single sort groups the events by pair.
     stride = tf.reduce_max(tf.concat([article, [0]], 0)) + 1
     pair = row * stride + article
-    # Histories are in time order, so a stable sort by pair leaves the lines of one basket beside each other.
+    # Histories are in time order, so after a stable sort by pair the lines of one basket are adjacent.
     order = tf.argsort(pair, stable=True)
     pair, time = tf.gather(pair, order), tf.gather(time, order)
-    new_pair = tf.concat([[True], pair[1:] != pair[:-1]], 0)[: tf.size(pair)]
-    new_basket = new_pair | tf.concat([[True], time[1:] != time[:-1]], 0)[: tf.size(pair)]
-    first = tf.where(new_basket)[:, 0]
-    pair, time, new_pair = (tf.gather(values, first) for values in (pair, time, new_pair))
-    segment = tf.cumsum(tf.cast(new_pair, tf.int32)) - 1
+    # Only the first line of each basket counts.
+    first = tf.where(starts_group(pair, time))[:, 0]
+    pair, time = tf.gather(pair, first), tf.gather(time, first)
+    segment = tf.cumsum(tf.cast(starts_group(pair), tf.int32)) - 1
     distinct = tf.math.segment_max(pair, segment)
     row_of_basket = pair // stride
     age_days = tf.cast(tf.gather(now, row_of_basket) - time, tf.float32) / SECONDS_PER_DAY
     scales = tf.constant(list(time_scales_days), tf.float32)
+    # An event after `now` (a clock that runs ahead) must not count more than one bought just now.
     decay = tf.exp(-tf.maximum(age_days, 0.0)[:, tf.newaxis] / scales[tf.newaxis, :])
     num_baskets = tf.math.segment_sum(tf.ones_like(segment), segment)
     return BoughtArticles(
@@ -78,22 +86,22 @@ def bought_articles(histories: Histories, now: tf.Tensor, *, time_scales_days: S
 
 
 def time_scale(half_life_days: float) -> float:
-    """Returns the time constant in days of what loses half its weight in a half-life."""
+    """Returns the time constant in days of an exponential decay with this half-life: exp(-t / scale) = 0.5^(t / half-life)."""
     return half_life_days / math.log(2)
 
 
 def strongest_first(row: tf.Tensor, strength: tf.Tensor, *, limit: int) -> tf.Tensor:
-    """Finds the `limit` strongest of each row.
+    """Returns the positions of the `limit` strongest entries of each row.
 
     Args:
-        row: `[any]` int64, in any order.
-        strength: `[any]` float32, not negative; ties keep their order.
-        limit: How many a row.
+        row: `[num_entries]` int64, in any order.
+        strength: `[num_entries]` float32, not negative; ties keep their order.
+        limit: Maximum number of entries per row.
 
     Returns:
-        Their positions, int32, rows ascending and the strongest of a row first.
+        `[num_kept]` int32 positions, in ascending order of row, the strongest of a row first.
     """
-    # One sort: the bits of floats that are not negative, read as integers, are in the floats' own order.
+    # One sort by row and strength: the bit patterns of non-negative floats, read as integers, order like the floats.
     weakness = 2**31 - 1 - tf.cast(tf.bitcast(strength, tf.int32), tf.int64)
     order = tf.argsort(row * 2**32 + weakness, stable=True)
     row = tf.gather(row, order)
@@ -105,12 +113,12 @@ def keep_strongest(bought: BoughtArticles, strength: tf.Tensor, *, limit: int) -
     """Keeps the `limit` strongest articles of each row.
 
     Args:
-        bought: Of a batch.
-        strength: `[num_pairs]` float32, not negative; ties keep the lower article index.
-        limit: Articles to keep a row.
+        bought: The articles of a batch.
+        strength: `[num_pairs]` float32, not negative; of equal ones the lower article index is kept.
+        limit: Maximum number of articles per row.
 
     Returns:
-        The same, with rows still ascending; articles no longer ascend within a row.
+        The articles kept. Rows still ascend, but articles within a row are ordered by strength.
     """
     order = strongest_first(bought.row, strength, limit=limit)
     return BoughtArticles(*(tf.gather(values, order) for values in bought))

@@ -1,35 +1,35 @@
-"""Slices of customers by what was known of them before the cutoff: activity, age, status and usual store."""
+"""Slices of customers for an evaluation, by what was known before the cutoff: activity, age, status and usual store."""
 
 import numpy as np
 
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.schema import FIRST_INDEX
 
-# Values of a slice by name, bands of a profile's ages, and the age from which each band of our own begins.
+# The maximum number of values that get a slice of their own, and of age bands of a profile; the lower ends of our age bands.
 MAX_VALUES, MAX_AGE_BANDS = 5, 12
 AGE_BANDS = (0, 25, 35, 45, 55, 65)
 PROFILE_SLICES = ("age_band", "segment", "status")
 
 
 def _count_baskets(timelines: Timelines) -> np.ndarray:
-    """Baskets of each customer: `[num_customers]`."""
+    """Returns the number of baskets of each customer: `[num_customers]`."""
     return np.bincount(timelines.row[timelines.starts_basket], minlength=timelines.num_customers)
 
 
 def _find_usual_stores(timelines: Timelines) -> np.ndarray:
-    """The index of the store of most of each customer's purchases, ties to the lower one; 0 where unknown."""
+    """Returns the index of the store with most of a customer's purchases; of equal ones the lowest, 0 where unknown."""
     size = len(timelines.store_id) + FIRST_INDEX
     is_known = timelines.store_index >= FIRST_INDEX
     pairs, purchases = np.unique(timelines.row[is_known] * size + timelines.store_index[is_known], return_counts=True)
     usual = np.zeros(timelines.num_customers, dtype=np.int64)
-    # The last one written stays: most purchases last, of these the lowest store.
+    # Assignment keeps the last value per customer: sort by purchases, and among equals put the lowest store last.
     order = np.lexsort((-(pairs % size), purchases))
     usual[pairs[order] // size] = pairs[order] % size
     return usual
 
 
 def _band_activity(baskets: np.ndarray) -> np.ndarray:
-    """Names thirds of the customers with a basket, and those without: `[num_customers]` str."""
+    """Names the activity of each customer, a third of those with baskets or `no basket`: `[num_customers]` str."""
     names = np.full(len(baskets), "no basket", dtype=object)
     bought = baskets[baskets > 0]
     if len(bought) == 0:
@@ -44,7 +44,7 @@ def _band_activity(baskets: np.ndarray) -> np.ndarray:
 
 
 def _band_age(age: np.ndarray) -> np.ndarray:
-    """Names the age band of each customer: `[num_customers]` str."""
+    """Returns the name of each customer's age band: `[num_customers]` str."""
     names = np.full(len(age), "unknown", dtype=object)
     for first, following in zip(AGE_BANDS, [*AGE_BANDS[1:], None], strict=True):
         within = age >= first if following is None else (age >= first) & (age < following)
@@ -54,15 +54,15 @@ def _band_age(age: np.ndarray) -> np.ndarray:
 
 
 def _keep_common(values: np.ndarray, *, limit: int = MAX_VALUES) -> np.ndarray:
-    """Puts values together that are not among the most frequent; empty ones are unknown."""
+    """Replaces values that are not among the most frequent by `other`, and empty ones by `unknown`."""
     known, counts = np.unique(values[values != ""].astype(str), return_counts=True)
     common = known[np.lexsort((known, -counts))][:limit]
     named = np.where(np.isin(values.astype(str), common), values, "other")
     return np.where(values == "", "unknown", named)
 
 
-def _place(name: str) -> tuple[int, int, str]:
-    """Where a group stands among those of its dimension: numbers by their size, then words, what is unknown last."""
+def _sort_key(name: str) -> tuple[int, int, str]:
+    """Returns a group's sort key within its dimension: numbers by size, then words, then `other` and `unknown`."""
     first = name.removeprefix("under ").split()[0]
     if name == "no basket" or name.startswith("under "):
         return 0, 0, name
@@ -72,40 +72,40 @@ def _place(name: str) -> tuple[int, int, str]:
 
 
 def make_slices(timelines: Timelines, customers: np.ndarray, *, age: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Groups customers by what was known of them before the cutoff.
+    """Groups the evaluated customers by what was known of them before the cutoff.
 
     Args:
-        timelines: What is visible.
-        customers: `[any]` customer_index, those judged; one beyond the timelines has no history and no profile.
-        age: `[any]` their ages in years, NaN where unknown; None where there are none.
+        timelines: The visible timelines.
+        customers: `[num_evaluated]` customer_index; a customer beyond the timelines has no history and no profile.
+        age: `[num_evaluated]` ages in years, NaN where unknown; None if the data have no ages.
 
     Returns:
-        The members by `dimension=value`: `activity` (baskets, in thirds of those with a history, and none), `age` or else
-        `age_band`, `segment` and `status` where the profile holds them, and `usual_store`. A dimension in which all
-        customers are alike is left out.
+        The customer indices of each slice by `dimension=value`: `activity` (number of baskets, in thirds of the customers with
+        a history), `age` (or `age_band`), `segment` and `status` if the profile has them, and `usual_store`. A dimension with
+        a single value is left out.
     """
     rows = customers - FIRST_INDEX
     is_known = rows < timelines.num_customers
     rows = np.where(is_known, rows, 0)
 
-    def of_judged(values: np.ndarray, unknown: int | str) -> np.ndarray:
+    def of_evaluated(values: np.ndarray, unknown: int | str) -> np.ndarray:
         return np.where(is_known, values[rows], unknown) if len(values) else np.full(len(rows), unknown)
 
-    values: dict[str, np.ndarray] = {"activity": _band_activity(of_judged(_count_baskets(timelines), 0).astype(int))}
+    values: dict[str, np.ndarray] = {"activity": _band_activity(of_evaluated(_count_baskets(timelines), 0).astype(int))}
     has_age = age is not None and not np.isnan(age).all()
     if age is not None and has_age:
         values["age"] = _band_age(age)
     for name in PROFILE_SLICES:
         if name in timelines.profile and not (name == "age_band" and has_age):
-            # Bands that were put together by how common they are would be no ages any more.
+            # Merging rare bands into `other` would destroy the order of ages, so more of them are kept.
             limit = MAX_AGE_BANDS if name == "age_band" else MAX_VALUES
-            values[name] = _keep_common(of_judged(timelines.profile[name], ""), limit=limit)
+            values[name] = _keep_common(of_evaluated(timelines.profile[name], ""), limit=limit)
     if len(timelines.store_id):
-        names = np.concatenate([[""] * FIRST_INDEX, timelines.store_id]).astype(object)
-        values["usual_store"] = _keep_common(names[of_judged(_find_usual_stores(timelines), 0).astype(int)])
+        store_names = np.concatenate([[""] * FIRST_INDEX, timelines.store_id]).astype(object)
+        values["usual_store"] = _keep_common(store_names[of_evaluated(_find_usual_stores(timelines), 0).astype(int)])
     slices: dict[str, np.ndarray] = {}
-    for dimension, found in values.items():
-        groups = sorted(set(found.tolist()), key=_place)
+    for dimension, names in values.items():
+        groups = sorted(set(names.tolist()), key=_sort_key)
         if len(groups) > 1:
-            slices |= {f"{dimension}={name}": customers[found == name] for name in groups}
+            slices |= {f"{dimension}={group}": customers[names == group] for group in groups}
     return slices

@@ -1,8 +1,8 @@
-"""Embeddings on disk by the digest of what was embedded, so that work that was stopped goes on where it ended.
+"""A cache of embeddings on disk, keyed by the digest of the embedded content, so that interrupted work can resume.
 
-Each encoder (its weights, its input size, …) has a folder of its own. Vectors are written in Parquet parts of bounded
-size; a part is named by the digest of its bytes, written aside and renamed. So a kill loses at most the part in work,
-several processes may write at once, and a damaged part is found out when the cache is opened.
+Each encoder (its weights, its input size, …) has a folder of its own. Vectors are stored in Parquet files of bounded size, the
+parts. A part is named after the digest of its bytes, written under a temporary name and renamed. So a killed process loses
+at most one part, several processes may write at once, and a damaged part is detected when the cache is opened.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ _ROW_BITS = 32
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Vectors in the order in which their articles were given.
+    """Embeddings in the order in which the articles were given.
 
     Attributes:
         embedding: `[num_articles, dim]` float32; zeros where `status` is not `ok`.
-        status: `[num_articles]` object, `ok` or why there is no vector.
-        counts: Articles by cause, and what was wrong with the cache.
+        status: `[num_articles]` object, `ok` or the cause of a missing vector.
+        counts: Number of articles by cause, and of damaged vectors in the cache.
     """
 
     embedding: np.ndarray
@@ -41,7 +41,7 @@ class Embeddings:
 
 
 def digest_bytes(*parts: bytes) -> str:
-    """Returns 32 hexadecimal digits (BLAKE2b, 128 bits) that stand for these bytes, joined.
+    """Returns the BLAKE2b digest of the concatenated bytes: 128 bits as 32 hexadecimal digits.
 
     >>> digest_bytes(b"ab", b"c") == digest_bytes(b"abc")
     True
@@ -53,7 +53,7 @@ def digest_bytes(*parts: bytes) -> str:
 
 
 def digest_files(paths: Sequence[Path], *, root: Path) -> str:
-    """Returns a digest of the names below `root` and the content of files, read a piece at a time."""
+    """Returns a digest of the content of files and of their names below `root`; reads a megabyte at a time."""
     state = hashlib.blake2b(digest_size=16)
     for path in sorted(paths):
         state.update(
@@ -66,12 +66,12 @@ def digest_files(paths: Sequence[Path], *, root: Path) -> str:
 
 
 def check_finite(vectors: np.ndarray, samples: Sequence[str], *, where: str) -> None:
-    """Checks that an encoder gave numbers.
+    """Checks that an encoder's vectors are finite.
 
     Args:
         vectors: `[batch, dim]` float32.
-        samples: `[batch]`, what each vector was made from, to name in the message.
-        where: The encoder.
+        samples: `[batch]` str, the input of each vector, for the message.
+        where: The encoder's file or folder, for the message.
 
     Raises:
         InputError: A vector holds NaN or infinity.
@@ -81,23 +81,24 @@ def check_finite(vectors: np.ndarray, samples: Sequence[str], *, where: str) -> 
         named = ", ".join(repr(samples[row][:60]) for row in bad[:5])
         raise InputError(
             f"{where}: {len(bad):,} of {len(vectors):,} vectors of a batch hold NaN or infinity, e.g. for {named}. "
-            "Expected finite numbers: the weights are damaged, or the encoder cannot take this input. Use another one."
+            "Expected finite numbers: the weights are damaged, or the encoder cannot handle this input. Use another encoder."
         )
 
 
 class EmbeddingCache:
-    """Vectors by key, for one encoder.
+    """A cache of the vectors of one encoder, by key.
 
-    Use it in a `with` block, whose end writes what is still in memory. One thread may `claim` while another appends.
+    Use it in a `with` block, which writes the vectors still in memory at its end. One thread may call `claim` while another
+    one calls `append`.
 
     Args:
-        folder: Holds the caches of all encoders.
-        identity: Everything that changes the vectors: the encoder, the digest of its weights, the input size.
+        folder: The folder of the caches of all encoders.
+        identity: Everything that determines the vectors: the encoder, the digest of its weights, the input size.
         dim: Width of a vector.
-        rows_per_part: Vectors of a part file; at most so many are lost by a kill.
+        rows_per_part: Number of vectors per part, which is the most that a killed process loses.
 
     Raises:
-        InputError: The folder cannot be made or read.
+        InputError: The folder cannot be created or read.
     """
 
     def __init__(self, folder: Path, *, identity: str, dim: int, rows_per_part: int = 1024) -> None:
@@ -105,7 +106,7 @@ class EmbeddingCache:
         self.folder = folder / digest_bytes(self._identity)
         self._dim = dim
         self._rows_per_part = rows_per_part
-        # Part and row of each stored key as one integer: hundreds of thousands of keys stay small.
+        # Part and row of each stored key, packed into one integer to save memory.
         self._index: dict[str, int] = {}
         self._parts: list[Path] = []
         self._claimed: set[str] = set()
@@ -137,21 +138,21 @@ class EmbeddingCache:
         return len(self._index)
 
     def claim(self, key: str) -> bool:
-        """Says whether the caller shall compute this key: it is not stored, and nobody here claimed it before."""
+        """Returns whether the caller must compute this key: it is not stored, and was not claimed before in this process."""
         if key in self._index or key in self._claimed:
             return False
         self._claimed.add(key)
         return True
 
     def append(self, keys: Sequence[str], vectors: np.ndarray) -> None:
-        """Adds vectors; a part is written as soon as enough have come together.
+        """Adds vectors; writes a part whenever `rows_per_part` have accumulated.
 
         Args:
-            keys: `[batch]`.
+            keys: `[batch]` str.
             vectors: `[batch, dim]` float32.
 
         Raises:
-            ValueError: The shape is another one.
+            ValueError: The vectors have another shape.
             RunError: The part cannot be written.
         """
         if vectors.shape != (len(keys), self._dim):
@@ -162,7 +163,7 @@ class EmbeddingCache:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what is still in memory.
+        """Writes the vectors that are still in memory.
 
         Raises:
             RunError: The part cannot be written.
@@ -186,50 +187,52 @@ class EmbeddingCache:
             with contextlib.suppress(OSError):
                 partial.unlink()
             raise RunError(
-                f"{self.folder}: cannot write embeddings ({error.strerror}). Free some space or mend the folder, and "
+                f"{self.folder}: cannot write embeddings ({error.strerror}). Free some space or repair the folder, and "
                 f"run the same command again; the {len(self):,} embeddings stored before are kept."
             ) from error
         self._index_part(path, self._keys)
         self._keys, self._vectors = [], []
 
     def read(self, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Reads the vectors of these keys, a part at a time; parts without any of them are left alone.
+        """Reads the vectors of keys, one part at a time; parts without any of the keys are not read.
 
         Args:
-            keys: `[num_keys]`, in any order, repeated or not.
+            keys: `[num_keys]` str, in any order, possibly repeated.
 
         Returns:
-            `[num_keys, dim]` float32, zeros where a key is not stored, and `[num_keys]` bool, whether it is.
+            `[num_keys, dim]` float32, zeros where a key is not stored; and `[num_keys]` bool, whether the key is stored.
 
         Raises:
             RunError: A part was changed or removed after the cache was opened.
         """
         self.flush()
-        place = np.fromiter((self._index.get(key, -1) for key in keys), np.int64, len(keys))
+        location = np.fromiter((self._index.get(key, -1) for key in keys), np.int64, len(keys))
         vectors = np.zeros((len(keys), self._dim), np.float32)
-        asked = np.flatnonzero(place >= 0)
-        asked = asked[np.argsort(place[asked], kind="stable")]
-        parts, starts = np.unique(place[asked] >> _ROW_BITS, return_index=True)
-        for part, positions in zip(parts, np.split(asked, starts)[1:], strict=True):
+        stored = np.flatnonzero(location >= 0)
+        stored = stored[np.argsort(location[stored], kind="stable")]
+        parts, starts = np.unique(location[stored] >> _ROW_BITS, return_index=True)
+        for part, positions in zip(parts, np.split(stored, starts)[1:], strict=True):
             path = self._parts[part]
             table = self._read_part(path, "vector")
             if table is None:
-                raise RunError(f"{path}: this part of the cache was changed or removed meanwhile. Run again.")
+                raise RunError(
+                    f"{path}: this part of the cache was changed or removed during the run. Run the same command again."
+                )
             matrix = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, self._dim)
-            vectors[positions] = matrix[place[positions] & ((1 << _ROW_BITS) - 1)]
-        return vectors, place >= 0
+            vectors[positions] = matrix[location[positions] & ((1 << _ROW_BITS) - 1)]
+        return vectors, location >= 0
 
     @property
     def counts(self) -> list[RowCount]:
-        """What was found damaged when the cache was opened; set aside as `.damaged`, to be computed again."""
+        """The number of vectors in damaged parts, which were renamed to `.damaged` when the cache was opened."""
         if not self._damaged:
             return []
         names = ", ".join(list(self._damaged)[:5])
-        rule = f"in {len(self._damaged)} damaged part(s) of {self.folder}, computed again where asked for: {names}"
+        rule = f"in {len(self._damaged)} damaged part(s) of {self.folder}, computed again where needed: {names}"
         return [RowCount("embedding cache", rule, sum(self._damaged.values()))]
 
     def _read_part(self, path: Path, column: str) -> pa.Table | None:
-        """Reads one column; None unless the bytes are those that were written for this encoder."""
+        """Reads a column of a part; None if the part is missing or its bytes differ from its name's digest."""
         try:
             content = path.read_bytes()
         except OSError:
@@ -242,7 +245,7 @@ class EmbeddingCache:
         table = self._read_part(path, "key")
         if table is not None:
             self._index_part(path, table["key"].to_pylist())
-        elif path.exists():  # Another process may have set it aside just now.
+        elif path.exists():  # Another process may just have renamed it.
             rows = path.stem.rpartition("-")[2]
             self._damaged[path.name] = int(rows) if rows.isdecimal() else 0
             with contextlib.suppress(OSError):
@@ -254,7 +257,7 @@ class EmbeddingCache:
         self._index.update((key, first + row) for row, key in enumerate(keys))
 
     def _remove_old(self, partial: Path) -> None:
-        """Removes what a kill left behind; a young one may be another process's part in work."""
+        """Removes what a killed process left behind. A recent file may be a part that another process is writing."""
         with contextlib.suppress(OSError):
             if time.time() - partial.stat().st_mtime > _PARTIAL_SECONDS:
                 partial.unlink()

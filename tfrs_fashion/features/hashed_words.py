@@ -1,4 +1,4 @@
-"""Text: words and neighbouring pairs of words, hashed into buckets."""
+"""Words and pairs of neighbouring words of texts, hashed into buckets."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -14,12 +14,12 @@ _BATCH = 8192
 
 @dataclass(frozen=True)
 class HashedWords:
-    """The hashed words of all texts, flat.
+    """The hashed words of all texts, stored flat.
 
     Attributes:
         values: `[num_values]` int32 in `[0, num_buckets)`.
         row_splits: `[num_texts + 1]` int64, where the words of each text begin and end.
-        num_buckets: Hash buckets.
+        num_buckets: Number of hash buckets.
     """
 
     values: np.ndarray
@@ -27,26 +27,26 @@ class HashedWords:
     num_buckets: int
 
     def first(self, num_texts: int) -> "HashedWords":
-        """Returns those of the first texts."""
+        """Returns the hashed words of the first `num_texts` texts."""
         return HashedWords(
             self.values[: self.row_splits[num_texts]], self.row_splits[: num_texts + 1], self.num_buckets
         )
 
 
 def hash_words(texts: Sequence[str], *, num_buckets: int) -> tf.RaggedTensor:
-    """Splits texts into lower-case words and hashes each word and each pair of neighbours.
+    """Splits texts into lower-case words and hashes each word and each pair of neighbouring words.
 
-    Letters, marks and digits of any script make words; everything else separates them. What follows the first
-    `MAX_DESCRIPTION` characters is not read.
+    Words consist of letters, marks and digits of any script; everything else separates them. Only the first
+    `MAX_DESCRIPTION` characters of a text are read.
 
     Args:
-        texts: `[num_texts]`; empty ones give no words.
-        num_buckets: Hash buckets.
+        texts: `[num_texts]` str; empty texts have no words.
+        num_buckets: Number of hash buckets.
 
     Returns:
         `[num_texts, (words and pairs)]` ragged int64 in `[0, num_buckets)`.
     """
-    # Cut before TensorFlow sees them: a text of a megabyte has a hundred thousand words.
+    # Truncated before TensorFlow splits them: a text of a megabyte would have a hundred thousand words.
     lowered = tf.strings.lower(tf.constant([text[:MAX_DESCRIPTION] for text in texts], tf.string), encoding="utf-8")
     words = tf.strings.split(tf.strings.strip(tf.strings.regex_replace(lowered, r"[^\p{L}\p{M}\p{N}]+", " ")))
     pairs = tf.strings.join([words[:, :-1], words[:, 1:]], separator=" ")
@@ -54,11 +54,11 @@ def hash_words(texts: Sequence[str], *, num_buckets: int) -> tf.RaggedTensor:
 
 
 def hash_texts(texts: Iterable[str | None], *, num_buckets: int) -> HashedWords:
-    """Hashes texts a batch at a time and each different one once, so that memory holds their words and one batch of them.
+    """Hashes texts in batches, each distinct text once, so that memory holds their hashed words and one batch of texts.
 
     Args:
-        texts: `[num_texts]`; null ones give no words. Consumed as work goes on.
-        num_buckets: Hash buckets.
+        texts: `[num_texts]` str or null, consumed batch by batch; null texts have no words.
+        num_buckets: Number of hash buckets.
     """
     place: dict[bytes, int] = {}
     of_text: list[int] = []
@@ -81,10 +81,10 @@ def hash_texts(texts: Iterable[str | None], *, num_buckets: int) -> HashedWords:
         if len(waiting) == _BATCH:
             hash_waiting()
     hash_waiting()
-    chosen = np.array(of_text, np.int64)
+    distinct = np.array(of_text, np.int64)
     length = np.concatenate(lengths)
-    start, length = (np.cumsum(length) - length)[chosen], length[chosen]
+    start, length = (np.cumsum(length) - length)[distinct], length[distinct]
     row_splits = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-    # Where each word of each text stands among the words of the different texts.
+    # The position of each word of each text among the words of the distinct texts.
     position = np.repeat(start - row_splits[:-1], length) + np.arange(row_splits[-1])
     return HashedWords(np.concatenate(values)[position], row_splits, num_buckets)

@@ -1,7 +1,7 @@
-"""Features of a whole history, computed by one TensorFlow function, in training and inside the SavedModel alike.
+"""Features of a customer's whole history, computed by the same TensorFlow function in training and in the SavedModel.
 
-`docs/history_features.md` says what each of them means; they come in the order of `number_names` and
-`categorical_names` in `features/history_lookups.py`.
+`docs/reference/history_features.md` defines each feature; their order is that of `number_names` and `categorical_names` in
+`features/history_lookups.py`.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfrs_fashion.features.bought_articles import bought_articles
+from tfrs_fashion.features.bought_articles import bought_articles, starts_group
 from tfrs_fashion.features.history_lookups import (
     MAX_SALES_CHANNEL_ID,
     HistoryLookups,
@@ -23,7 +23,7 @@ from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_IN
 
 MONTH_DAYS = 30
 YEAR_DAYS = 365
-# Half the width of "about this time last year".
+# Days before and after the same day of last year that count as the same season.
 SEASON_DAYS = 45
 
 
@@ -32,7 +32,7 @@ class HistoryFeatures(NamedTuple):
 
     Attributes:
         numbers: `[batch, num_numbers]` float32 in the order of `number_names`; always finite.
-        categorical: `[batch, num_categorical]` int32 in the order of `categorical_names`; 0 where there is none.
+        categorical: `[batch, num_categorical]` int32 in the order of `categorical_names`; 0 where unknown.
     """
 
     numbers: tf.Tensor
@@ -40,10 +40,10 @@ class HistoryFeatures(NamedTuple):
 
 
 class HistoryFeatureLayer(tf.Module):
-    """`make_history_features` with its lookups as variables, so that a SavedModel holds them once.
+    """`make_history_features` with the lookups as variables, so that a SavedModel stores them once.
 
     Args:
-        lookups: Fitted before the cutoff.
+        lookups: Lookups fitted before the cutoff.
     """
 
     def __init__(self, lookups: HistoryLookups) -> None:
@@ -60,12 +60,12 @@ class HistoryFeatureLayer(tf.Module):
 
 
 class _Baskets(NamedTuple):
-    """The baskets of a batch, flat, in the order of the histories.
+    """The baskets of a batch of histories, stored flat in the order of the histories.
 
     Attributes:
-        row: `[num_baskets]` int64, row in the batch.
+        row: `[num_baskets]` int64, the history's row in the batch.
         time: `[num_baskets]` int64, seconds since 1970.
-        of_event: `[num_events]` int64, each event's basket; ascends.
+        of_event: `[num_events]` int64, the basket of each event; ascending.
     """
 
     row: tf.Tensor
@@ -74,12 +74,12 @@ class _Baskets(NamedTuple):
 
 
 def make_history_features(histories: Histories, now: tf.Tensor, lookups: HistoryLookups) -> HistoryFeatures:
-    """Computes all features of histories.
+    """Computes all features of a batch of histories.
 
     Args:
-        histories: Of a batch, in time order; articles that the lookups lack are unknown ones.
-        now: `[batch]` int64, seconds since 1970, after all events; later ones would count as bought just now.
-        lookups: Fitted before any `now`.
+        histories: A batch of histories, in time order; articles that the lookups lack count as unknown.
+        now: `[batch]` int64, seconds since 1970, after all events; a later event counts as bought at `now`.
+        lookups: Lookups fitted before any `now`.
     """
     batch = tf.shape(now, out_type=tf.int64)[0]
     row = histories.article_index.value_rowids()
@@ -113,7 +113,7 @@ def make_history_features(histories: Histories, now: tf.Tensor, lookups: History
 
 
 def _find_baskets(row: tf.Tensor, time: tf.Tensor) -> _Baskets:
-    first = tf.concat([[True], (row[1:] != row[:-1]) | (time[1:] != time[:-1])], 0)[: tf.size(row)]
+    first = starts_group(row, time)
     start = tf.where(first)[:, 0]
     return _Baskets(
         row=tf.gather(row, start),
@@ -129,13 +129,13 @@ def _look_up(article_index: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 
 def _by_row(reduce: Callable[..., tf.Tensor], values: tf.Tensor, row: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
     """Reduces values of events or baskets, whose rows ascend, to `[batch]`; 0 for empty rows."""
-    # Segment reductions end with the last row that is not empty. Unsorted ones would not, and take twice as long.
+    # Sorted segment reductions stop at the last row that is not empty, hence the padding; unsorted ones take twice as long.
     reduced = reduce(values, row)
     return tf.pad(reduced, [[0, batch - tf.size(reduced, out_type=tf.int64)]])
 
 
 def _sum_by_row(columns: list[tf.Tensor], row: tf.Tensor, batch: tf.Tensor) -> list[tf.Tensor]:
-    """Sums columns by row in float64, which is exact for counts and loses nothing that matters of prices."""
+    """Sums columns by row in float64, which is exact for counts and precise enough for sums of prices."""
     return [_by_row(tf.math.segment_sum, tf.cast(column, tf.float64), row, batch) for column in columns]
 
 
@@ -146,16 +146,16 @@ def _count_values(row: tf.Tensor, value: tf.Tensor, batch: tf.Tensor, size: int)
 
 
 def _most_frequent(row: tf.Tensor, value: tf.Tensor, batch: tf.Tensor, size: int) -> tf.Tensor:
-    """Finds each row's most frequent known value, `[batch]` int64: the lowest of several, 0 if there is none."""
+    """Returns each row's most frequent known value, `[batch]` int64; of equal ones the lowest, 0 if there is none."""
     column = tf.range(size, dtype=tf.int64)
     count = tf.where(column >= FIRST_INDEX, _count_values(row, value, batch, size), 0)
-    # One number orders by count, then by falling value; `tf.argmax` promises nothing about ties.
+    # One integer orders by count, then by descending value; `tf.argmax` does not define which of equal values it returns.
     best = tf.reduce_max(count * size + (size - 1 - column), axis=1)
     return size - 1 - best % size
 
 
 def _prefer_channel(channel: tf.Tensor, baskets: _Baskets, batch: tf.Tensor) -> tf.Tensor:
-    """Finds the channel of most baskets, `[batch]` int64; a basket's channel is the lowest known of its lines."""
+    """Returns the channel of most baskets, `[batch]` int64; a basket's channel is the lowest known channel of its lines."""
     others = MAX_SALES_CHANNEL_ID + FIRST_INDEX
     known = (channel > 0) & (channel <= MAX_SALES_CHANNEL_ID)
     index = tf.where(known, channel - 1 + FIRST_INDEX, others)
@@ -165,20 +165,20 @@ def _prefer_channel(channel: tf.Tensor, baskets: _Baskets, batch: tf.Tensor) -> 
 
 
 def _find_usual_store(store: tf.Tensor, baskets: _Baskets, batch: tf.Tensor, size: int) -> tf.Tensor:
-    """Finds the store of most baskets, `[batch]` int64: of several the one visited last, 0 if there is none."""
+    """Returns the store of most baskets, `[batch]` int64; of equal ones the last visited, 0 if there is none."""
     store = tf.cast(tf.math.segment_max(store, baskets.of_event), tf.int64)
     num_baskets = tf.size(store, out_type=tf.int64)
     _distinct, pair, count = tf.unique_with_counts(baskets.row * size + store, tf.int64)
-    # Baskets come in time order, so one number orders the stores of a row by visits, then by the last of them.
+    # Baskets are in time order, so one integer orders the stores of a row by number of visits, then by the last visit.
     visits = tf.gather(count, pair) * num_baskets + tf.range(num_baskets)
     best = tf.math.unsorted_segment_max(tf.where(store >= FIRST_INDEX, visits, -1), baskets.row, batch)
     place = tf.math.floormod(tf.maximum(best, 0), tf.maximum(num_baskets, 1))
-    found = tf.gather(tf.concat([store, tf.zeros([1], tf.int64)], axis=0), place)
-    return tf.where(best >= 0, found, tf.constant(PADDING_INDEX, tf.int64))
+    usual = tf.gather(tf.concat([store, tf.zeros([1], tf.int64)], axis=0), place)
+    return tf.where(best >= 0, usual, tf.constant(PADDING_INDEX, tf.int64))
 
 
 def _describe_baskets(baskets: _Baskets, now: tf.Tensor) -> dict[str, tf.Tensor]:
-    """When the baskets were bought."""
+    """Computes the features of when and how often the customer bought, most of them on a log scale: they are skewed."""
     batch = tf.shape(now, out_type=tf.int64)[0]
     age = tf.gather(now, baskets.row) - baskets.time
     around_last_year = tf.abs(age - YEAR_DAYS * SECONDS_PER_DAY) <= SEASON_DAYS * SECONDS_PER_DAY
@@ -187,12 +187,14 @@ def _describe_baskets(baskets: _Baskets, now: tf.Tensor) -> dict[str, tf.Tensor]
         tf.cast(_by_row(reduce, age, baskets.row, batch), tf.float64) / SECONDS_PER_DAY
         for reduce in (tf.math.segment_max, tf.math.segment_min)
     )
+    # n baskets have n - 1 gaps, whose mean is the span divided by their number.
     gap = tf.where(num_baskets > 1, (oldest - latest) / tf.maximum(num_baskets - 1, 1), 0.0)
     return {
         "has_history": num_baskets > 0,
         "has_gap": num_baskets > 1,
         "recency_days": tf.math.log1p(latest),
         "frequency": tf.math.log1p(num_baskets),
+        # At least a month, or the first basket of a new customer would count as thirty a month.
         "baskets_per_month": tf.math.log1p(num_baskets * MONTH_DAYS / tf.maximum(oldest, MONTH_DAYS)),
         "days_between_baskets": tf.math.log1p(gap),
         "same_season_last_year": tf.math.log1p(last_year),
@@ -200,7 +202,7 @@ def _describe_baskets(baskets: _Baskets, now: tf.Tensor) -> dict[str, tf.Tensor]
 
 
 def _describe_articles(histories: Histories, baskets: _Baskets, now: tf.Tensor) -> dict[str, tf.Tensor]:
-    """How many articles were bought, and whether again."""
+    """Computes the features of how many articles were bought, and how often again."""
     batch = tf.shape(now, out_type=tf.int64)[0]
     row = histories.article_index.value_rowids()
     recent = tf.gather(now, row) - histories.time.flat_values <= MONTH_DAYS * SECONDS_PER_DAY
@@ -212,14 +214,14 @@ def _describe_articles(histories: Histories, baskets: _Baskets, now: tf.Tensor) 
     num_baskets, num_unknown = _sum_by_row([tf.ones_like(baskets.row), has_unknown], baskets.row, batch)
     return {
         "recent_purchases": tf.math.log1p(num_recent),
-        # Which articles the unknown ones are cannot be told: they count as one in a basket, and as no repeat.
+        # Unknown articles cannot be distinguished: all those of a basket count as one article, and never as a repeat.
         "basket_size": tf.math.log1p(tf.math.divide_no_nan(num_pairs + num_unknown, num_baskets)),
         "repeat_share": tf.math.divide_no_nan(num_pairs - num_articles, num_pairs),
     }
 
 
 def _describe_payments(histories: Histories, row: tf.Tensor) -> dict[str, tf.Tensor]:
-    """What was paid."""
+    """Computes the features of prices and discounts paid."""
     batch = histories.article_index.nrows()
     priced, price = _known_or_zero(histories.price.flat_values)
     discounted, discount = _known_or_zero(histories.discount.flat_values)
@@ -243,9 +245,9 @@ def _known_or_zero(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _describe_sections(count: tf.Tensor, lookups: HistoryLookups) -> dict[str, tf.Tensor]:
-    """Which parts of the shop were bought in, from `[batch, sections + 2]` counts of events."""
+    """Computes the features of sections from `[batch, sections + 2]` numbers of events per section."""
     count = tf.cast(count, tf.float64)
-    # A section that is too rare for the vocabulary is one of the others.
+    # Sections too rare for the vocabulary count among the others.
     total = tf.reduce_sum(count[:, OUT_OF_VOCABULARY_INDEX:], axis=1)
     position = {section: FIRST_INDEX + number for number, section in enumerate(lookups.vocabulary["section"])}
 
@@ -254,13 +256,12 @@ def _describe_sections(count: tf.Tensor, lookups: HistoryLookups) -> dict[str, t
         return tf.reduce_sum(tf.gather(count, tf.constant(columns, tf.int32), axis=1), axis=1)
 
     women, men = count_in(lookups.women), count_in(lookups.men)
-    shown = {section: count[:, position[section]] for section in lookups.section_shares}
     return {
         "predicted_sex": tf.math.divide_no_nan(women - men, women + men),
         "predicted_kids": tf.math.divide_no_nan(count_in(lookups.kids), total),
         **{
-            f"section_share/{section}": tf.math.divide_no_nan(of_section, total)
-            for section, of_section in shown.items()
+            f"section_share/{section}": tf.math.divide_no_nan(count[:, position[section]], total)
+            for section in lookups.section_shares
         },
         "section_share_of_others": tf.math.divide_no_nan(total - count_in(lookups.section_shares), total),
     }

@@ -1,4 +1,4 @@
-"""What history features look up about articles, and the names of these features."""
+"""Lookup tables of the history features, fitted before a cutoff, and the names of these features."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -13,26 +13,25 @@ from tfrs_fashion.features.vocabulary import look_up
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RowCount
 from tfrs_fashion.settings.base import RolesConfig
 
-# Channels are few and numbered from 1; those above share the index of unknown values.
+# Channels are few and numbered from 1; higher ids share the out-of-vocabulary index.
 MAX_SALES_CHANNEL_ID = 16
 MAX_SECTION_SHARES = 32
-# A favourite among more values than this says nothing, and its counts take memory: `[batch, values]`.
+# A favourite among more values would say little, and counting them takes `[batch, values]` of memory.
 MAX_ROLE_VALUES = 10_000
 
 
 @dataclass(frozen=True)
 class HistoryLookups:
-    """What history features look up about articles; fitted before the cutoff.
+    """What the history features look up about articles and stores; fitted before the cutoff.
 
     Attributes:
-        index: For each of the roles `colour`, `garment_group` and `section` that a column plays, `[num_articles + 2]`
-            int32 into its vocabulary: NumPy, or variables inside a `HistoryFeatureLayer`. `store`, if there are stores, is
-            `[num_stores + 2]`.
-        vocabulary: For each of these its values; index `FIRST_INDEX + i` is value i.
-        section_shares: The sections with a share of their own, those of most articles first.
-        women: Values of `section` that are for women; empty if none is declared.
-        men: Values of `section` that are for men.
-        kids: Values of `section` that are for children.
+        index: `[num_articles + 2]` int32 indices into the vocabulary, by declared role (`colour`, `garment_group`, `section`);
+            and `store`, `[num_stores + 2]`, if there are stores. NumPy arrays, or variables inside a `HistoryFeatureLayer`.
+        vocabulary: The values of each of these; value i has the index `FIRST_INDEX + i`.
+        section_shares: The sections that have a share feature of their own, those of most articles first.
+        women: Sections for women; empty if none are declared.
+        men: Sections for men.
+        kids: Sections for children.
     """
 
     index: dict[str, Any]
@@ -53,7 +52,7 @@ def _declared(roles: RolesConfig) -> dict[str, tuple[str, ...]]:
 
 
 def _list_sections(articles: ibis.Table, roles: RolesConfig) -> list[str]:
-    """Lists the sections of the whole catalogue, since at an early cutoff one may not have been sold yet."""
+    """Returns the sections of the whole catalogue, since at an early cutoff a section may not have been sold yet."""
     if not roles.section or not _declared(roles):
         return []
     column = articles[roles.section].cast("string")
@@ -61,33 +60,33 @@ def _list_sections(articles: ibis.Table, roles: RolesConfig) -> list[str]:
 
 
 def check_sections(articles: ibis.Table, roles: RolesConfig) -> None:
-    """Checks that there are articles in the sections that are declared to be for women, for men and for children.
+    """Checks that the sections declared for women, men and children have articles.
 
-    One misspelt would otherwise be a feature that is always 0.
+    A misspelt section would otherwise give a feature that is always 0.
 
     Args:
-        articles: The whole catalogue; has the column that `roles.section` names.
-        roles: As declared.
+        articles: The whole catalogue, with the column that `roles.section` names.
+        roles: The declared roles.
 
     Raises:
-        InputError: No article is in any of the sections declared for one of them, or no column is the section.
+        InputError: One of the lists names no section that has an article, or no column is declared as the section.
     """
     sections = _list_sections(articles, roles)
     for part, values in _declared(roles).items():
         if not set(values) & set(sections):
-            found = f"`{roles.section}` has {len(sections):,}: {_show(sections)}" if roles.section else "it names none"
+            known = f"`{roles.section}` has {len(sections):,}: {_show(sections)}" if roles.section else "it names none"
             raise InputError(
                 f"features.roles.{part}: {_show(values)} should be values of the column `features.roles.section`, but "
-                f"no article has one; {found}. Spell them as the articles do, or leave the list empty."
+                f"no article has one of them; {known}. Spell them as the articles do, or leave the list empty."
             )
 
 
 def list_absent_sections(articles: ibis.Table, roles: RolesConfig) -> tuple[RowCount, ...]:
-    """Lists declared sections that no article is in, beside others that have some: one to come, or misspelt.
+    """Returns a row count of 0 for each declared section without articles: it may be misspelt, or a future section.
 
     Args:
-        articles: As `check_sections` passed them.
-        roles: As declared.
+        articles: The whole catalogue, which passed `check_sections`.
+        roles: The declared roles.
     """
     sections = _list_sections(articles, roles)
     return tuple(
@@ -99,7 +98,7 @@ def list_absent_sections(articles: ibis.Table, roles: RolesConfig) -> tuple[RowC
 
 
 def _columns(roles: RolesConfig) -> dict[str, str]:
-    """The roles that history features read, and the columns that play them."""
+    """Returns the columns of the declared roles that history features read, by role."""
     columns = {"colour": roles.colour, "garment_group": roles.garment_group, "section": roles.section}
     return {role: column for role, column in columns.items() if column}
 
@@ -109,26 +108,26 @@ def check_encoded(categorical: Collection[str], roles: RolesConfig) -> None:
 
     Args:
         categorical: The encoded columns of articles.
-        roles: As declared.
+        roles: The declared roles.
 
     Raises:
-        InputError: A role names another column.
+        InputError: A role names a column that is not encoded.
     """
     for role, column in _columns(roles).items():
         if column not in categorical:
             raise InputError(
-                f"features.roles.{role}: `{column}` is none of the encoded columns of articles "
+                f"features.roles.{role}: `{column}` is not among the encoded columns of articles "
                 f"({', '.join(f'`{name}`' for name in categorical) or 'there are none'}). "
                 "Add it to `features.categorical`, or leave the role empty."
             )
 
 
 def make_history_lookups(table: ArticleTable, roles: RolesConfig) -> HistoryLookups:
-    """Makes the lookups of a cutoff.
+    """Makes the lookups at a cutoff.
 
     Args:
-        table: Of the cutoff.
-        roles: Which of its categorical columns play which part; features of a role that none plays do not exist.
+        table: The article table at the cutoff.
+        roles: The categorical columns with a role. The features of an undeclared role do not exist.
 
     Raises:
         InputError: A role names a column that is not encoded, or one with too many values.
@@ -145,10 +144,8 @@ def make_history_lookups(table: ArticleTable, roles: RolesConfig) -> HistoryLook
     shares: tuple[str, ...] = ()
     if roles.section:
         sections = vocabulary["section"]
-        num_articles = np.bincount(table.categorical[roles.section], minlength=len(sections) + FIRST_INDEX)[
-            FIRST_INDEX:
-        ]
-        largest = np.argsort(-num_articles, kind="stable")[:MAX_SECTION_SHARES]
+        num_articles = np.bincount(table.categorical[roles.section], minlength=len(sections) + FIRST_INDEX)
+        largest = np.argsort(-num_articles[FIRST_INDEX:], kind="stable")[:MAX_SECTION_SHARES]
         shares = tuple(sections[position] for position in largest)
     return HistoryLookups(
         index={role: table.categorical[column] for role, column in columns.items()},
@@ -161,12 +158,12 @@ def make_history_lookups(table: ArticleTable, roles: RolesConfig) -> HistoryLook
 
 
 def add_stores(lookups: HistoryLookups, timelines: Timelines, *, min_customers: int) -> HistoryLookups:
-    """Adds the stores that histories name, if there are any.
+    """Adds the index of stores, if the histories name any.
 
     Args:
-        lookups: Of the articles.
-        timelines: What is visible.
-        min_customers: Stores in which fewer customers bought are out of vocabulary.
+        lookups: The lookups of the articles.
+        timelines: The visible timelines.
+        min_customers: Minimum number of customers of a store; stores with fewer are out of vocabulary.
     """
     size = len(timelines.store_id) + FIRST_INDEX
     if size == FIRST_INDEX:
@@ -187,7 +184,7 @@ def _show(values: Sequence[str]) -> str:
 
 
 def number_names(lookups: HistoryLookups) -> tuple[str, ...]:
-    """Names the columns of `HistoryFeatures.numbers`."""
+    """Returns the names of the columns of `HistoryFeatures.numbers`."""
     names = [
         *("has_history", "has_gap", "has_price", "has_discount"),
         *("recency_days", "frequency", "baskets_per_month", "days_between_baskets", "recent_purchases"),
@@ -205,7 +202,7 @@ def number_names(lookups: HistoryLookups) -> tuple[str, ...]:
 
 
 def categorical_names(lookups: HistoryLookups) -> tuple[str, ...]:
-    """Names the columns of `HistoryFeatures.categorical`."""
+    """Returns the names of the columns of `HistoryFeatures.categorical`."""
     return tuple(_categorical_sizes(lookups))
 
 

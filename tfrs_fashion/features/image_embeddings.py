@@ -1,4 +1,4 @@
-"""Images as embeddings: each article's image through a backbone, computed once for each content."""
+"""Image embeddings: each article's image through a backbone, each distinct file once."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sized
@@ -20,7 +20,7 @@ from tfrs_fashion.features.image_files import (
     read_images,
 )
 
-# Part of what identifies a vector: raise it when pixels reach the backbone in another way.
+# Part of the cache key. Increase it when the preprocessing of pixels changes, so that cached vectors are not reused.
 _PIPELINE_VERSION = 1
 _NUM_SAMPLES = 5
 
@@ -36,34 +36,34 @@ def embed_images(
     rows_per_part: int = 1024,
     console: Console | None = None,
 ) -> Embeddings:
-    """Embeds the image of each article; what is wrong with one is counted and flagged, never fatal.
+    """Embeds the image of each article. An unusable image is counted and gets a zero vector; it never stops the run.
 
-    Vectors are cached by the content of the file: equal images are computed once, and work that was stopped goes on
-    where it ended. Only a few files are in memory at once.
+    Vectors are cached by the content of the file: equal images are computed once, and an interrupted run resumes where it
+    stopped. Only a few files are in memory at a time.
 
     Args:
-        paths: One for each article, relative to `root` or absolute; null where it has none. Consumed as work goes on,
-            in another thread.
+        paths: `[num_articles]` paths, relative to `root` or absolute; null where an article has no image. Consumed in another
+            thread, as the images are needed.
         root: The folder of images.
-        backbone: With the file of its weights.
-        cache: A folder, shared by all backbones.
-        limits: What is too large to be decoded.
-        batch_size: Images a call of the backbone.
-        rows_per_part: Vectors of a part of the cache; a kill loses at most so many.
-        console: Where the progress bar is shown.
+        backbone: The network, with the file of its weights.
+        cache: Folder of the cache, which all backbones may share.
+        limits: The limits above which an image is not decoded.
+        batch_size: Number of images per call of the backbone.
+        rows_per_part: Number of vectors per file of the cache, which is the most that a killed run loses.
+        console: Console of the progress bar; None shows none.
 
     Returns:
-        In the order of `paths`. `status` is `ok`, `no path`, `missing file` (or one that may not be read), `broken`
-        (not an image, or cut short) or `too large`.
+        The embeddings in the order of `paths`. `status` is `ok`, `no path`, `missing file` (or not readable), `broken` (not an
+        image, or truncated) or `too large`.
 
     Raises:
-        InputError: `root` is no folder, the weights do not fit, or they give NaN.
+        InputError: `root` is not a folder, or the weights do not fit the network or give NaN.
         RunError: The cache cannot be written.
     """
     check_root(root)
     limits = limits or Limits()
     model = load_backbone(backbone)
-    # Of their values: a file of the same ones, saved again, holds other names.
+    # A digest of the values, not of the file: the same weights saved again have other names in it.
     weights = digest_bytes(*(weight.tobytes() for weight in model.get_weights()))
     identity = (
         f"image {_PIPELINE_VERSION} {backbone.network} alpha={backbone.alpha} size={backbone.image_size} "
@@ -73,7 +73,7 @@ def embed_images(
         lambda images: model(images, training=False), input_signature=[model.inputs[0].type_spec], autograph=False
     )
     keys: list[str] = []
-    found: list[str] = []
+    statuses: list[str] = []
     samples: dict[str, list[str]] = defaultdict(list)
     decoding: dict[int, str] = {}
     total = len(paths) if isinstance(paths, Sized) else None
@@ -82,10 +82,10 @@ def embed_images(
     with bar, EmbeddingCache(cache, identity=identity, dim=dim, rows_per_part=rows_per_part) as store:
         task = bar.add_task("embed images", total=total)
 
-        def wanted() -> Iterator[tuple[int, ImageFile]]:
+        def unseen_files() -> Iterator[tuple[int, ImageFile]]:
             for position, (path, file) in enumerate(read_images(paths, root=root, limits=limits)):
                 keys.append(file.digest)
-                found.append(file.status)
+                statuses.append(file.status)
                 bar.advance(task)
                 if file.status == "ok" and store.claim(file.digest):
                     decoding[position] = str(path)
@@ -93,14 +93,14 @@ def embed_images(
                 elif file.status != "ok" and path and len(samples[file.status]) < _NUM_SAMPLES:
                     samples[file.status].append(str(path))
 
-        for positions, images in decode_images(wanted(), image_size=backbone.image_size, batch_size=batch_size):
+        for positions, images in decode_images(unseen_files(), image_size=backbone.image_size, batch_size=batch_size):
             vectors = encode(images).numpy()
             names = [decoding.pop(position) for position in positions.tolist()]
             check_finite(vectors, names, where=str(backbone.weights))
             store.append([keys[position] for position in positions], vectors)
         embedding, stored = store.read(keys)
-    status = np.array(found, dtype=object)
+    status = np.array(statuses, dtype=object)
     status[(status == "ok") & ~stored] = "broken"
-    # What was to be decoded and did not come out.
+    # The files left in `decoding` could not be decoded.
     samples["broken"] = [*samples["broken"], *decoding.values()][:_NUM_SAMPLES]
     return Embeddings(embedding=embedding, status=status, counts=count_statuses(status, samples) + store.counts)

@@ -1,4 +1,4 @@
-"""Image files: which can be read, how large they are before anything is decoded, and their pixels in batches."""
+"""Image files: their status, their size according to the header, and their decoded pixels in batches."""
 
 import os
 import struct
@@ -18,17 +18,17 @@ from tfrs_fashion.schema import InputError, RowCount
 
 Status = Literal["ok", "no path", "missing file", "broken", "too large"]
 
-# Bounds what is in memory at once on machines of many cores: so many files, and so many decoded images.
+# Number of files read, and of images decoded, at a time; bounds the memory on machines of many cores.
 _PARALLEL = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused before it is decoded.
+    """The limits above which an image is not decoded.
 
     Attributes:
-        file_bytes: Largest file.
-        pixels: Largest width times height, as the file's header claims.
+        file_bytes: Maximum size of a file in bytes.
+        pixels: Maximum width times height, as stated by the file's header.
     """
 
     file_bytes: int = 32 * 2**20
@@ -37,14 +37,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A file that was looked at.
+    """An image file that was read but not decoded.
 
     Attributes:
-        status: `ok` until it is decoded.
-        digest: Of all its bytes; empty unless `ok`.
-        content: What to decode; empty unless `ok`.
-        width: Pixels.
-        height: Pixels.
+        status: `ok` if it may be decoded, which can still fail; else the cause.
+        digest: Digest of all its bytes; empty unless `ok`.
+        content: The bytes to decode; empty unless `ok`.
+        width: Width in pixels.
+        height: Height in pixels.
     """
 
     status: Status
@@ -55,24 +55,24 @@ class ImageFile:
 
 
 def check_root(root: Path) -> None:
-    """Checks the folder that holds the images.
+    """Checks that the folder of images exists.
 
     Raises:
-        InputError: It is not there.
+        InputError: There is no such folder.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images. Give the folder that `image_path` is relative to.")
 
 
 def count_statuses(status: np.ndarray, samples: Mapping[str, Sequence[str]] | None = None) -> list[RowCount]:
-    """Counts articles by what was wrong with their image.
+    """Counts the articles without a usable image by cause.
 
     Args:
-        status: `[num_articles]` object, of `Status`.
-        samples: Some paths by status, to name.
+        status: `[num_articles]` object, values of `Status`.
+        samples: Some paths by status, named as examples.
 
     Returns:
-        One count a cause, without `ok` and without those that no article has.
+        One count per cause other than `ok` that occurs.
     """
     counts = []
     for cause in get_args(Status)[1:]:
@@ -113,7 +113,7 @@ def _measure_webp(content: bytes) -> tuple[int, int]:
 
 
 def _first_frame(content: bytes) -> tuple[int, int, bytes]:
-    """Cuts a GIF after its first frame, so that no later one is decoded, and gives its size."""
+    """Returns the width and height of a GIF's first frame, and the GIF cut off after it, so that no later frame is decoded."""
     screen_width, screen_height, flags = struct.unpack_from("<HHB", content, 6)
     place = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
 
@@ -136,13 +136,13 @@ def measure_image(content: bytes) -> tuple[int, int, bytes]:
     """Reads an image's size from its header, without decoding it.
 
     Args:
-        content: A whole JPEG, PNG, GIF, BMP or WebP file.
+        content: The content of a JPEG, PNG, GIF, BMP or WebP file.
 
     Returns:
-        Width and height in pixels, and the bytes to decode: of a GIF, those of its first frame.
+        Width and height in pixels, and the bytes to decode: of a GIF, only its first frame.
 
     Raises:
-        ValueError: It is none of these, or ends too early.
+        ValueError: The content has another format, or ends too early.
     """
     try:
         if content.startswith(b"\xff\xd8\xff"):
@@ -163,21 +163,18 @@ def measure_image(content: bytes) -> tuple[int, int, bytes]:
 
 
 def read_image(path: str | None, *, root: Path, limits: Limits) -> ImageFile:
-    """Reads one file and looks at its header; what is wrong with it becomes its status.
+    """Reads an image file and its header; never fails, since whatever is wrong becomes the file's status.
 
     Args:
-        path: Relative to `root`, or absolute; null or empty where an article has none.
-        root: A folder.
-        limits: What is too large.
-
-    Returns:
-        The file.
+        path: Path relative to `root`, or absolute; null or empty if the article has no image.
+        root: The folder of images.
+        limits: The limits above which an image is not decoded.
     """
     if not isinstance(path, str) or not path.strip():
         return ImageFile("no path")
     file = root / path
     try:
-        # Opening a pipe would wait for ever, reading a device would never end.
+        # Anything else could block: opening a pipe waits for a writer, and reading a device may never end.
         if not file.is_file():
             return ImageFile("missing file")
         with file.open("rb") as opened:
@@ -198,7 +195,7 @@ def read_image(path: str | None, *, root: Path, limits: Limits) -> ImageFile:
 
 
 def read_images(paths: Iterable[str | None], *, root: Path, limits: Limits) -> Iterator[tuple[str | None, ImageFile]]:
-    """Reads files in parallel and gives them in order; a few are held at once, and `paths` is consumed as they are."""
+    """Reads files in parallel and yields them in order; holds a few at a time, and consumes `paths` accordingly."""
     waiting: deque[tuple[str | None, Future[ImageFile]]] = deque()
     with ThreadPoolExecutor(_PARALLEL) as pool:
         for path in paths:
@@ -211,13 +208,13 @@ def read_images(paths: Iterable[str | None], *, root: Path, limits: Limits) -> I
 
 
 def _shrink_power(file: ImageFile, image_size: int) -> int:
-    """How often a JPEG's sides may be halved while decoding (3 at most) and still be as large as asked for."""
+    """Returns how often (up to 3 times) the decoder may halve a JPEG's sides without going below `image_size`; 0 for others."""
     if not file.content.startswith(b"\xff\xd8\xff"):
         return 0
     return max(power for power in range(4) if power == 0 or min(file.width, file.height) >> power >= image_size)
 
 
-# One graph for all datasets: each epoch of training makes a new one.
+# Traced once for all datasets; each epoch of training makes a new dataset.
 @tf.function(
     input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int32)],
     autograph=False,
@@ -226,30 +223,30 @@ def _decode(content: tf.Tensor, shrink_power: tf.Tensor, image_size: tf.Tensor) 
     decoders = [partial(tf.io.decode_image, content, channels=3, expand_animations=False)]
     decoders += [partial(tf.io.decode_jpeg, content, channels=3, ratio=ratio) for ratio in (2, 4, 8)]
     image = tf.ensure_shape(tf.switch_case(shrink_power, decoders), [None, None, 3])
-    # Means of areas: unlike interpolation they see every pixel, and they need no copy of a large image in float32.
+    # Area means use every pixel, unlike interpolation, and need no float32 copy of a large image.
     return tf.image.resize(image[tf.newaxis], tf.stack([image_size, image_size]), method="area")[0]
 
 
 def decode_images(
     files: Iterable[tuple[int, ImageFile]], *, image_size: int, batch_size: int
 ) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
-    """Decodes in parallel, and stretches every image to a square; those that cannot be decoded are left out.
+    """Decodes images in parallel and resizes them to squares; images that cannot be decoded are left out.
 
     Args:
-        files: Positions, and files whose status is `ok`; consumed as batches are asked for, in another thread.
-        image_size: Side of the square, in pixels.
-        batch_size: Images of a batch; the last one may be smaller.
+        files: Positions and files of status `ok`; consumed in another thread, as batches are requested.
+        image_size: Side of the square in pixels.
+        batch_size: Number of images per batch; the last batch may be smaller.
 
     Yields:
         `[batch]` int64 positions, and `[batch, image_size, image_size, 3]` float32 in [0, 255].
 
     Raises:
-        Exception: Whatever `files` raised, once the batches before it were given.
+        Exception: Whatever `files` raised, after the batches before it were yielded.
     """
     failures: list[Exception] = []
 
     def contents() -> Iterator[tuple[int, bytes, int]]:
-        # `ignore_errors` shall leave out what cannot be decoded, and nothing else.
+        # `ignore_errors` below is meant for undecodable images; an error of `files` must not be swallowed with them.
         try:
             for position, file in files:
                 yield position, file.content, _shrink_power(file, image_size)

@@ -1,4 +1,4 @@
-"""Model inputs: histories of a batch of customers, and the tf.data pipeline of training baskets."""
+"""Model inputs: batches of customer histories, and the tf.data pipeline of training baskets."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,18 +14,18 @@ SECONDS_PER_DAY = 86_400
 
 
 class Histories(NamedTuple):
-    """What a batch of customers bought before `now`, oldest first.
+    """The purchases of a batch of customers before `now`, oldest first, and their profiles.
 
     Attributes:
-        customer_index: `[batch]` int32, 1 for unknown customers.
-        article_index: `[batch, (length)]` ragged int32, 1 for unknown articles.
-        time: `[batch, (length)]` ragged int64, seconds since 1970; one instant is one basket.
+        customer_index: `[batch]` int32; 1 for unknown customers.
+        article_index: `[batch, (length)]` ragged int32; 1 for unknown articles.
+        time: `[batch, (length)]` ragged int64, seconds since 1970; all events of a customer at one instant are one basket.
         price: `[batch, (length)]` ragged float32, paid per unit, NaN where unknown.
         quantity: `[batch, (length)]` ragged int32.
         discount: `[batch, (length)]` ragged float32, share off the list price, NaN where unknown.
         sales_channel_id: `[batch, (length)]` ragged int32, 0 where unknown.
         store_index: `[batch, (length)]` ragged int32, 0 where unknown.
-        profile: `[batch, num_features]` int32 into the profile vocabularies; 0 where missing.
+        profile: `[batch, num_features]` int32 indices into the profile vocabularies; 0 where missing.
         profile_numbers: `[batch, num_numbers]` float32, NaN where missing.
     """
 
@@ -52,7 +52,7 @@ class Histories(NamedTuple):
 
     def _from(self, first: tf.Tensor) -> "Histories":
         """Keeps each row's events from `[batch]` int64 positions on."""
-        # All columns have one partition; slicing each by itself would find it out six times.
+        # All columns share one partition, so the positions are computed once for all of them.
         position = tf.ragged.range(first, self.article_index.row_limits())
         kept = {
             name: position.with_flat_values(tf.gather(getattr(self, name).flat_values, position.flat_values))
@@ -62,7 +62,7 @@ class Histories(NamedTuple):
 
     @classmethod
     def empty(cls, batch_size: int | tf.Tensor, *, num_features: int, num_numbers: int) -> "Histories":
-        """Makes the histories of unknown customers, of whom nothing is known."""
+        """Returns the empty histories and profiles of unknown customers."""
         splits = tf.zeros([batch_size + 1], tf.int64)
         events = {
             name: tf.RaggedTensor.from_row_splits(tf.zeros([0], dtype), splits, validate=False)
@@ -77,10 +77,10 @@ class Histories(NamedTuple):
 
 
 class Profiles(NamedTuple):
-    """What is known of customers beside their histories, by `customer_index`; rows 0 and 1 are empty.
+    """The encoded profiles of customers, by `customer_index`; rows 0 and 1 are empty.
 
     Attributes:
-        categorical: `[num_customers + 2, num_features]` int32 into the profile vocabularies; 0 where missing.
+        categorical: `[num_customers + 2, num_features]` int32 indices into the profile vocabularies; 0 where missing.
         numbers: `[num_customers + 2, num_numbers]` float32, NaN where missing.
     """
 
@@ -89,19 +89,19 @@ class Profiles(NamedTuple):
 
 
 def encode_profiles(timelines: Timelines, vocabulary: dict[str, list[str]]) -> Profiles:
-    """Encodes profiles.
+    """Encodes the profiles of all customers.
 
     Args:
-        timelines: Of all customers.
-        vocabulary: Values of each categorical profile feature.
+        timelines: The timelines of all customers.
+        vocabulary: The values of each categorical profile feature.
     """
     size = timelines.num_customers + FIRST_INDEX
     categorical = np.zeros((size, len(vocabulary)), dtype=np.int32)
     for column, (name, values) in enumerate(vocabulary.items()):
         categorical[FIRST_INDEX:, column] = look_up(timelines.profile[name], values)
     numbers = np.full((size, len(timelines.profile_numbers)), np.nan, dtype=np.float32)
-    for column, found in enumerate(timelines.profile_numbers.values()):
-        numbers[FIRST_INDEX:, column] = found
+    for column, feature in enumerate(timelines.profile_numbers.values()):
+        numbers[FIRST_INDEX:, column] = feature
     return Profiles(categorical, numbers)
 
 
@@ -109,31 +109,31 @@ class ProfileVocabulary(tf.Module):
     """`encode_profiles` in the graph, for profiles that come with a request.
 
     Args:
-        vocabulary: Values of each categorical profile feature.
+        vocabulary: The values of each categorical profile feature.
     """
 
     def __init__(self, vocabulary: dict[str, list[str]]) -> None:
         super().__init__(name="profile_vocabulary")
         self._num_features = len(vocabulary)
-        # One table holds all features, so that every artifact has it, whatever the number of features.
+        # One table for all features, so that every artifact has the same structure whatever their number.
         keys = [f"{column}={value}" for column, values in enumerate(vocabulary.values()) for value in values]
         index = [FIRST_INDEX + number for values in vocabulary.values() for number in range(len(values))]
         entries = tf.lookup.KeyValueTensorInitializer(tf.constant(["", *keys]), tf.constant([PADDING_INDEX, *index]))
         self._index = tf.lookup.StaticHashTable(entries, default_value=OUT_OF_VOCABULARY_INDEX)
 
     def __call__(self, values: tf.Tensor) -> tf.Tensor:
-        """Encodes `[batch, num_features]` string as int32; empty ones are missing, unknown ones out of vocabulary."""
+        """Encodes `[batch, num_features]` strings as int32; empty strings are missing, unknown ones out of vocabulary."""
         column = tf.strings.as_string(tf.range(self._num_features))[tf.newaxis, :]
-        found = self._index.lookup(tf.strings.join([tf.broadcast_to(column, tf.shape(values)), values], separator="="))
-        return tf.where(values == "", PADDING_INDEX, found)
+        index = self._index.lookup(tf.strings.join([tf.broadcast_to(column, tf.shape(values)), values], separator="="))
+        return tf.where(values == "", PADDING_INDEX, index)
 
 
 class HistoryTable(tf.Module):
-    """Histories of all customers as variables, looked up inside the graph.
+    """The histories and profiles of all customers as variables, looked up in the graph.
 
     Args:
-        timelines: What is visible.
-        profiles: See `encode_profiles`.
+        timelines: The visible timelines.
+        profiles: The encoded profiles; see `encode_profiles`.
     """
 
     def __init__(self, timelines: Timelines, profiles: Profiles) -> None:
@@ -147,31 +147,31 @@ class HistoryTable(tf.Module):
         self._events = {name: variable(getattr(timelines, name), dtype) for name, dtype in EVENT_TYPES.items()}
         self._profile = variable(profiles.categorical, tf.int32)
         self._profile_numbers = variable(profiles.numbers, tf.float32)
-        # Of training alone, so it is no variable, which artifacts would keep.
+        # Only training needs it: a constant, since artifacts would store a variable.
         self._known_from = tf.constant(np.concatenate([[ALWAYS] * FIRST_INDEX, timelines.known_from]), tf.int64)
 
     @property
     def num_features(self) -> int:
-        """Categorical features of a profile."""
+        """Number of categorical profile features."""
         return int(self._profile.shape[1])
 
     @property
     def num_numbers(self) -> int:
-        """Numeric features of a profile."""
+        """Number of numeric profile features."""
         return int(self._profile_numbers.shape[1])
 
     def empty(self, batch_size: tf.Tensor) -> Histories:
-        """Makes the histories of unknown customers, with as many profile features as the known ones have."""
+        """Returns the empty histories of unknown customers, with the profile features of this table."""
         return Histories.empty(batch_size, num_features=self.num_features, num_numbers=self.num_numbers)
 
     def __call__(self, customer_index: tf.Tensor) -> Histories:
-        """Looks up `[batch]` int32 customers; unknown ones (0, 1) have an empty history and profile."""
+        """Returns the histories of `[batch]` int32 customer indices; unknown customers (0, 1) have empty ones."""
         start = tf.gather(self._row_splits, customer_index)
         end = tf.gather(self._row_splits, customer_index + 1)
         return self._read(customer_index, start, end)
 
     def spec(self) -> Histories:
-        """Returns the type of what a look-up gives, for a `tf.function`'s input signature."""
+        """Returns the type of the histories that a lookup returns, for the input signature of a `tf.function`."""
         events = {
             name: tf.RaggedTensorSpec([None, None], dtype, ragged_rank=1, row_splits_dtype=tf.int64)
             for name, dtype in EVENT_TYPES.items()
@@ -184,14 +184,14 @@ class HistoryTable(tf.Module):
         )
 
     def between(self, customer_index: tf.Tensor, start: tf.Tensor, end: tf.Tensor, now: tf.Tensor) -> Histories:
-        """Reads what was known of `[batch]` int32 customers before some instant of their past.
+        """Returns histories as they were known at an instant of the past.
 
         Args:
             customer_index: `[batch]` int32.
             start: `[batch]` int64, position of the first event.
-            end: `[batch]` int64, position behind the last event.
-            now: `[batch]` int64, seconds since 1970. A profile that was made from a purchase is not known before it, and
-                so not to the prediction of that very purchase.
+            end: `[batch]` int64, position just after the last event.
+            now: `[batch]` int64, seconds since 1970. The profile of a customer who became known with a purchase is hidden up
+                to and including that purchase, so that predicting the purchase cannot use it.
         """
         histories = self._read(customer_index, start, end)
         is_known = (tf.gather(self._known_from, customer_index) < now)[:, tf.newaxis]
@@ -215,13 +215,13 @@ class HistoryTable(tf.Module):
 
 
 class TrainingBaskets(NamedTuple):
-    """Baskets to learn from, as positions in the flat events of `Timelines`.
+    """Baskets to train on, as positions in the flat events of `Timelines`.
 
     Attributes:
         row: `[num_baskets]` int64, the customer's row.
         history_start: `[num_baskets]` int64, first event of the history that the query tower reads.
-        start: `[num_baskets]` int64, first event of the basket, which is where its history ends.
-        target_splits: `[num_baskets + 1]` int64 into `target`.
+        start: `[num_baskets]` int64, first event of the basket, where its history ends.
+        target_splits: `[num_baskets + 1]` int64, where the targets of each basket begin and end in `target`.
         target: `[num_targets]` int32, the distinct articles of each basket.
         time: `[num_baskets]` int64, seconds since 1970.
     """
@@ -237,34 +237,34 @@ class TrainingBaskets(NamedTuple):
 def make_training_baskets(
     timelines: Timelines, *, since: int, history_length: int, section: str = "two_tower"
 ) -> TrainingBaskets:
-    """Finds the baskets to learn from, first baskets among them, whose history is empty.
+    """Selects the baskets to train on, including customers' first baskets, whose history is empty.
 
-    The history of a basket ends where the basket begins, so the articles of one basket never see each other.
+    The history of a basket ends where the basket begins, so that the articles of a basket never predict each other.
 
     Args:
-        timelines: What is visible.
-        since: Baskets before this second are history only.
-        history_length: Events that the query tower reads.
-        section: Of the pipeline file, whose `target_days` made `since`.
+        timelines: The visible timelines.
+        since: Seconds since 1970; earlier baskets serve as history only.
+        history_length: Maximum number of events that the query tower reads.
+        section: Section of the pipeline file whose `target_days` determines `since`, for messages.
 
     Raises:
-        InputError: There is no such basket.
+        InputError: There is no basket since then.
     """
     row, time = timelines.row, timelines.time
     first = timelines.starts_basket
     start = np.flatnonzero(first)
-    wanted = time[start] >= since
-    if not wanted.any():
+    is_target = time[start] >= since
+    if not is_target.any():
         name = section.removeprefix("generators.")
         raise InputError(
-            f"{name}: no basket to learn from: {timelines.num_customers:,} customer(s) made {len(start):,} basket(s) "
-            f"before the cutoff, none of them in the last `{section}.target_days` days. Lengthen that, or leave "
+            f"{name}: no baskets to train on: {timelines.num_customers:,} customer(s) made {len(start):,} basket(s) "
+            f"before the cutoff, none of them in the last `{section}.target_days` days. Raise this setting, or leave "
             f"{name} out of `recommenders`."
         )
     basket_of_event = np.cumsum(first) - 1
-    kept = wanted[basket_of_event]
+    kept = is_target[basket_of_event]
     pairs = np.unique(np.stack([basket_of_event[kept], timelines.article_index[kept]], axis=1), axis=0)
-    start = start[wanted]
+    start = start[is_target]
     row_start = timelines.row_splits[row[start]]
     counts = np.unique(pairs[:, 0], return_counts=True)[1]
     return TrainingBaskets(
@@ -278,15 +278,15 @@ def make_training_baskets(
 
 
 def weekly_batches(week: np.ndarray, *, batch_size: int, random: np.random.Generator) -> list[np.ndarray]:
-    """Shuffles baskets into batches that each lie within one week, in any order of weeks.
+    """Shuffles baskets into batches of a single week each; the batches of all weeks are in random order.
 
     Args:
         week: `[num_baskets]` int, the week of each basket.
-        batch_size: Baskets in a batch; a week's batches differ from it to be of equal size.
-        random: Of the order.
+        batch_size: Approximate number of baskets per batch; the batches of a week are of equal size.
+        random: Source of the random order.
 
     Returns:
-        The positions of the baskets of each batch; every basket comes once.
+        The positions of the baskets of each batch; every basket is in one batch.
     """
     order = np.lexsort([random.random(len(week)), week])
     batches = []
@@ -298,14 +298,16 @@ def weekly_batches(week: np.ndarray, *, batch_size: int, random: np.random.Gener
 def make_training_dataset(
     table: HistoryTable, baskets: TrainingBaskets, *, week: np.ndarray, batch_size: int, seed: int
 ) -> tf.data.Dataset:
-    """Makes shuffled batches of training baskets, each of one week, so that its candidates have one set of features.
+    """Makes a dataset of shuffled batches of training baskets.
+
+    The baskets of a batch are of one week, so that its in-batch candidates share one set of weekly features.
 
     Args:
-        table: Histories to look up in.
-        baskets: See `make_training_baskets`.
-        week: `[num_baskets]` int, weeks before the cutoff at which features are looked up.
-        batch_size: Baskets in a batch, about.
-        seed: Of the shuffling, which differs from epoch to epoch.
+        table: The histories.
+        baskets: The baskets to train on.
+        week: `[num_baskets]` int, the week before the cutoff whose features each basket reads.
+        batch_size: Approximate number of baskets per batch.
+        seed: Seed of the shuffling, which differs from epoch to epoch.
 
     Returns:
         Dataset of `{"histories": Histories, "now": [batch] int64, "target": [batch, (articles)] ragged int32,

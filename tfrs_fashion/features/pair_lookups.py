@@ -1,4 +1,4 @@
-"""What features of pairs look up about articles, and the names of these features."""
+"""Lookup tables of the pair features, fitted before a cutoff, and the names of these features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.view import View
 from tfrs_fashion.schema import FIRST_INDEX, OLDEST, YOUNGEST, check_names
 
-# The key of an article itself, beside those of the groups that it belongs to.
+# The kind of key that is the article itself; the other kinds are the groups that articles belong to.
 ARTICLE = "article"
-# Half-lives in days of a key's decayed counts.
+# Half-lives in days of the decayed counts of a key.
 HALF_LIVES_DAYS = (15.0, 60.0, 240.0)
-# Gaps of a key below which there is no usual one.
+# Minimum number of gaps between purchases of a key from which a usual gap is estimated.
 MIN_GAPS = 5
-# What is told of the history of each key, for a candidate that has it.
+# Features of each key of a candidate: when and how often the history contains the key.
 KEY_FEATURES = (
     *("times", "share", "days_since", "days_since_first", "mean_gap_days", "gap_ratio", "gap_to_usual"),
     *(f"decayed_{days:.0f}d" for days in HALF_LIVES_DAYS),
@@ -27,24 +27,24 @@ CUSTOMER_FEATURES = (
     *("num_baskets", "num_articles", "days_since_basket", "basket_gap_days", "articles_per_basket"),
     *("price_paid", "discount_taken", "age"),
 )
-# Features of an article's weeks that are compared with the customer; see `features.article_weeks.FEATURES`.
+# Weekly article features that are compared with the customer; see `features.article_weeks.FEATURES`.
 COMPARED = ("mean_price", "discount_rate", "age_preference")
 PRICE_FEATURES = ("price_to_paid", "discount_gap", "age_gap", "season_share_now")
 
 
 @dataclass(frozen=True)
 class PairLookups:
-    """What features of pairs look up; fitted before the cutoff.
+    """What the pair features look up about articles; fitted before the cutoff.
 
     Attributes:
-        groups: For each group `[num_articles + 2]` int32, which an article belongs to: NumPy, or variables inside a
-            `PairFeatureLayer`; 0 where it belongs to none.
-        usual_gap_days: For `ARTICLE` and each group `[size]` float32 by its index, days between two baskets of a customer
-            that held it (the geometric mean); NaN where there were too few.
-        article: `[num_articles + 2, num_article_features]` float32, as known at the cutoff; NaN where unknown.
-        article_names: Of these.
-        age_column: Of the numeric profile features, that of the age; None without one.
-        mean_age: Of the customers with a visible purchase and a known age; NaN without any.
+        groups: `[num_articles + 2]` int32 index of each article's group, by column of groups; 0 where it has none. NumPy arrays,
+            or variables inside a `PairFeatureLayer`.
+        usual_gap_days: `[num_keys]` float32 by kind of key (`ARTICLE` and each column of groups): the geometric mean of the
+            days between two baskets of a customer with the key; NaN where there were too few.
+        article: `[num_articles + 2, num_article_features]` float32, the article features at the cutoff; NaN where unknown.
+        article_names: The names of the article features.
+        age_column: Position of the age among the numeric profile features; None if there is none.
+        mean_age: Mean age of the customers with a visible purchase and a known age; NaN if there are none.
     """
 
     groups: dict[str, Any]
@@ -56,7 +56,7 @@ class PairLookups:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names the columns of `features.pairs.make_pair_features`."""
+        """The names of the columns of `features.pairs.make_pair_features`."""
         keys = [ARTICLE, *self.groups]
         compared = PRICE_FEATURES if set(COMPARED) <= set(self.article_names) else ()
         return (
@@ -68,14 +68,14 @@ class PairLookups:
 
 
 def make_pair_lookups(view: View, groups: Sequence[str]) -> PairLookups:
-    """Fits what features of pairs look up.
+    """Fits the lookups of the pair features.
 
     Args:
-        view: What may be seen.
-        groups: Columns of articles; a history is told of by each, beside the article itself.
+        view: What the fit may see.
+        groups: Columns of articles by which purchases are described, in addition to the article itself.
 
     Raises:
-        InputError: The articles lack a column.
+        InputError: The articles lack one of the columns.
     """
     size = view.articles.num_articles + FIRST_INDEX
     articles = view.tables.articles
@@ -109,19 +109,20 @@ def make_pair_lookups(view: View, groups: Sequence[str]) -> PairLookups:
 
 
 def usual_gap_days(timelines: Timelines, index: np.ndarray) -> np.ndarray:
-    """Returns the days that usually pass between two baskets of a customer with the same key.
+    """Returns the usual number of days between two baskets of a customer with the same key.
 
     Args:
-        timelines: What is visible.
-        index: `[num_articles + 2]` int32, the key of each article; below `FIRST_INDEX` without one.
+        timelines: The visible timelines.
+        index: `[num_articles + 2]` int32, the key of each article; below `FIRST_INDEX` if it has none.
 
     Returns:
-        `[max(index) + 1]` float32 by key, the geometric mean of the days; NaN where fewer than `MIN_GAPS` are known.
+        `[max(index) + 1]` float32 by key, the geometric mean of the days: gaps are skewed, and a few long ones would dominate
+        the arithmetic mean. NaN where fewer than `MIN_GAPS` gaps are known.
     """
     key = index[timelines.article_index]
     size = int(index.max(initial=0)) + 1
     known = np.flatnonzero(key >= FIRST_INDEX)
-    # Timelines are in time order, so a stable sort by customer and key keeps the baskets of each in order.
+    # Timelines are in time order, so after a stable sort by customer and key each pair's baskets are still in order.
     pair = timelines.row[known] * size + key[known]
     order = np.argsort(pair, kind="stable")
     pair, time = pair[order], timelines.time[known][order]

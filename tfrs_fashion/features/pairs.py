@@ -1,4 +1,4 @@
-"""Features of pairs of a customer and a candidate, computed by one TensorFlow function, in training and when served alike."""
+"""Features of pairs of customer and candidate, computed by the same TensorFlow function in training and in serving."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import tensorflow as tf
 
 from tfrs_fashion.features.article_weeks import SEASONS
-from tfrs_fashion.features.bought_articles import BoughtArticles, bought_articles, time_scale
+from tfrs_fashion.features.bought_articles import BoughtArticles, bought_articles, starts_group, time_scale
 from tfrs_fashion.features.inputs import SECONDS_PER_DAY, Histories
 from tfrs_fashion.features.pair_lookups import (
     ARTICLE,
@@ -24,10 +24,10 @@ _NAN = float("nan")
 
 
 class PairFeatureLayer(tf.Module):
-    """`make_pair_features` with its lookups as variables, so that a SavedModel holds them once.
+    """`make_pair_features` with the lookups as variables, so that a SavedModel stores them once.
 
     Args:
-        lookups: Fitted before the cutoff.
+        lookups: Lookups fitted before the cutoff.
     """
 
     def __init__(self, lookups: PairLookups) -> None:
@@ -42,24 +42,24 @@ class PairFeatureLayer(tf.Module):
         self.lookups = replace(lookups, groups=self._groups, usual_gap_days=self._gaps, article=self._article)
 
     def __call__(self, histories: Histories, now: tf.Tensor, row: tf.Tensor, article_index: tf.Tensor) -> tf.Tensor:
-        """See `make_pair_features`."""
+        """Computes the features of `[num_pairs]` pairs; see `make_pair_features`."""
         return make_pair_features(histories, now, row, article_index, self.lookups)
 
 
 def make_pair_features(
     histories: Histories, now: tf.Tensor, row: tf.Tensor, article_index: tf.Tensor, lookups: PairLookups
 ) -> tf.Tensor:
-    """Computes the features of pairs; `docs/ranking.md` says what each of them means.
+    """Computes the features of pairs of customer and candidate; `docs/reference/pair_features.md` defines each of them.
 
     Args:
-        histories: Of a batch, in time order; events at or after `now` count as bought just now.
+        histories: A batch of histories, in time order; events after `now` count as bought at `now`.
         now: `[batch]` int64, seconds since 1970.
-        row: `[num_pairs]` int64, the row of each pair's customer.
-        article_index: `[num_pairs]` int32, its candidate; unknown ones have no features of their own.
-        lookups: Fitted before any `now`.
+        row: `[num_pairs]` int64, the row of each pair's history in the batch.
+        article_index: `[num_pairs]` int32, the candidate of each pair; unknown articles have no features of their own.
+        lookups: Lookups fitted before any `now`.
 
     Returns:
-        `[num_pairs, num_features]` float32 in the order of `lookups.names`; NaN where something is not known, or not defined.
+        `[num_pairs, num_features]` float32 in the order of `lookups.names`; NaN where a feature is unknown or undefined.
     """
     time = tf.minimum(histories.time, now[:, tf.newaxis])
     histories = histories._replace(time=time)
@@ -68,25 +68,27 @@ def make_pair_features(
     keys = {ARTICLE: (bought, article)}
     for name, index in lookups.groups.items():
         keys[name] = (tf.gather(index, bought), tf.gather(index, article))
-    parts = [_describe_keys(histories, now, row, keys, lookups.usual_gap_days)]
+    features = [_describe_keys(histories, now, row, keys, lookups.usual_gap_days)]
     customer = _describe_customer(histories, now, lookups.age_column)
     of_article = tf.gather(lookups.article, article)
     of_customer = {name: tf.gather(values, row) for name, values in customer.items()}
-    parts.append(tf.stack([of_customer[name] for name in CUSTOMER_FEATURES], axis=1))
+    features.append(tf.stack([of_customer[name] for name in CUSTOMER_FEATURES], axis=1))
     if set(COMPARED) <= set(lookups.article_names):
-        told = {name: of_article[:, place] for place, name in enumerate(lookups.article_names)}
+        by_name = {name: of_article[:, column] for column, name in enumerate(lookups.article_names)}
         compared = {
-            "price_to_paid": tf.math.log(told["mean_price"] / of_customer["price_paid"]),
-            "discount_gap": told["discount_rate"] - of_customer["discount_taken"],
-            "age_gap": told["age_preference"] + lookups.mean_age - of_customer["age"],
+            # A log ratio, so that half and double the usual price are equally far from it.
+            "price_to_paid": tf.math.log(by_name["mean_price"] / of_customer["price_paid"]),
+            "discount_gap": by_name["discount_rate"] - of_customer["discount_taken"],
+            # `age_preference` is relative to the mean age of all customers.
+            "age_gap": by_name["age_preference"] + lookups.mean_age - of_customer["age"],
             "season_share_now": tf.gather(
-                tf.stack([told[f"season_share_{name}"] for name in SEASONS], axis=1),
+                tf.stack([by_name[f"season_share_{name}"] for name in SEASONS], axis=1),
                 tf.gather(find_season(now), row),
                 batch_dims=1,
             ),
         }
-        parts.append(tf.stack([_finite(compared[name]) for name in PRICE_FEATURES], axis=1))
-    return tf.concat([*parts, of_article], axis=1)
+        features.append(tf.stack([_finite(compared[name]) for name in PRICE_FEATURES], axis=1))
+    return tf.concat([*features, of_article], axis=1)
 
 
 def _known(article_index: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
@@ -113,23 +115,23 @@ def _describe_keys(
     keys: Mapping[str, tuple[tf.Tensor, tf.Tensor]],
     usual_gap_days: Mapping[str, tf.Tensor],
 ) -> tf.Tensor:
-    """Tells of each kind of key when and how often a history held what a candidate is, or belongs to.
+    """Computes when and how often a history contains the candidate itself (one kind of key) and each of its groups.
 
-    One pass over all kinds: a batch of histories for each, one after the other.
+    All kinds are computed in one pass, over a batch that repeats the histories once per kind.
 
     Args:
-        histories: Of a batch.
-        now: Of each.
-        row: Of each pair.
-        keys: By kind, `[num_events]` int32, the key of each event, and `[num_pairs]` int32, that of each candidate; below
-            `FIRST_INDEX` without one.
-        usual_gap_days: Of each kind, `[num_keys]` float32.
+        histories: A batch of histories.
+        now: `[batch]` int64, seconds since 1970.
+        row: `[num_pairs]` int64, the row of each pair's history in the batch.
+        keys: By kind, `[num_events]` int32, the key of each event, and `[num_pairs]` int32, the key of each candidate; below
+            `FIRST_INDEX` if there is none.
+        usual_gap_days: By kind, `[num_keys]` float32.
 
     Returns:
-        `[num_pairs, num_kinds * features of a key]` float32, kind by kind.
+        `[num_pairs, num_kinds * num_key_features]` float32, kind by kind.
     """
     kinds, batch = len(keys), tf.shape(now, tf.int64)[0]
-    # What nobody has a key for has no usual gap either.
+    # A key that was unknown when the lookups were fitted has no usual gap.
     usual = [
         tf.gather(usual_gap_days[name], tf.where(key < tf.shape(usual_gap_days[name])[0], key, PADDING_INDEX))
         for name, (_of_event, key) in keys.items()
@@ -157,75 +159,71 @@ def _describe_keys(
 
 
 def _describe_key(histories: Histories, now: tf.Tensor, row: tf.Tensor, key: tf.Tensor, usual: tf.Tensor) -> tf.Tensor:
-    """Tells when and how often a history held a key: `[num_pairs, features of a key]` float32.
+    """Computes when and how often a history contains a key: `[num_pairs, num_key_features]` float32.
 
     Args:
-        histories: Of a batch, with a key in place of each article.
-        now: Of each.
-        row: Of each pair.
-        key: `[num_pairs]` int32, of its candidate.
-        usual: `[num_pairs]` float32, days between two purchases of it.
+        histories: A batch of histories, with keys in place of articles.
+        now: `[batch]` int64, seconds since 1970.
+        row: `[num_pairs]` int64, the row of each pair's history in the batch.
+        key: `[num_pairs]` int32, the key of each candidate.
+        usual: `[num_pairs]` float32, the usual days between two purchases of the key.
     """
     scales = [time_scale(days) for days in HALF_LIVES_DAYS]
     bought = bought_articles(histories, now, time_scales_days=scales)
-    place = _find(bought, row, key)
-    is_found = place >= 0
-    found = BoughtArticles(*(tf.gather(values, tf.maximum(place, 0)) for values in _with_nothing(bought)))
-    times = tf.where(is_found, tf.cast(found.num_baskets, tf.float32), 0.0)
+    position = _find(bought, row, key)
+    is_bought = position >= 0
+    # A last row of zeros, so that there is something to gather where nobody bought anything.
+    padded = (tf.pad(values, [[0, 1]] + [[0, 0]] * (len(values.shape) - 1)) for values in bought)
+    purchases = BoughtArticles(*(tf.gather(values, tf.maximum(position, 0)) for values in padded))
+    times = tf.where(is_bought, tf.cast(purchases.num_baskets, tf.float32), 0.0)
     moment = tf.gather(now, row)
-    days_since = tf.where(is_found, _days(moment - found.last_time), _NAN)
-    gap = tf.where(times > 1, _days(found.last_time - found.first_time) / (times - 1), _NAN)
+    days_since = tf.where(is_bought, _days(moment - purchases.last_time), _NAN)
+    # n purchases have n - 1 gaps, whose mean is the span divided by their number.
+    gap = tf.where(times > 1, _days(purchases.last_time - purchases.first_time) / (times - 1), _NAN)
     columns = {
         "times": times,
-        "share": tf.where(is_found, found.share, 0.0),
+        "share": tf.where(is_bought, purchases.share, 0.0),
         "days_since": days_since,
-        "days_since_first": tf.where(is_found, _days(moment - found.first_time), _NAN),
+        "days_since_first": tf.where(is_bought, _days(moment - purchases.first_time), _NAN),
         "mean_gap_days": gap,
         "gap_ratio": _ratio(days_since, gap),
         "gap_to_usual": _ratio(days_since, usual),
     }
-    decayed = tf.where(is_found[:, tf.newaxis], found.decayed, 0.0)
-    told = [columns[name] for name in KEY_FEATURES if name in columns]
-    return tf.concat([tf.stack(told, axis=1), decayed], axis=1)
-
-
-def _with_nothing(bought: BoughtArticles) -> BoughtArticles:
-    """Adds a pair of zeros at the end, to be gathered where nothing else is there."""
-    return BoughtArticles(*(tf.pad(values, [[0, 1]] + [[0, 0]] * (len(values.shape) - 1)) for values in bought))
+    decayed = tf.where(is_bought[:, tf.newaxis], purchases.decayed, 0.0)
+    return tf.concat([tf.stack([columns[name] for name in KEY_FEATURES if name in columns], axis=1), decayed], axis=1)
 
 
 def _find(bought: BoughtArticles, row: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-    """Finds pairs among those bought: `[num_pairs]` int64 places, -1 where one was not bought."""
+    """Returns the position of each pair among those bought: `[num_pairs]` int64, -1 where it was not bought."""
     stride = tf.cast(tf.reduce_max(tf.concat([bought.article_index, key, [0]], axis=0)), tf.int64) + 1
     ids = bought.row * stride + tf.cast(bought.article_index, tf.int64)
-    wanted = row * stride + tf.cast(key, tf.int64)
-    place = tf.searchsorted(ids, wanted, out_type=tf.int64)
-    is_found = tf.gather(tf.concat([ids, [-1]], axis=0), place) == wanted
-    return tf.where(is_found & (key >= FIRST_INDEX), place, -1)
+    pair_ids = row * stride + tf.cast(key, tf.int64)
+    position = tf.searchsorted(ids, pair_ids, out_type=tf.int64)
+    is_bought = tf.gather(tf.concat([ids, [-1]], axis=0), position) == pair_ids
+    return tf.where(is_bought & (key >= FIRST_INDEX), position, -1)
 
 
 def _describe_customer(histories: Histories, now: tf.Tensor, age_column: int | None) -> dict[str, tf.Tensor]:
-    """Tells of each history as a whole: `[batch]` float32 by the names of `CUSTOMER_FEATURES`."""
+    """Computes the features of each history as a whole: `[batch]` float32 by the names of `CUSTOMER_FEATURES`."""
     batch = tf.shape(now, tf.int64)[0]
     row, time = histories.time.value_rowids(), histories.time.flat_values
-    starts = tf.concat([[True], (row[1:] != row[:-1]) | (time[1:] != time[:-1])], axis=0)[: tf.size(row)]
 
     def total(values: tf.Tensor) -> tf.Tensor:
-        # In float64, so that the order of the events does not matter.
+        # In float64, so that the order of the events does not change the rounded sum.
         return tf.cast(tf.math.unsorted_segment_sum(tf.cast(values, tf.float64), row, batch), tf.float32)
 
     def mean(values: tf.Tensor) -> tf.Tensor:
         is_known = tf.math.is_finite(values)
         return _ratio(total(tf.where(is_known, values, 0.0)), total(is_known))
 
-    num_baskets, num_events = total(starts), total(tf.ones_like(time))
+    num_baskets, num_events = total(starts_group(row, time)), total(tf.ones_like(time))
     first = tf.math.unsorted_segment_min(time, row, batch)
     last = tf.math.unsorted_segment_max(time, row, batch)
     has_any = num_baskets > 0
     age = tf.fill([batch], _NAN)
     if age_column is not None:
-        told = histories.profile_numbers[:, age_column]
-        age = tf.where((told >= YOUNGEST) & (told <= OLDEST), told, _NAN)
+        stated = histories.profile_numbers[:, age_column]
+        age = tf.where((stated >= YOUNGEST) & (stated <= OLDEST), stated, _NAN)
     return {
         "num_baskets": num_baskets,
         "num_articles": num_events,

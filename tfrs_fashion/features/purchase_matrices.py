@@ -1,7 +1,7 @@
-"""Purchases as sparse matrices: what neighbours, factors and graphs are counted from.
+"""Sparse matrices of purchases (by basket or customer, and article), for neighbours, factorization and graph filters.
 
-Everything comes from the visible timelines, so whatever is made here has seen nothing at or after a cutoff. Anonymous
-lines have no timeline and no part in it.
+They come from the visible timelines, so nothing at or after a cutoff enters them. Anonymous purchases have no timeline and
+are left out.
 """
 
 import numpy as np
@@ -15,21 +15,21 @@ from tfrs_fashion.schema import FIRST_INDEX
 
 
 def num_article_indices(view: View) -> int:
-    """Returns the width of matrices by `article_index`: all articles known, padding and out of vocabulary included."""
+    """Returns the width of matrices by `article_index`: the articles known, padding and out of vocabulary."""
     return view.articles.num_articles + FIRST_INDEX
 
 
 def number_baskets(view: View) -> np.ndarray:
-    """Numbers the baskets of all customers in the order of the timelines.
+    """Returns the basket number of each event; baskets are numbered in the order of the timelines.
 
     Returns:
-        `[num_events]` int64, ascending; events of one customer at one instant share a number.
+        `[num_events]` int64, ascending; events of a customer at one instant share a number.
     """
     return np.cumsum(view.timelines.starts_basket) - 1
 
 
 def age_days(view: View) -> np.ndarray:
-    """Returns `[num_events]` float64, days between each event and the cutoff."""
+    """Returns the days from each event to the cutoff: `[num_events]` float64."""
     return (seconds_since_1970(view.split.as_of) - view.timelines.time) / SECONDS_PER_DAY
 
 
@@ -41,14 +41,14 @@ def _distinct(row: np.ndarray, column: np.ndarray, *, shape: tuple[int, int]) ->
 
 
 def basket_matrix(view: View, *, days: float | None = None) -> csr_matrix:
-    """Tells which basket held which article.
+    """Returns which basket contains which article.
 
     Args:
-        view: What may be seen.
-        days: Baskets older than this are left out (their rows are empty); None for all.
+        view: What the fit may see.
+        days: Maximum age of baskets in days; the rows of older ones are empty. None keeps all.
 
     Returns:
-        `[num_baskets, num_articles + 2]` float32 of ones.
+        `[num_baskets, num_articles + 2]` float32, 1 where the basket contains the article.
     """
     basket = number_baskets(view)
     shape = (int(basket[-1]) + 1 if len(basket) else 0, num_article_indices(view))
@@ -57,11 +57,11 @@ def basket_matrix(view: View, *, days: float | None = None) -> csr_matrix:
 
 
 def customer_matrix(view: View, *, half_life_days: float | None = None) -> csr_matrix:
-    """Weighs each customer and article by their baskets, which lose half their weight in a half-life.
+    """Returns the weight of each article for each customer: the sum over baskets of 0.5 ** (age / half-life).
 
     Args:
-        view: What may be seen.
-        half_life_days: None for a plain count of baskets.
+        view: What the fit may see.
+        half_life_days: Half-life of a basket's weight in days; None counts baskets without decay.
 
     Returns:
         `[num_customers + 2, num_articles + 2]` float32 by `customer_index` and `article_index`.
@@ -79,15 +79,15 @@ def customer_matrix(view: View, *, half_life_days: float | None = None) -> csr_m
 
 
 def previous_baskets(view: View, *, num_baskets: int, half_life_days: float) -> csr_matrix:
-    """Gathers for each basket the articles of the customer's baskets before it.
+    """Returns for each basket the weighted articles of the customer's baskets before it, without its own.
 
     Args:
-        view: What may be seen.
-        num_baskets: How many baskets back.
-        half_life_days: Days between two baskets at which the former weighs half.
+        view: What the fit may see.
+        num_baskets: Number of earlier baskets that are read.
+        half_life_days: Days between two baskets after which the earlier one weighs half.
 
     Returns:
-        `[num_baskets, num_articles + 2]` float32, an article's weights added up.
+        `[num_baskets, num_articles + 2]` float32, the sum of the weights of the earlier baskets with the article.
     """
     baskets = basket_matrix(view)
     first = np.flatnonzero(view.timelines.starts_basket)
@@ -95,48 +95,50 @@ def previous_baskets(view: View, *, num_baskets: int, half_life_days: float) -> 
     row, day = view.timelines.row[first], view.timelines.time[first] / SECONDS_PER_DAY
     later, earlier, weight = [], [], []
     for back in range(1, num_baskets + 1):
+        # Baskets are numbered by customer, then time: `back` rows earlier is an earlier basket if the customer is the same.
         same = np.flatnonzero(row[back:] == row[:-back])
         later.append(same + back)
         earlier.append(same)
         weight.append(0.5 ** ((day[same + back] - day[same]) / half_life_days))
     data = np.concatenate(weight).astype(np.float32) if weight else np.zeros(0, np.float32)
-    where = (np.concatenate(later), np.concatenate(earlier)) if weight else (number, number)
-    return csr_matrix((data, where), shape=(len(number), len(number))) @ baskets
+    cells = (np.concatenate(later), np.concatenate(earlier)) if weight else (number, number)
+    return csr_matrix((data, cells), shape=(len(number), len(number))) @ baskets
 
 
 def list_in_store_by_week(view: View, *, num_weeks: int, in_store_days: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tells which articles were in store in each of the last weeks.
+    """Lists the articles that were in store in each of the last weeks.
 
-    As at the cutoff, the catalogue's dates say so; where it gives none, what was sold in the week or in the days before it.
+    As in `make_article_table`, the availability dates decide; an article without dates was in store if it was sold in the
+    week or within `in_store_days` before it.
 
     Args:
-        view: What may be seen; sales are those of its customers with timelines.
-        num_weeks: Weeks before the cutoff.
-        in_store_days: Days before a week's first instant in which a sale keeps an article in store.
+        view: What the fit may see; sales are those of customers with timelines.
+        num_weeks: Number of weeks before the cutoff.
+        in_store_days: Days before the start of a week in which a sale keeps an article in store.
 
     Returns:
-        `[num_weeks + 1]` int64, where each week's articles begin, the last week first; and `[any]` int32 articles. A week in
-        which nothing was in store has everything that was ever sold.
+        `[num_weeks + 1]` int64 row splits of the weeks, the last week before the cutoff first; and `[num_in_store]` int32
+        article indices. For a week without any article in store, all articles ever sold.
     """
     size = num_article_indices(view)
     articles = view.tables.articles
     catalogue = articles.select("article_index", **availability(articles)).execute()
     catalogue = catalogue[catalogue["article_index"] < size]
     listed = catalogue["article_index"].to_numpy()
-    # An article sold often in a day is in store once.
+    # Whole days suffice, and several sales of an article in a day say no more than one.
     pair = np.unique(np.ceil(age_days(view)).astype(np.int64) * size + view.timelines.article_index)
     age, article = pair // size, (pair % size).astype(np.int32)
     known = article >= FIRST_INDEX
-    found = []
+    in_store_by_week = []
     for week in range(num_weeks):
         last, first = week * view.week_days, (week + 1) * view.week_days
         in_store = np.zeros(size, bool)
         in_store[article[(age > last) & (age <= first + in_store_days) & known]] = True
         start, end = (days_before(view.split.as_of, days) for days in (first, last))
-        is_told, is_available = listed_availability(catalogue, start=start, end=end)
-        in_store[listed[is_told]] = is_available[is_told]
+        has_dates, is_available = listed_availability(catalogue, start=start, end=end)
+        in_store[listed[has_dates]] = is_available[has_dates]
         if not in_store.any():
             in_store[article[known]] = True
-        found.append(np.flatnonzero(in_store).astype(np.int32))
-    splits = np.concatenate([[0], np.cumsum([len(sold) for sold in found])]).astype(np.int64)
-    return splits, np.concatenate(found)
+        in_store_by_week.append(np.flatnonzero(in_store).astype(np.int32))
+    splits = np.concatenate([[0], np.cumsum([len(index) for index in in_store_by_week])]).astype(np.int64)
+    return splits, np.concatenate(in_store_by_week)

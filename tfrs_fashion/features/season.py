@@ -1,4 +1,4 @@
-"""Seasons: which one a moment lies in, computed in the graph."""
+"""The meteorological season of an instant, computed in the graph."""
 
 import tensorflow as tf
 
@@ -7,14 +7,14 @@ from tfrs_fashion.features.inputs import SECONDS_PER_DAY
 
 
 def find_season(time: tf.Tensor) -> tf.Tensor:
-    """Finds the meteorological season of moments, by the Gregorian calendar in UTC.
+    """Returns the meteorological season of each instant, by the Gregorian calendar in UTC.
 
     Args:
-        time: Int64 seconds since 1970, of any shape; earlier moments are negative.
+        time: int64 seconds since 1970, any shape; negative before 1970.
 
     Returns:
-        Int32 of the same shape: places in `SEASONS`, as `season_of` numbers months. What is spring in the north is autumn
-        in the south, but the same months belong together.
+        int32 positions in `SEASONS`, of the same shape; see `season_of`. South of the equator the names are those of the
+        opposite season, but the same months belong together.
 
     Source:
         `civil_from_days` in Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": years begin on 1 March, so
@@ -25,5 +25,5 @@ def find_season(time: tf.Tensor) -> tf.Tensor:
     year = (day - day // 1_460 + day // 36_524 - day // 146_096) // 365
     day_of_year = day - (365 * year + year // 4 - year // 100)
     month = (5 * day_of_year + 2) // 153
-    # Here March is month 0, and spring the second season.
+    # March is month 0 of this calendar, and spring is the second of `SEASONS`.
     return (month // 3 + 1) % len(SEASONS)

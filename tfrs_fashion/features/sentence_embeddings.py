@@ -1,4 +1,4 @@
-"""Sentences as embeddings: descriptions through a pretrained encoder, a SavedModel in a local folder."""
+"""Sentence embeddings: descriptions through a pretrained encoder, a SavedModel in a local folder."""
 
 from collections.abc import Callable, Iterable, Sequence, Sized
 from pathlib import Path
@@ -16,15 +16,15 @@ _PROBE = ("dress", "a blue dress with white stripes")
 
 
 def _load_function(folder: Path) -> Callable[[tf.Tensor], Any]:
-    """Loads the SavedModel; its `__call__`, or the only signature that serves."""
+    """Returns the `__call__` of the SavedModel in a folder, or else its serving signature."""
     if not (folder / "saved_model.pb").is_file():
         raise InputError(f"{folder}: no SavedModel here (no saved_model.pb). Give the folder of a sentence encoder.")
     try:
         loaded = tf.saved_model.load(str(folder))
-    except Exception as error:  # A broken file, or an operation that this TensorFlow lacks: no common kind.
+    except Exception as error:  # A damaged file or an unknown operation: the errors have no common base.
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{folder}: this SavedModel cannot be loaded ({reason}). Expected one of TensorFlow's own operations."
+            f"{folder}: this SavedModel cannot be loaded ({reason}). Expected an intact one with TensorFlow's own operations only."
         ) from error
     if callable(loaded):
         return loaded
@@ -34,20 +34,20 @@ def _load_function(folder: Path) -> Callable[[tf.Tensor], Any]:
             f"{folder}: this SavedModel has neither `__call__` nor the signature `serving_default`; "
             f"found {sorted(loaded.signatures)}. Save it with one of them."
         )
-    # A SavedModel does not keep the order of its inputs.
+    # Signatures take keyword arguments only, so the name of the only input is needed.
     inputs = sorted(loaded.signatures[name].structured_input_signature[1])
     if len(inputs) != 1:
         raise InputError(f"{folder}: the signature `{name}` takes {inputs}; expected one tensor of strings.")
-    # By way of the loaded object, which owns the weights and would otherwise be gone.
+    # The lambda keeps `loaded` alive, which owns the weights; a bare signature would not.
     return lambda texts: loaded.signatures[name](**{inputs[0]: texts})
 
 
 def _load_encoder(folder: Path) -> tuple[Callable[[Sequence[str]], np.ndarray], int]:
-    """Gives a function from texts to `[batch, dim]` float32, and dim, found by trying it."""
+    """Returns a function from texts to `[batch, dim]` float32, and `dim`, determined by a trial call."""
     function = _load_function(folder)
 
     def encode(texts: Sequence[str]) -> np.ndarray:
-        # Half of a surrogate pair cannot be written as UTF-8.
+        # A lone surrogate cannot be encoded as UTF-8.
         encoded = [text.encode("utf-8", "replace") for text in texts]
         try:
             output = function(tf.constant(encoded, tf.string))
@@ -77,24 +77,24 @@ def embed_sentences(
     rows_per_part: int = 4096,
     console: Console | None = None,
 ) -> Embeddings:
-    """Embeds descriptions by a pretrained encoder, each different text once.
+    """Embeds descriptions by a pretrained encoder, each distinct text once.
 
-    Vectors are cached by text, so work that was stopped goes on where it ended. Texts of one batch are in memory.
+    Vectors are cached by text, so an interrupted run resumes where it stopped. Only one batch of texts is in memory.
 
     Args:
-        texts: One for each article, in any script; null where it has none. Consumed as work goes on.
-        encoder: A SavedModel whose `__call__` or serving signature turns `[batch]` strings into `[batch, dim]` floats.
-        cache: A folder, shared by all encoders.
-        max_characters: Longer texts are cut there, and counted.
-        batch_size: Texts a call of the encoder.
-        rows_per_part: Vectors of a part of the cache; a kill loses at most so many.
-        console: Where the progress bar is shown.
+        texts: `[num_articles]` descriptions in any script, consumed batch by batch; null where an article has none.
+        encoder: Folder of a SavedModel whose `__call__` or serving signature maps `[batch]` strings to `[batch, dim]` floats.
+        cache: Folder of the cache, which all encoders may share.
+        max_characters: Maximum length of a text; longer texts are truncated and counted.
+        batch_size: Number of texts per call of the encoder.
+        rows_per_part: Number of vectors per file of the cache, which is the most that a killed run loses.
+        console: Console of the progress bar; None shows none.
 
     Returns:
-        In the order of `texts`. `status` is `ok` or `no text`: null, empty or nothing but spaces.
+        The embeddings in the order of `texts`. `status` is `ok`, or `no text` if the text is null or blank.
 
     Raises:
-        InputError: There is no such encoder in the folder, it takes or gives something else, or it gives NaN.
+        InputError: The folder contains no SavedModel, or one with other inputs or outputs, or one that gives NaN.
         RunError: The cache cannot be written.
     """
     encode, dim = _load_encoder(encoder)

@@ -1,7 +1,7 @@
-"""Sequences: histories as steps of which each predicts the next purchase, for training and for a query alike.
+"""Sequences: histories as steps, each of which predicts the next purchase, for training and for queries alike.
 
-A sequence begins with a step of nothing, which predicts the first purchase; after it comes a step a purchase. A step knows
-when the purchase that it predicts is made, as a query knows `now`.
+A sequence begins with an empty step, which predicts the first purchase; then follows one step per purchase. A step knows the
+time of the purchase that it predicts, just as a query knows `now`.
 """
 
 from collections.abc import Iterator
@@ -15,21 +15,21 @@ from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.view import View
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX, InputError
 
-# What events are made of beside the article, and its type.
+# Columns of events that steps contain in addition to the article, with their types.
 EVENT_COLUMNS = {"price": tf.float32, "discount": tf.float32, "sales_channel_id": tf.int32}
 
 
 class Steps(NamedTuple):
-    """Steps of a batch of sequences, padded at the end.
+    """The steps of a batch of sequences, padded at the end.
 
     Attributes:
-        article_index: `[batch, length]` int32, what was bought; 0 at the first step and at padding.
-        time: `[batch, length]` int64, seconds since 1970 of that purchase; at the first step that of the next.
-        next_time: `[batch, length]` int64, of the purchase that is predicted.
+        article_index: `[batch, length]` int32, the article bought; 0 at the first step and in the padding.
+        time: `[batch, length]` int64, seconds since 1970 of that purchase; at the first step, of the next purchase.
+        next_time: `[batch, length]` int64, seconds since 1970 of the purchase to predict.
         price: `[batch, length]` float32, NaN where unknown.
         discount: `[batch, length]` float32, NaN where unknown.
         sales_channel_id: `[batch, length]` int32, 0 where unknown.
-        num_steps: `[batch]` int32, those that are not padding; at least 1.
+        num_steps: `[batch]` int32, number of steps without the padding; at least 1.
     """
 
     article_index: tf.Tensor
@@ -42,12 +42,12 @@ class Steps(NamedTuple):
 
 
 def read_steps(histories: Histories, now: tf.Tensor, *, length: int) -> Steps:
-    """Makes the steps of queries: the last one predicts what is bought at `now`.
+    """Makes the steps of queries, the last of which predicts the purchase at `now`.
 
     Args:
-        histories: Of a batch, in time order; the last `length` events are read. What lies after `now` counts as bought then.
+        histories: A batch of histories, in time order; an event after `now` counts as bought at `now`.
         now: `[batch]` int64, seconds since 1970.
-        length: Events of a history that are read.
+        length: Maximum number of events read, the most recent ones.
     """
     events = histories.last(length)
     num_events = tf.cast(events.article_index.row_lengths(), tf.int32)
@@ -70,14 +70,15 @@ def read_steps(histories: Histories, now: tf.Tensor, *, length: int) -> Steps:
 
 
 class Windows(NamedTuple):
-    """Stretches of histories to learn from, as positions in the flat events of `Timelines`.
+    """Windows of histories to train on, as positions in the flat events of `Timelines`.
 
     Attributes:
         row: `[num_windows]` int64, the customer's row.
         start: `[num_windows]` int64, first event.
-        end: `[num_windows]` int64, behind the last event.
-        is_target: `[num_events]` bool, events that are predicted: the first of each basket.
-        first_target: `[num_windows]` int64, events before it are read in this window and predicted in an earlier one.
+        end: `[num_windows]` int64, just after the last event.
+        is_target: `[num_events]` bool, events to predict: the first of each basket, since those of a basket must not see each other.
+        first_target: `[num_windows]` int64, the first event to predict; this window only reads the events before it, which an
+            earlier window predicts.
     """
 
     row: np.ndarray
@@ -90,20 +91,20 @@ class Windows(NamedTuple):
 def make_windows(timelines: Timelines, *, since: int, length: int, section: str) -> Windows:
     """Cuts histories into windows of at most `length` events.
 
-    They overlap by half: every target is predicted once, with at least half a window of the past where there is so much.
+    Windows overlap by half. Every target is predicted once, from at least half a window of past events where there are as many.
 
     Args:
-        timelines: What is visible.
-        since: Baskets before this second are history only.
-        length: Events of a window, at least 2.
-        section: Of the pipeline file, to be named in messages.
+        timelines: The visible timelines.
+        since: Seconds since 1970; earlier baskets serve as history only.
+        length: Maximum number of events per window, at least 2.
+        section: Section of the pipeline file whose `target_days` determines `since`, for messages.
 
     Raises:
-        InputError: There is no basket to learn from.
+        InputError: There is no basket since then.
     """
     begin, behind = timelines.row_splits[:-1], timelines.row_splits[1:]
     half = max(length // 2, 1)
-    # Windows are laid from the end of a history, so that its last targets have the longest past.
+    # Windows are placed from the end of a history backwards, so that the latest targets have the longest past.
     count = 1 + np.maximum(-(-(behind - begin - length) // half), 0)
     row = np.repeat(np.arange(len(begin)), count)
     back = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
@@ -115,25 +116,25 @@ def make_windows(timelines: Timelines, *, since: int, length: int, section: str)
     kept = num_before[end] > num_before[first_target]
     if not kept.any():
         raise InputError(
-            f"{section.removeprefix('generators.')}: no basket to learn from: {timelines.num_customers:,} customer(s) made "
+            f"{section.removeprefix('generators.')}: no baskets to train on: {timelines.num_customers:,} customer(s) made "
             f"{int(timelines.starts_basket.sum()):,} basket(s) before the cutoff, none of them in the last "
-            f"`{section}.target_days` days. Lengthen that, or leave it out of `recommenders`."
+            f"`{section}.target_days` days. Raise this setting, or leave the recommender out of `recommenders`."
         )
     return Windows(row[kept], start[kept], end[kept], is_target, first_target[kept])
 
 
 def count_targets(timelines: Timelines, windows: Windows, *, size: int) -> np.ndarray:
-    """Counts how often each article is a target in an epoch, on average.
+    """Returns how often each article is a target in an epoch, on average.
 
-    Each article of a basket comes first as often as any other.
+    Baskets are shuffled, so each article of a basket is its first, and thus the target, equally often.
 
     Args:
-        timelines: Of the windows.
-        windows: To learn from.
-        size: Article indices, padding and out of vocabulary among them.
+        timelines: The timelines of the windows.
+        windows: The windows to train on.
+        size: Number of article indices, including padding and out of vocabulary.
 
     Returns:
-        `[size]` float64; nothing for what is out of vocabulary.
+        `[size]` float64; 0 for padding and out of vocabulary.
     """
     starts = timelines.starts_basket
     basket = np.cumsum(starts) - 1
@@ -143,27 +144,27 @@ def count_targets(timelines: Timelines, windows: Windows, *, size: int) -> np.nd
 
 
 def shuffle_baskets(timelines: Timelines, *, random: np.random.Generator) -> np.ndarray:
-    """Returns `[num_events]` int64 positions of all events with those of each basket in an order by chance."""
+    """Returns the positions of all events, shuffled within each basket: `[num_events]` int64."""
     basket = np.cumsum(timelines.starts_basket)
     return np.lexsort([random.random(len(basket)), basket])
 
 
 def batch_windows(windows: Windows, *, batch_events: int, random: np.random.Generator) -> list[np.ndarray]:
-    """Puts windows of about equal length together, so that next to nothing of a batch is padding.
+    """Batches windows of similar length, so that batches contain hardly any padding.
 
     Args:
-        windows: To be put together.
-        batch_events: Events of a batch, padding included, about.
-        random: Of the order.
+        windows: The windows to batch.
+        batch_events: Approximate number of events per batch, including padding.
+        random: Source of the random order.
 
     Returns:
-        Positions of the windows of each batch, in any order; every window comes once.
+        The positions of the windows of each batch, in random order; every window is in one batch.
     """
     length = windows.end - windows.start
     order = np.lexsort([random.random(len(length)), length])
     batches, begin = [], 0
     while begin < len(order):
-        # The longest is the last of a batch.
+        # Lengths ascend, so the last window of a batch is the longest and sets the padded width.
         width = length[order[begin : begin + batch_events]]
         fits = np.flatnonzero((np.arange(len(width)) + 1) * (width + 1) <= batch_events)
         size = int(fits[-1]) + 1 if len(fits) else 1
@@ -175,19 +176,20 @@ def batch_windows(windows: Windows, *, batch_events: int, random: np.random.Gene
 def make_sequence_dataset(
     view: View, windows: Windows, *, batch_events: int, shuffle: bool, seed: int
 ) -> tf.data.Dataset:
-    """Makes batches of windows.
+    """Makes a dataset of batches of windows.
 
     Args:
-        view: What may be seen.
-        windows: Of its timelines.
-        batch_events: See `batch_windows`.
-        shuffle: Shuffles each whole history, for what its order is worth; otherwise each basket alone.
-        seed: Of all orders, which differ from epoch to epoch.
+        view: What the fit may see.
+        windows: Windows of the view's timelines.
+        batch_events: Approximate number of events per batch, including padding.
+        shuffle: Whether to shuffle whole histories, an ablation that measures what their order is worth. By default, only
+            the articles within each basket are shuffled, whose order means nothing.
+        seed: Seed of all random orders, which differ from epoch to epoch.
 
     Returns:
         Dataset of `{"steps": Steps, "next_article": [batch, length] int32, "is_target": [batch, length] bool,
         "customer_index": [batch] int32, "profile": [batch, any] int32, "profile_numbers": [batch, any] float32,
-        "known_from": [batch] int64}`. A step predicts the next article, and learns from it where it is a target.
+        "known_from": [batch] int64}`. A step predicts the next article; the loss counts it where `is_target`.
     """
     timelines = view.timelines
     random = np.random.default_rng(seed)
@@ -198,15 +200,15 @@ def make_sequence_dataset(
         if shuffle:
             mixed = np.lexsort([random.random(len(order)), timelines.row])
             events = {name: values[mixed] for name, values in events.items()}
-        for chosen in batch_windows(windows, batch_events=batch_events, random=random):
-            row = windows.row[chosen]
+        for batch in batch_windows(windows, batch_events=batch_events, random=random):
+            row = windows.row[batch]
             customer_index = (row + FIRST_INDEX).astype(np.int32)
             profile = tuple(values[customer_index] for values in view.profiles)
             customer = (customer_index, *profile, timelines.known_from[row])
-            yield (*customer, *_pad_windows(timelines, windows, chosen, events))
+            yield (*customer, *_pad_windows(timelines, windows, batch, events))
 
-    def tell(*parts: tf.Tensor) -> dict[str, object]:
-        return {**dict(zip(names, parts, strict=False)), "steps": Steps(*parts[len(names) :])}
+    def name_columns(*columns: tf.Tensor) -> dict[str, object]:
+        return {**dict(zip(names, columns, strict=False)), "steps": Steps(*columns[len(names) :])}
 
     names = ("customer_index", "profile", "profile_numbers", "known_from", "next_article", "is_target")
     square = {"article_index": tf.int32, "time": tf.int64, "next_time": tf.int64, **EVENT_COLUMNS}
@@ -222,16 +224,16 @@ def make_sequence_dataset(
     )
     num_batches = len(batch_windows(windows, batch_events=batch_events, random=np.random.default_rng(seed)))
     dataset = tf.data.Dataset.from_generator(epoch, output_signature=signature)
-    # Lengths alone make the batches, so every epoch has as many.
+    # Batches depend on lengths alone, so every epoch has the same number of them.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
-    return dataset.map(tell, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return dataset.map(name_columns, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def _pad_windows(
-    timelines: Timelines, windows: Windows, chosen: np.ndarray, events: dict[str, np.ndarray]
+    timelines: Timelines, windows: Windows, batch: np.ndarray, events: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, ...]:
-    """Lays windows side by side: next articles, which of them are targets, and the parts of `Steps`."""
-    start, end = windows.start[chosen], windows.end[chosen]
+    """Pads windows to a batch; returns the next articles, which of them are targets, and the fields of `Steps`."""
+    start, end = windows.start[batch], windows.end[batch]
     width = int((end - start).max())
     # Step i reads event i - 1 of its window and predicts event i; a window of n events has n steps.
     predicted = start[:, np.newaxis] + np.arange(width)
@@ -239,16 +241,16 @@ def _pad_windows(
     predicted = np.where(inside, predicted, end[:, np.newaxis] - 1)
     read = np.maximum(predicted - 1, start[:, np.newaxis])
     is_read = inside & (np.arange(width) > 0)
-    learned = inside & windows.is_target[predicted] & (predicted >= windows.first_target[chosen, np.newaxis])
+    learned = inside & windows.is_target[predicted] & (predicted >= windows.first_target[batch, np.newaxis])
     next_time = timelines.time[predicted]
     article = np.where(is_read, events["article_index"][read], PADDING_INDEX).astype(np.int32)
-    nothing = {"price": np.nan, "discount": np.nan, "sales_channel_id": 0}
+    missing = {"price": np.nan, "discount": np.nan, "sales_channel_id": 0}
     columns = [
-        np.where(is_read, events[name][read], default).astype(events[name].dtype) for name, default in nothing.items()
+        np.where(is_read, events[name][read], default).astype(events[name].dtype) for name, default in missing.items()
     ]
     return (
         np.where(inside, events["article_index"][predicted], PADDING_INDEX).astype(np.int32),
-        # Nobody is to be recommended what is unknown.
+        # An unknown article cannot be recommended, so there is nothing to learn from it.
         learned & (events["article_index"][predicted] >= FIRST_INDEX),
         article,
         np.where(is_read, timelines.time[read], next_time),

@@ -1,7 +1,7 @@
-"""Timelines: one record a customer, with the profile and every purchase in time order.
+"""Timelines: one record per customer, with the profile and all purchases in time order.
 
-On disk they are a TFDS dataset that anyone loads with `tfds.builder_from_directory`; in memory, flat arrays with row
-splits, read by parsing whole batches of records, which is an order of magnitude faster than reading row by row.
+On disk they are a TFDS dataset, which `tfds.builder_from_directory` loads. In memory they are flat arrays with row splits,
+read by parsing batches of records, which is an order of magnitude faster than reading record by record.
 """
 
 import json
@@ -32,14 +32,14 @@ _EVENTS: dict[str, Any] = {
     "quantity": np.int64,
     "discount": np.float32,
     "sales_channel_id": np.int64,
-    # Of sources that have stores alone; elsewhere it would be a column of zeros.
+    # Only written if the source has stores; otherwise it would be a column of zeros.
     "store_index": np.int64,
 }
 _NAME = "timelines"
 _SHARD_SIZE = 100_000
-# Of customers who were known all along.
+# The `known_from` of customers who were always known.
 ALWAYS = int(np.iinfo(np.int64).min)
-# The columns of events in memory, and their types there.
+# The columns of events and their types in memory; on disk they have the types of `_EVENTS`.
 EVENT_TYPES: dict[str, type] = {
     "article_index": np.int32,
     "time": np.int64,
@@ -53,23 +53,23 @@ EVENT_TYPES: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Timelines:
-    """Histories of all customers as flat arrays; row i is the customer with index `FIRST_INDEX + i`.
+    """The histories of all customers as flat arrays; row i is the customer with the index `FIRST_INDEX + i`.
 
     Attributes:
         customer_id: `[num_customers]` object.
         row_splits: `[num_customers + 1]` int64, where each customer's events begin and end.
         article_index: `[num_events]` int32, in time order within a customer.
-        time: `[num_events]` int64, seconds since 1970. Events of one customer at one instant are one basket.
+        time: `[num_events]` int64, seconds since 1970. All events of a customer at one instant are one basket.
         price: `[num_events]` float32, paid per unit, NaN where unknown.
         quantity: `[num_events]` int32.
         discount: `[num_events]` float32, share off the list price, NaN where unknown.
         sales_channel_id: `[num_events]` int32, 0 where unknown.
         store_index: `[num_events]` int32, 0 where unknown.
-        store_id: `[num_stores]` object; row i is the store with index `FIRST_INDEX + i`. Stores are numbered by the instant
-            of their first purchase.
+        store_id: `[num_stores]` object; row i is the store with the index `FIRST_INDEX + i`. Stores are ordered by the
+            instant of their first purchase.
         known_from: `[num_customers]` int64, seconds since 1970 from which each customer is known; ascending.
-        profile: For each categorical profile feature `[num_customers]` object, empty strings where unknown.
-        profile_numbers: For each numeric profile feature `[num_customers]` float32, NaN where unknown.
+        profile: `[num_customers]` object by categorical profile feature, empty strings where unknown.
+        profile_numbers: `[num_customers]` float32 by numeric profile feature, NaN where unknown.
     """
 
     customer_id: np.ndarray
@@ -88,17 +88,17 @@ class Timelines:
 
     @property
     def num_customers(self) -> int:
-        """Customers, with or without events."""
+        """Number of customers, with or without events."""
         return len(self.customer_id)
 
     @property
     def row(self) -> np.ndarray:
-        """`[num_events]` int64, the row of each event's customer."""
+        """The row of each event's customer: `[num_events]` int64."""
         return np.repeat(np.arange(self.num_customers), np.diff(self.row_splits))
 
     @property
     def starts_basket(self) -> np.ndarray:
-        """`[num_events]` bool, whether each event is the first of its basket."""
+        """Whether each event is the first of its basket: `[num_events]` bool."""
         starts = np.ones(len(self.time), dtype=bool)
         starts[1:] = (np.diff(self.row) != 0) | (np.diff(self.time) != 0)
         return starts
@@ -107,11 +107,11 @@ class Timelines:
         """Keeps the events before each customer's cutoff.
 
         Args:
-            cutoff: `[num_customers + FIRST_INDEX]` int64 seconds by `customer_index`; see `data.split`.
+            cutoff: `[num_customers + FIRST_INDEX]` int64 seconds since 1970 by `customer_index`; see `data.split`.
 
         Returns:
-            The customers known before the last cutoff, with or without events. Customers are numbered by the instant
-            from which they are known, so those of a later time are not known to have existed.
+            The customers known before the last cutoff, with or without events. Customers are in the order in which they
+            became known, so cutting off the last rows hides that later customers exist.
         """
         kept = self._keep(self.time < cutoff[FIRST_INDEX:][self.row])
         known = int(np.searchsorted(self.known_from, int(cutoff[FIRST_INDEX:].max(initial=0)), side="left"))
@@ -120,20 +120,21 @@ class Timelines:
             customer_id=kept.customer_id[:known],
             row_splits=kept.row_splits[: known + 1],
             known_from=kept.known_from[:known],
-            # None that was first bought in after the latest event kept.
+            # Stores are ordered by first purchase: those after the highest index kept opened later.
             store_id=kept.store_id[: max(int(kept.store_index.max(initial=0)) + 1 - FIRST_INDEX, 0)],
             profile={name: values[:known] for name, values in kept.profile.items()},
             profile_numbers={name: values[:known] for name, values in kept.profile_numbers.items()},
         )
 
     def last(self, num_events: int | None) -> "Timelines":
-        """Keeps each customer's last `num_events` events; all of them for None."""
+        """Keeps each customer's last `num_events` events, or all events for None."""
         if num_events is None:
             return self
         ends = np.repeat(self.row_splits[1:], np.diff(self.row_splits))
         return self._keep(ends - np.arange(len(self.time)) <= num_events)
 
     def _keep(self, keep: np.ndarray) -> "Timelines":
+        """Keeps the events for which `keep`, `[num_events]` bool, is True."""
         counts = np.add.reduceat(np.append(keep, False).astype(np.int64), self.row_splits[:-1])
         counts[np.diff(self.row_splits) == 0] = 0
         row_splits = np.concatenate([[0], np.cumsum(counts)])
@@ -173,12 +174,12 @@ def _text_column(values: pa.ChunkedArray) -> Column:
 def write_partition(
     path: Path, customers: pa.Table, events: pa.Table, *, profile: Sequence[str], profile_numbers: Sequence[str]
 ) -> None:
-    """Writes one shard: a partition of customers, as any engine can hand it over.
+    """Writes one shard, a partition of customers. Depends on the partition alone, so any engine's workers can call it.
 
     Args:
-        path: The file.
+        path: The file to write.
         customers: `customer_id, customer_index, known_from` and the profile, ordered by `customer_index`.
-        events: `customer_index` and the columns of events, ordered by customer, then time.
+        events: `customer_index` and the columns of events, ordered by customer and time.
         profile: Categorical columns of customers.
         profile_numbers: Numeric columns of customers.
     """
@@ -189,25 +190,24 @@ def write_partition(
     columns |= {f"profile_numbers/{name}": Column(customers[name].to_numpy(), one_each) for name in profile_numbers}
     ends = np.searchsorted(events["customer_index"].to_numpy(), customers["customer_index"].to_numpy(), side="right")
     splits = np.concatenate([[0], ends])
-    # Unknown numbers, null in tables, become NaN on the way to NumPy.
+    # Unknown numbers are null in tables, and NaN once converted to NumPy.
     columns |= {
         f"events/{name}": Column(events[name].to_numpy().astype(dtype, copy=False), splits)
         for name, dtype in _EVENTS.items()
         if name in events.column_names
     }
-    with path.open("wb") as file:
-        write_records(file, columns)
+    write_records(path, columns)
 
 
 def _list_stores(transactions: ibis.Table) -> list[str]:
-    """Lists the stores by the instant of their first purchase, so that a later one changes no number."""
+    """Lists the stores by the instant of their first purchase, so that later data never change the index of a store."""
     seen = transactions.filter(_.store_id.notnull()).group_by("store_id").agg(first=_.t_dat.min())
-    found: list[str] = seen.order_by(["first", "store_id"]).store_id.execute().tolist()
-    return found
+    store_id: list[str] = seen.order_by(["first", "store_id"]).store_id.execute().tolist()
+    return store_id
 
 
 def _read_events(transactions: ibis.Table, store_id: Sequence[str], *, first: int, last: int) -> pa.Table:
-    """Reads the events of the customers with an index from `first` to `last`, in one order whatever the engine does."""
+    """Reads the events of the customers with indices from `first` to `last`, ordered by all columns, as engines differ in ties."""
     stores = {"store_id": _.store_id} if store_id else {}
     events = transactions.filter(_.customer_index.between(first, last)).select(
         "customer_index",
@@ -228,7 +228,7 @@ def _read_events(transactions: ibis.Table, store_id: Sequence[str], *, first: in
 
 
 def check_profile_columns(customers: ibis.Table, *, profile: Sequence[str], profile_numbers: Sequence[str]) -> None:
-    """Checks that customers have the columns of a profile.
+    """Checks that the customers have the columns of their profile.
 
     Raises:
         InputError: `customers` lacks a column, or one of `profile_numbers` is not numeric.
@@ -246,15 +246,15 @@ def write_timelines(
     num_shards: int | None = None,
     num_threads: int | None = None,
 ) -> None:
-    """Writes the TFDS dataset: equal tables give equal bytes, whatever the number of threads.
+    """Writes the timelines as a TFDS dataset. Equal tables give equal bytes, whatever the number of threads.
 
     Args:
         tables: Indexed tables.
-        folder: Where `dataset_info.json`, `features.json` and the TFRecord shards go.
+        folder: Folder for `dataset_info.json`, `features.json` and the TFRecord shards.
         profile: Categorical columns of customers to keep.
         profile_numbers: Numeric columns of customers to keep.
-        num_shards: Files to write; a shard is one partition of customers. By default one for each 100,000, at least 4.
-        num_threads: Shards written at a time; by default one a core. NumPy does the work and lets the cores have it.
+        num_shards: Number of files, each a partition of customers; by default one per 100,000 customers, at least 4.
+        num_threads: Number of shards written at a time; by default one per core. NumPy releases Python's lock as it works.
 
     Raises:
         InputError: See `check_profile_columns`.
@@ -287,7 +287,7 @@ def write_timelines(
             write = partial(write_partition, profile=profile, profile_numbers=profile_numbers)
             writing.append(pool.submit(write, path, partition, events))
             if shard >= num_threads:
-                # No more partitions in memory than there are threads to write them, and the one that is read.
+                # Holds at most one partition per thread in memory, and the one that is being read.
                 writing[shard - num_threads].result()
         for written in writing:
             written.result()
@@ -301,7 +301,7 @@ def write_timelines(
         data_dir=folder,
         features=features,
         split_infos=[split],
-        description="One record a customer: profile, and purchases in time order. `events/time` is in seconds since "
+        description="One record per customer: profile, and purchases in time order. `events/time` is in seconds since "
         "1970; purchases at one instant are one basket. `price` and `discount` are NaN and `sales_channel_id` 0 where unknown.",
         check_data=False,
     )
@@ -310,17 +310,17 @@ def write_timelines(
 
 
 def read_timelines(folder: Path, *, batch_size: int = 1024) -> Timelines:
-    """Reads the shards, a batch of records at a time.
+    """Reads the timelines that `write_timelines` wrote.
 
     Args:
-        folder: Where `write_timelines` wrote.
-        batch_size: Records parsed together.
+        folder: The folder of the TFDS dataset.
+        batch_size: Number of records parsed at a time.
 
     Returns:
         All customers, with all their events.
 
     Raises:
-        InputError: There is no dataset in the folder.
+        InputError: The folder contains no timelines.
         RunError: A shard is corrupted or missing.
     """
     shards = sorted(str(path) for path in folder.glob(f"{_NAME}-train.tfrecord-*"))

@@ -1,4 +1,4 @@
-"""A view: what a fit may see of a split, in every form that it needs."""
+"""A view: everything that a fit may see at a split's cutoffs, in the forms that models need."""
 
 import itertools
 from collections.abc import Sequence
@@ -30,25 +30,25 @@ from tfrs_fashion.settings.base import FeaturesConfig, RolesConfig
 class View:
     """Tables, timelines and features cut at a split's cutoffs.
 
-    Nothing in it is at or after a customer's cutoff, so whatever is fitted from it alone has not seen the future.
+    It contains nothing at or after a customer's cutoff, so a model fitted from it alone cannot see the future.
 
     Attributes:
-        split: Whose cutoffs these are.
+        split: The split that sets the cutoffs.
         tables: Indexed tables with the visible transactions.
-        timelines: The customers known, with the events before their cutoffs.
-        articles: The articles known.
-        profile_vocabulary: Values of each profile feature that enough customers with a visible purchase share.
-        profiles: See `features.inputs.Profiles`.
-        now: `[num_customers + 2]` int64 seconds, each customer's cutoff.
-        lookups: Of the features of histories; None where these are left out.
-        category: The column of articles within which weekly features compare; None where these are left out.
-        week_days: Days of a week.
-        num_text_buckets: Hash buckets for the words of descriptions; 0 leaves the text out.
-        in_store_days: Days before the cutoff in which an article in store was sold.
-        roles: Which columns of articles play which part.
-        counts: Customers whose value of a profile feature is too rare for its vocabulary.
-        words: The hashed words of all articles by the number of buckets, which views of the same tables share: they depend
-            on each article's own text, and on no cutoff.
+        timelines: The customers known at the cutoff, with the events before their cutoffs.
+        articles: The articles known at the cutoff.
+        profile_vocabulary: The values of each profile feature that enough customers with a visible purchase share.
+        profiles: The encoded profiles of the customers.
+        now: `[num_customers + 2]` int64 seconds since 1970, each customer's cutoff.
+        lookups: Lookups of the history features; None if they are disabled.
+        category: Column of articles within which weekly features compare; None if weekly features are disabled.
+        week_days: Days per week.
+        num_text_buckets: Number of hash buckets for the words of descriptions; 0 disables the text.
+        in_store_days: Days before the cutoff in which a sale keeps an article in store.
+        roles: The columns of articles that have a role.
+        counts: Number of customers with a rare value, by profile feature.
+        words: The hashed words of all articles, by number of buckets. Views of the same tables share them, since they depend
+            on each article's own text and not on a cutoff.
     """
 
     split: Split
@@ -73,10 +73,10 @@ class View:
         return self.tables.transactions
 
     def read_words(self, num_buckets: int) -> HashedWords:
-        """Hashes the words of the articles known, `[num_articles + 2]` texts of which the first two are empty.
+        """Returns the hashed words of the descriptions of the articles known: `[num_articles + 2]` texts, the first two empty.
 
         Args:
-            num_buckets: Hash buckets.
+            num_buckets: Number of hash buckets.
         """
         if num_buckets not in self.words:
             cut = self.tables.articles.select("article_index", description=_.description.left(MAX_DESCRIPTION))
@@ -85,15 +85,15 @@ class View:
         return self.words[num_buckets].first(self.articles.num_articles + FIRST_INDEX)
 
     def read_weeks(self, num_weeks: int) -> ArticleWeeks:
-        """Computes what was known of each article at the last weeks' beginnings; large, so it is not kept.
+        """Computes the weekly features of the articles at the start of the last weeks; not cached, since they are large.
 
         Args:
-            num_weeks: Weeks before the cutoff.
+            num_weeks: Number of weeks before the cutoff.
         """
         num_articles = self.articles.num_articles
         if self.category is None:
-            nothing = np.zeros((num_weeks + 1, num_articles + FIRST_INDEX, 0), np.float32)
-            return ArticleWeeks(nothing, (), seconds_since_1970(self.split.as_of), self.week_days)
+            no_features = np.zeros((num_weeks + 1, num_articles + FIRST_INDEX, 0), np.float32)
+            return ArticleWeeks(no_features, (), seconds_since_1970(self.split.as_of), self.week_days)
         table = make_article_weeks(
             self.tables.articles,
             self.tables.transactions,
@@ -109,15 +109,15 @@ class View:
 
 
 def check_features(tables: Tables, features: FeaturesConfig) -> None:
-    """Checks that the tables have what the features name, before anything is made of them.
+    """Checks that the tables have the columns and values that the feature settings name.
 
     Args:
         tables: Indexed tables.
-        features: As declared.
+        features: The feature settings.
 
     Raises:
-        InputError: A column is missing or holds no numbers, a role names a column that is not encoded, or no article has
-            the declared values of one.
+        InputError: A column is missing or not numeric, a role names a column that is not encoded, or no article has any of the
+            sections declared for women, men or children.
     """
     check_profile_columns(tables.customers, profile=features.profile, profile_numbers=features.profile_numbers)
     check_article_columns(
@@ -158,23 +158,23 @@ def make_view(
     Args:
         tables: Indexed tables.
         timelines: All customers, with all their events.
-        split: The cutoffs.
-        categorical: Columns of articles to encode.
+        split: The split that sets the cutoffs.
+        categorical: Categorical columns of articles to encode.
         numbers: Numeric columns of articles.
-        sets: Columns of articles that hold several values each.
-        set_separator: What stands between these.
-        min_articles: See `make_article_table`.
-        min_customers: Values of the profile that fewer customers with a visible purchase share are out of vocabulary: next
-            to nothing is learned from so few, and each costs a row of weights that every step of training moves.
-        roles: Which of these columns play which part.
-        history: Whether features of histories will be wanted.
-        article_weeks: Whether weekly features of articles will be wanted.
-        week_days: Days of a week.
+        sets: Columns of articles that hold several values per article.
+        set_separator: Separator between these values.
+        min_articles: Minimum number of sold articles that share a value; see `make_article_table`.
+        min_customers: Minimum number of customers with a visible purchase that share a profile value or a store; rarer ones are
+            out of vocabulary. So few customers teach a model hardly anything, and each value costs a row of weights.
+        roles: The columns of articles that have a role.
+        history: Whether the view has history features.
+        article_weeks: Whether the view has weekly article features.
+        week_days: Days per week.
         num_text_buckets: Hash buckets for the words of descriptions; 0 leaves the text out.
-        vectors: `[num_articles + 2, any]` float32 of all articles; see `features.vectors`.
-        words: Of other views of the same tables; see `View`.
-        in_store_days: See `make_article_table`, as for the next.
-        never_sold_in_store: Whether what was never sold is in store.
+        vectors: `[num_articles + 2, any]` float32 of all articles; see `features.content_vectors`.
+        words: The hashed words of another view of the same tables, to be shared; see `View`.
+        in_store_days: Days before the cutoff in which a sale keeps an article in store; see `make_article_table`.
+        never_sold_in_store: Whether articles without dates that were never sold are in store; see `make_article_table`.
 
     Raises:
         InputError: The articles lack a column, or a role names one that is not encoded.
@@ -225,7 +225,7 @@ def make_view(
 
 
 def _count_rare(name: str, values: np.ndarray, vocabulary: Sequence[str]) -> RowCount:
-    """Counts the customers whose value is not in the vocabulary, and how many values these are."""
+    """Counts the customers whose value is too rare for the vocabulary; the rule names the number of such values."""
     is_rare = look_up(values, vocabulary) == OUT_OF_VOCABULARY_INDEX
     num_values = len(set(values[is_rare]))
     return RowCount("customers", f"`{name}`: {num_values:,} value(s) of too few customers", int(is_rare.sum()))

@@ -14,11 +14,11 @@ from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, PADDING_IN
 
 
 def fit_vocabulary(values: Iterable[str | None], *, min_count: int = 1) -> list[str]:
-    """Lists the distinct values, sorted; null and empty ones are missing values and get no entry.
+    """Returns the distinct values, sorted; null and empty values are missing values and get no entry.
 
     Args:
-        values: One a row.
-        min_count: Rarer values get no entry.
+        values: One value per row.
+        min_count: Minimum number of rows with a value; rarer values get no entry.
 
     >>> fit_vocabulary(["Shoes", None, "Dresses", "Shoes", ""])
     ['Dresses', 'Shoes']
@@ -30,7 +30,7 @@ def fit_vocabulary(values: Iterable[str | None], *, min_count: int = 1) -> list[
 
 
 def look_up(values: Iterable[str | None], vocabulary: Sequence[str]) -> np.ndarray:
-    """Encodes values as int32: missing ones as padding, unknown ones as out of vocabulary.
+    """Encodes values as int32 indices: missing values as padding, unknown ones as out of vocabulary.
 
     >>> look_up(["Shoes", None, "Hats"], ["Dresses", "Shoes"]).tolist()
     [3, 0, 1]
@@ -44,13 +44,13 @@ def look_up(values: Iterable[str | None], vocabulary: Sequence[str]) -> np.ndarr
 
 @dataclass(frozen=True)
 class ValueSets:
-    """The sets of all articles, flat.
+    """The sets of values of all articles, stored flat.
 
     Attributes:
-        values: `[num_values]` int32 into the vocabulary, each once in a set, ascending; all unknown values of a set are
-            one, out of vocabulary.
-        row_splits: `[num_articles + 3]` int64, where each article's set begins and ends; those of rows 0 and 1 are empty.
-        vocabulary: Index `FIRST_INDEX + i` is value i.
+        values: `[num_values]` int32 indices into the vocabulary, ascending and distinct within a set; all unknown values of
+            a set share one out-of-vocabulary entry.
+        row_splits: `[num_articles + 3]` int64, where each article's set begins and ends; the sets of rows 0 and 1 are empty.
+        vocabulary: The values; value i has the index `FIRST_INDEX + i`.
     """
 
     values: np.ndarray
@@ -59,23 +59,23 @@ class ValueSets:
 
     @property
     def num_buckets(self) -> int:
-        """Number of indices, padding and out of vocabulary among them."""
+        """Number of indices, including padding and out of vocabulary."""
         return len(self.vocabulary) + FIRST_INDEX
 
 
 def make_value_sets(
     texts: Iterable[str | None], *, separator: str, is_sold: np.ndarray, min_articles: int
 ) -> ValueSets:
-    """Splits texts into sets, and fits their vocabulary.
+    """Splits texts into sets of values and fits their vocabulary.
 
     Args:
-        texts: `[num_articles]`; spaces around a value do not matter, and null, empty and blank ones have none.
-        separator: What stands between values.
-        is_sold: `[num_articles]` bool, the articles whose values may enter the vocabulary.
-        min_articles: Values that fewer of these share are out of vocabulary.
+        texts: `[num_articles]` str or null; null and blank texts have no values, and spaces around a value are ignored.
+        separator: Separator between values.
+        is_sold: `[num_articles]` bool, the articles from which the vocabulary is fitted.
+        min_articles: Minimum number of these articles that share a value; rarer values are out of vocabulary.
     """
-    parts = pd.Series(list(texts), dtype=object).str.split(separator, regex=False).explode().dropna().str.strip()
-    cells = pd.DataFrame({"row": parts.index.to_numpy(np.int64), "value": parts.to_numpy(object)})
+    values = pd.Series(list(texts), dtype=object).str.split(separator, regex=False).explode().dropna().str.strip()
+    cells = pd.DataFrame({"row": values.index.to_numpy(np.int64), "value": values.to_numpy(object)})
     cells = cells[cells["value"] != ""].drop_duplicates()
     vocabulary = fit_vocabulary(cells.loc[is_sold[cells["row"]], "value"], min_count=min_articles)
     pairs = np.stack([cells["row"], look_up(cells["value"], vocabulary)], axis=1).astype(np.int64)

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tfrs_fashion.data.split import Split
-from tfrs_fashion.evaluation.metrics.customer_metrics import CUSTOMER_METRICS, measure_customers
-from tfrs_fashion.evaluation.metrics.hits import find_hits
+from tfrs_fashion.evaluation.metrics.accuracy import ACCURACY_METRICS, find_hits, measure_hits
 from tfrs_fashion.evaluation.report.backtest_page import BacktestWindow, backtest_table, write_backtest
 from tfrs_fashion.outputs import fingerprint, stored_fingerprint
 from tfrs_fashion.recommenders.filled import Filled
@@ -71,12 +70,12 @@ class Backtest(Run):
         customers = np.unique(wanted["customer_index"].to_numpy(dtype=np.int32))
         ask = partial(rank_customers, recommender, view, customers, batch_size=self.config.recommend.batch_size)
         hits = find_hits(ask(k=depth), wanted, depth=depth)
-        found = measure_customers(hits, k=k)[[*CUSTOMER_METRICS]].add_suffix(f"@{k}")
-        found[f"recall@{depth}"] = measure_customers(hits, k=depth)["recall"]
+        found = measure_hits(hits, k=k)[[*ACCURACY_METRICS]].add_suffix(f"@{k}")
+        found[f"recall@{depth}"] = measure_hits(hits, k=depth)["recall"]
         bought = bought_pairs(view)
         pairs = pd.MultiIndex.from_frame(bought[["customer_index", "article_index"]])
         is_new = ~pd.MultiIndex.from_frame(wanted[["customer_index", "article_index"]]).isin(pairs)
-        new = measure_customers(find_hits(ask(k=k, exclude=bought), wanted[is_new], depth=k), k=k)
+        new = measure_hits(find_hits(ask(k=k, exclude=bought), wanted[is_new], depth=k), k=k)
         found[f"map@{k}_new"] = new["map"]  # NaN for customers who bought nothing new
         return found.reset_index()
 

@@ -7,7 +7,7 @@ from ibis import _
 
 from tfrs_fashion.data.split import target_rows
 from tfrs_fashion.evaluation.checks.doctor import Answers, Purchases
-from tfrs_fashion.evaluation.report.scorecard import Figures
+from tfrs_fashion.evaluation.report.scorecard import Metrics
 from tfrs_fashion.features.view import View
 from tfrs_fashion.schema import FIRST_INDEX
 
@@ -60,7 +60,7 @@ def make_answers(
     candidates_new: pd.DataFrame,
     *,
     view: View,
-    figures: Figures,
+    figures: Metrics,
     k: int,
     fallback: str,
     is_arrivals: bool = False,
@@ -90,7 +90,7 @@ def make_answers(
         rankable=view.articles.never_sold if is_arrivals else view.articles.in_store,
         candidates_new=candidates_new[candidates_new["rank"] <= k],
         # What arrivals find is a slice of its own, too small to say that nothing is found.
-        figures={} if is_arrivals else figures,
+        metrics={} if is_arrivals else figures,
         is_constant=is_constant,
         fallback=None if is_arrivals else fallback,
         embedding=embedding,

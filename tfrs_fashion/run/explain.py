@@ -8,7 +8,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from tfrs_fashion.evaluation.report.feature_words import say_feature, say_odds
+from tfrs_fashion.evaluation.report.feature_words import describe_feature, describe_odds
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.attribution import EMBEDDED
@@ -148,7 +148,7 @@ def show(console: Console, found: Explanation, *, article_id: str, customer_id: 
     table.add_column("adds", justify="right")
     table.add_column("because")
     for name, value, added in found.added[:NUM_SHOWN]:
-        table.add_row(say_odds(added), say_feature(name, value))
+        table.add_row(describe_odds(added), describe_feature(name, value))
     rest = sum(added for _name, _value, added in found.added[NUM_SHOWN:])
-    table.add_row(say_odds(rest), f"{len(found.added) - NUM_SHOWN} further features together")
+    table.add_row(describe_odds(rest), f"{len(found.added) - NUM_SHOWN} further features together")
     console.print(table)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfrs_fashion.evaluation.metrics.customer_metrics import CUSTOMER_METRICS, customer_metrics
+from tfrs_fashion.evaluation.metrics.accuracy import ACCURACY_METRICS, measure_accuracy
 from tfrs_fashion.evaluation.metrics.target_ranks import draw_rankable, measure_target_ranks
-from tfrs_fashion.evaluation.report.page import METRIC_NAME
+from tfrs_fashion.evaluation.report.metric_tables import METRIC_NAME
 from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.run.inference import rank_customers, rank_targets
@@ -48,7 +48,7 @@ class Objective:
     @property
     def is_of_customers(self) -> bool:
         """Whether it is a plain mean over customers of how well lists foretell what they bought."""
-        return re.fullmatch(r"[a-z_]+@\d+", self.figure) is not None and self.metric in CUSTOMER_METRICS
+        return re.fullmatch(r"[a-z_]+@\d+", self.figure) is not None and self.metric in ACCURACY_METRICS
 
     def read(self, figures: Mapping[str, float]) -> float:
         """Reads the figure from those of an epoch."""
@@ -76,7 +76,7 @@ def make_validator(
         view: What the recommender is fitted from.
         targets: `customer_index, article_index` bought in the validation window.
         k: Length of the lists.
-        metrics: Some of `CUSTOMER_METRICS`; the first is what early stopping goes by.
+        metrics: Some of `ACCURACY_METRICS`; the first is what early stopping goes by.
         batch_size: Customers ranked together.
 
     Returns:
@@ -86,7 +86,7 @@ def make_validator(
 
     def validate(recommender: Recommender) -> dict[str, float]:
         candidates = rank_customers(recommender, view, customers, k=k, batch_size=batch_size)
-        means = customer_metrics(candidates, targets, k=k).mean()
+        means = measure_accuracy(candidates, targets, k=k).mean()
         return {f"val_{name}@{k}": float(means[name]) for name in metrics}
 
     return validate
@@ -120,7 +120,7 @@ def beats_fallback_for_strangers(
     if len(strangers) < min_strangers:
         return None
     own, filled = (
-        float(customer_metrics(rank_customers(asked, view, strangers, k=k), of_strangers, k=k)["map"].mean())
+        float(measure_accuracy(rank_customers(asked, view, strangers, k=k), of_strangers, k=k)["map"].mean())
         for asked in (recommender, fallback)
     )
     return own > filled
@@ -165,7 +165,7 @@ def make_measure(
             rank_customers(recommender, view, customers, k=length, exclude=left_out).assign(source=recommender.name)
             for left_out in (None, bought)
         )
-        figures = scoring.judge(lists, new_lists, num_samples=_FEW_SAMPLES).figures
+        figures = scoring.judge(lists, new_lists, num_samples=_FEW_SAMPLES).metrics
         _check_known(objective, figures)
         plain = {f"val_{name}": figures[name]["value"] for name in (f"map@{k}", f"recall@{k}")}
         return objective.order(figures[objective.figure]["value"], plain)
@@ -191,7 +191,7 @@ def _measure_ranks(
     def measure(recommender: Recommender) -> dict[str, float]:
         ranks = rank_targets(recommender, view, asked, seed=seed)
         figures = measure_target_ranks(ranks, num_samples=_FEW_SAMPLES, seed=seed)
-        _check_known(objective, figures, *(f"{metric}@{config.evaluation.k}" for metric in CUSTOMER_METRICS))
+        _check_known(objective, figures, *(f"{metric}@{config.evaluation.k}" for metric in ACCURACY_METRICS))
         return objective.order(float(figures[objective.figure].value), plain(recommender))
 
     return measure

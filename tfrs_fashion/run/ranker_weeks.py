@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfrs_fashion.evaluation.metrics.customer_metrics import customer_metrics
+from tfrs_fashion.evaluation.metrics.accuracy import measure_accuracy
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
 from tfrs_fashion.recommenders.fit_blend import LabelledPool, best_of_customers
@@ -91,7 +91,7 @@ def make_judge(
         week: Not learned from.
         targets: `customer_index, article_index` bought in it.
         k: Places that count.
-        metrics: Some of `CUSTOMER_METRICS`; the first is what early stopping goes by.
+        metrics: Some of `ACCURACY_METRICS`; the first is what early stopping goes by.
 
     Returns:
         A function of `[num_pairs]` scores that gives `val_map@k` and `val_recall@k`, or what else is asked for, over everyone who
@@ -99,7 +99,7 @@ def make_judge(
     """
 
     def judge(score: np.ndarray) -> dict[str, float]:
-        means = customer_metrics(best_articles(week, score, k=k), targets, k=k).mean()
+        means = measure_accuracy(best_articles(week, score, k=k), targets, k=k).mean()
         return {f"val_{name}@{k}": float(means[name]) for name in metrics}
 
     return judge

@@ -28,7 +28,7 @@ from tfrs_fashion.evaluation.metrics.classification import (
     macro_f1,
     measure_classes,
 )
-from tfrs_fashion.evaluation.report.relevance_report import TITLES, write_relevance_report
+from tfrs_fashion.evaluation.report.relevance_page import TITLES, write_relevance_report
 from tfrs_fashion.features.articles import read_values
 from tfrs_fashion.features.hashed_words import HashedWords, hash_texts
 from tfrs_fashion.features.relevance import (
@@ -102,7 +102,7 @@ class Relevance(Preparation):
                 leak = find_labels_in_features(until, since, recommender=f"relevance, {TITLES[name]}")
                 found[name]["findings"] = [] if leak is None else [asdict(leak)]
             told = {"cutoff": f"{cutoff:%Y-%m-%d}", "settings": settings.model_dump(mode="json")}
-            write_relevance_report(partial, told=told, settings=found)
+            write_relevance_report(partial, values=told, settings=found)
 
         measured = (self.config.evaluation.bootstrap_samples, self.config.seed)
         key = fingerprint("relevance", self._prepared, settings.model_dump(mode="json"), measured)

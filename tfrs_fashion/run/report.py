@@ -13,12 +13,12 @@ from rich.console import Console
 from tfrs_fashion.data.split import days_before
 from tfrs_fashion.evaluation.checks.doctor import RankerTraining, examine
 from tfrs_fashion.evaluation.metrics.bootstrap import compare_recommenders
-from tfrs_fashion.evaluation.metrics.rank_tables import check_candidates, check_target_ranks
+from tfrs_fashion.evaluation.metrics.table_checks import check_candidates, check_target_ranks
 from tfrs_fashion.evaluation.metrics.target_ranks import draw_rankable
 from tfrs_fashion.evaluation.report.cluster_sections import ClusterSection, describe_articles, describe_customers
 from tfrs_fashion.evaluation.report.clusters import MAX_FITTED, fit_clusters
+from tfrs_fashion.evaluation.report.full_rankings import describe_ranking
 from tfrs_fashion.evaluation.report.page import write_report
-from tfrs_fashion.evaluation.report.ranking_section import describe_ranking
 from tfrs_fashion.evaluation.report.reliability import describe_reliability
 from tfrs_fashion.evaluation.report.scorecard import describe_purchases
 from tfrs_fashion.evaluation.report.verdict import decide
@@ -231,7 +231,7 @@ def write_judgement(
             found,
             found_new,
             view=view,
-            figures=scorecards[name].figures,
+            figures=scorecards[name].metrics,
             k=evaluation.k,
             fallback=config.export.fallback,
             is_arrivals=name in config.new_arrivals,

@@ -16,7 +16,7 @@ from ibis import _
 
 from tfrs_fashion.data.contents import Contents
 from tfrs_fashion.data.customers import read_customers
-from tfrs_fashion.data.sources import make_dialect
+from tfrs_fashion.data.raw import make_dialect
 from tfrs_fashion.data.split import first_purchase_seconds
 from tfrs_fashion.evaluation.checks.doctor import RankerTraining
 from tfrs_fashion.evaluation.checks.finding import Finding

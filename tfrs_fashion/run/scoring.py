@@ -7,7 +7,7 @@ import ibis
 import numpy as np
 import pandas as pd
 
-from tfrs_fashion.evaluation.metrics.list_metrics import ArticleStatistics
+from tfrs_fashion.evaluation.metrics.beyond_accuracy import ArticleStatistics
 from tfrs_fashion.evaluation.metrics.near_misses import index_groups
 from tfrs_fashion.evaluation.report.scorecard import Scorecard, evaluate_recommender
 from tfrs_fashion.features.articles import content_embedding, sales_by_article

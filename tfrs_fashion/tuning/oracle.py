@@ -1,26 +1,23 @@
-"""A search over settings by keras-tuner: which settings are tried next, by one process or by several.
+"""keras-tuner's oracles, which choose the settings of the next trial, and its loop and protocol that run the trials.
 
-keras-tuner's own tuners build and fit Keras 3 models; here its oracles alone are used, which choose the settings, and its
-protocol between one chief and many workers. What a trial is, the caller says. A search may be killed at any moment: what is
-finished is kept and not repeated, what was under way is done again.
+keras-tuner's own tuners build and fit Keras 3 models; only its oracles are used here, and its protocol between one chief and
+many workers. A search may be killed at any moment: finished trials are kept, and those under way are repeated.
 """
 
-import contextlib
 import math
 import os
-import shutil
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import grpc
 import keras_tuner
 import keras_tuner.src.config
 import numpy as np
-from keras_tuner import errors
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.oracle import Oracle
 from keras_tuner.engine.trial import Trial
@@ -30,210 +27,204 @@ from keras_tuner.src.distribute.oracle_chief import OracleServicer, exit_chief
 from keras_tuner.src.engine import conditions
 
 from tfrs_fashion.evaluation.document import write_json
+from tfrs_fashion.schema import InputError, RunError
 from tfrs_fashion.settings.tune import TuneConfig
-from tfrs_fashion.tuning.space import decode, write_down
+from tfrs_fashion.tuning.space import decode, round_values
 
-# It would print the traceback of each trial that fails, which is kept in the trial's folder, and a value of each condition.
+# Otherwise keras-tuner prints the traceback of each failed trial, which is kept in the trial's folder, and values of conditions.
 keras_tuner.src.config.DEBUG = False
-conditions.print = lambda *_told: None
-# How far from what was tried the Gaussian process is asked for neighbours, as a share of each range, and for how many.
-_NEAR, _NUM_NEAR = 0.1, 500
-# Of a trial, as keras-tuner calls it.
+conditions.print = lambda *_args: None
+# keras-tuner writes its files in place: a kill in the middle of that would leave half a file.
+keras_tuner.src.utils.save_json = lambda path, state: write_json(Path(path), state)
 COMPLETED, FAILED, RUNNING, STOPPED = "COMPLETED", "FAILED", "RUNNING", "STOPPED"
-# Between two questions for a trial, in seconds.
-_PAUSE = 0.2
-# What Hyperband says of a trial beside its settings.
-_BUDGET = "tuner/epochs"
+# The hyperparameter by which Hyperband says how many epochs a trial has.
+_EPOCHS = "tuner/epochs"
+# The spread of neighbours around a point that was tried already, as a share of each range, and their number.
+_NEIGHBOUR_SPREAD, _NUM_NEIGHBOURS = 0.1, 500
+# Between two requests for a trial.
+_PAUSE_SECONDS = 0.2
+# More initial trials than any search has: a Bayesian search of random trials alone is a random search.
+_ALL_RANDOM = 1_000_000_000
 
 
-class _Kept:
-    """What is added to keras-tuner's oracles: files written whole, a first trial by the pipeline's own settings, no repeats.
+@dataclass
+class StopRule:
+    """Ends a search before all its trials have run.
 
     Attributes:
-        failures: So many trials in a row that fail end the search.
-        ended: Is told the id of each trial that ends.
-        deadline: After this moment of `time.monotonic` no trial begins.
-        gave_up: Whether failures ended the search.
+        max_failures: The number of trials failing in a row that ends it.
+        deadline: The value of `time.monotonic` after which no trial begins.
+        gave_up: Whether failures have ended it.
     """
 
-    gave_up = False
-    failures: int
+    max_failures: int
     deadline: float
-    ended: Callable[[str], None]
+    gave_up: bool = False
 
-    def end_trial(self: Any, trial: Trial) -> None:
-        """Keeps how a trial ended."""
-        super().end_trial(trial)  # type: ignore[misc]
-        self.ended(trial.trial_id)
+    def applies(self, oracle: Oracle) -> bool:
+        """Tells whether no further trial is to begin."""
+        last = [oracle.trials[trial_id].status for trial_id in oracle.end_order[-self.max_failures :]]
+        self.gave_up = last.count(FAILED) == self.max_failures
+        return self.gave_up or time.monotonic() > self.deadline
 
-    def save(self: Any) -> None:
-        """Writes the state of the search."""
-        write_json(Path(self._get_oracle_fname()), self.get_state())
 
-    def _save_trial(self: Any, trial: Trial) -> None:
-        write_json(Path(self._get_trial_dir(trial.trial_id)) / "trial.json", trial.get_state())
+def _default_values(space: keras_tuner.HyperParameters) -> dict[str, Any]:
+    return {parameter.name: parameter.default for parameter in space.space if space.is_active(parameter)}
 
-    def reload(self: Any) -> None:
+
+def _repair(oracle: Oracle) -> list[str]:
+    """Makes the state that a killed process left consistent, and returns the ids of the trials that it had not finished.
+
+    A trial's own file is written before the file of the search. So a trial that the search does not know was never begun, and
+    one that the search believes to be running may have ended.
+    """
+    oracle.trials = {trial_id: oracle.trials[trial_id] for trial_id in oracle.start_order}
+    unfinished = [trial_id for trial_id, trial in oracle.trials.items() if trial.status == RUNNING]
+    oracle.end_order += [each for each in oracle.trials if each not in {*unfinished, *oracle.end_order}]
+    return unfinished
+
+
+class _BayesianOracle(keras_tuner.oracles.BayesianOptimizationOracle):
+    """Random trials, and then those that a Gaussian process expects to be good or knows little about; none twice."""
+
+    stop: StopRule
+
+    def reload(self) -> None:
         """Reads what a former process left, however it ended."""
-        super().reload()  # type: ignore[misc]
-        for trial_id, trial in list(self.trials.items()):
-            if trial_id not in self.start_order:
-                # Written by a process that was killed before it said so of the search: nothing was done for it.
-                del self.trials[trial_id]
-                shutil.rmtree(self._get_trial_dir(trial_id))
-            elif trial.status in (COMPLETED, FAILED):
-                # Finished, by a process that was killed before it said so of the search.
-                self._retry_queue = [other for other in self._retry_queue if other != trial_id]
-                if trial_id not in self.end_order:
-                    self.end_order.append(trial_id)
-
-    def is_given_up(self: Any) -> bool:
-        """Tells whether too many trials in a row failed."""
-        last = [self.trials[trial_id].status for trial_id in self.end_order[-self.failures :]]
-        return len(last) == self.failures and set(last) == {FAILED}
-
-    def populate_space(self: Any, trial_id: str) -> dict[str, Any]:
-        """Chooses the settings of the next trial."""
-        self.gave_up = self.is_given_up()
-        if self.gave_up or time.monotonic() > self.deadline:
-            return {"status": STOPPED, "values": None}
-        found: dict[str, Any] = super().populate_space(trial_id)  # type: ignore[misc]
-        if found["status"] != RUNNING:
-            return found
-        values = self._write_down(found["values"])
-        # A halving of Hyperband is meant to take up settings again; the others are not.
-        for _time in range(self._max_collisions):
-            if _BUDGET in values or not self._duplicate(values):
-                return {"status": RUNNING, "values": values}
-            if (drawn := self._draw_another(values)) is None:
-                break
-            values = self._write_down(drawn)
-        return {"status": STOPPED, "values": None}
-
-    def _draw_another(self: Any, _values: dict[str, Any]) -> dict[str, Any] | None:
-        """Draws settings in place of some that were tried before; None where there are no others."""
-        drawn: dict[str, Any] | None = self._random_values()
-        return drawn
-
-    def _write_down(self: Any, values: dict[str, Any]) -> dict[str, Any]:
-        known = {hp.name: hp for hp in self.get_space().space}
-        return {name: write_down(known[name], value) if name in known else value for name, value in values.items()}
-
-    def _random_values(self: Any) -> dict[str, Any] | None:
-        if self.start_order:
-            values: dict[str, Any] | None = super()._random_values()  # type: ignore[misc]
-            return values
-        space = self.get_space()
-        return {hp.name: hp.default for hp in space.space if space.is_active(hp)}
-
-
-class _Random(_Kept, keras_tuner.oracles.RandomSearchOracle):
-    """Settings by chance."""
-
-
-class _Bayesian(_Kept, keras_tuner.oracles.BayesianOptimizationOracle):
-    """Settings that a Gaussian process expects much of, or knows little of."""
+        super().reload()
+        self._retry_queue = _repair(self)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Chooses the settings of the next trial, alike in a search that goes on and in one that was never killed."""
+        """Chooses the settings of the next trial."""
+        if self.stop.applies(self):
+            return {"status": STOPPED}
+        if not self.start_order:
+            return {"status": RUNNING, "values": _default_values(self.get_space())}
+        # A resumed search must choose what an uninterrupted one would have chosen.
         self._random_state = np.random.RandomState(self.seed + len(self.start_order))
-        return super().populate_space(trial_id)
+        values = super().populate_space(trial_id)["values"]
+        for _attempt in range(self._max_collisions):
+            if values is None:
+                break
+            values = round_values(self.get_space(), values)
+            if not self._duplicate(values):
+                return {"status": RUNNING, "values": values}
+            values = self._choose_another(values)
+        return {"status": STOPPED}
 
-    def _draw_another(self, values: dict[str, Any]) -> dict[str, Any] | None:
-        """Takes, of neighbours and of others by chance, those that were not tried and that the process expects most of."""
-        space = self._nonfixed_space()
+    def _choose_another(self, values: dict[str, Any]) -> dict[str, Any] | None:
+        """Chooses other settings in place of some that were tried before; None if all were.
 
-        def place(values: dict[str, Any]) -> list[float]:
-            return [hp.value_to_prob(values.get(hp.name, hp.default)) for hp in space]
+        The Gaussian process ranks neighbours of these settings, and random ones, by its lower confidence bound.
+        """
+        if self.num_initial_points == _ALL_RANDOM:
+            return self._random_values()
+        parameters = self._nonfixed_space()
 
-        near = place(values) + self._random_state.normal(0.0, _NEAR, (_NUM_NEAR, len(space)))
-        far = self._random_state.uniform(size=(_NUM_NEAR, len(space)))
-        others = (self._write_down(self._vector_to_values(at)) for at in np.clip(np.concatenate([near, far]), 0.0, 1.0))
-        untried = {repr(other): other for other in others if not self._duplicate(other)}
+        def embed(values: dict[str, Any]) -> list[float]:
+            return [parameter.value_to_prob(values.get(parameter.name, parameter.default)) for parameter in parameters]
+
+        size = (_NUM_NEIGHBOURS, len(parameters))
+        near = embed(values) + self._random_state.normal(0.0, _NEIGHBOUR_SPREAD, size)
+        far = self._random_state.uniform(size=size)
+        points = np.clip(np.concatenate([near, far]), 0.0, 1.0)
+        drawn = (round_values(self.get_space(), self._vector_to_values(point)) for point in points)
+        untried = list({repr(other): other for other in drawn if not self._duplicate(other)}.values())
         if not untried:
-            return super()._draw_another(values)
-        known = list(untried.values())
-        mean, deviation = self.gpr.predict(np.array([place(other) for other in known]), return_std=True)
-        return known[int(np.argmin(mean - self.beta * deviation))]
+            return self._random_values()
+        mean, deviation = self.gpr.predict(np.array([embed(other) for other in untried]), return_std=True)
+        return untried[int(np.argmin(mean - self.beta * deviation))]
 
 
-class _Hyperband(_Kept, keras_tuner.oracles.HyperbandOracle):
-    """Many trials of few epochs, the better ones of more."""
+class _HyperbandOracle(keras_tuner.oracles.HyperbandOracle):
+    """Many trials of few epochs, of which the better ones are repeated with more."""
+
+    stop: StopRule
+
+    def reload(self) -> None:
+        """Reads what a former process left, however it ended."""
+        super().reload()
+        self._retry_queue = _repair(self)
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on where a former process ended, for as many sweeps as are asked for now."""
-        sweeps = self.hyperband_iterations  # type: ignore[has-type]
-        super().set_state(state)
-        self.hyperband_iterations = sweeps
+        """Restores a state, except for the number of sweeps, which may be raised."""
+        super().set_state({**state, "hyperband_iterations": self.hyperband_iterations})
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Chooses the settings of the next trial; those that failed count as the worst, or no round would end with them."""
-        # Who gives up counts them as what they are.
-        failed = [] if self.is_given_up() else [trial for trial in self.trials.values() if trial.status == FAILED]
-        worst = -math.inf if self.objective.direction == "max" else math.inf
+        """Chooses the settings and the number of epochs of the next trial."""
+        if self.stop.applies(self):
+            return {"status": STOPPED}
+        # keras-tuner waits for all trials of a round to be completed: failed ones count as the worst while it chooses.
+        failed = [trial for trial in self.trials.values() if trial.status == FAILED]
         for trial in failed:
-            trial.status, trial.score = COMPLETED, worst
+            trial.status, trial.score = COMPLETED, -math.inf if self.objective.direction == "max" else math.inf
         try:
-            return super().populate_space(trial_id)
+            response: dict[str, Any] = super().populate_space(trial_id)
         finally:
             for trial in failed:
                 trial.status, trial.score = FAILED, None
+        if response["status"] == RUNNING and self.start_order:
+            response["values"] = round_values(self.get_space(), response["values"])
+        elif response["status"] == RUNNING:
+            schedule = {name: value for name, value in response["values"].items() if name.startswith("tuner/")}
+            response["values"] = {**_default_values(self.get_space()), **schedule}
+            self._seed_state = self.seed  # as if nothing had been drawn
+        return response
 
 
 def make_oracle(
-    settings: TuneConfig,
-    space: keras_tuner.HyperParameters,
-    *,
-    objective: str,
-    max_epochs: int,
-    seed: int,
-    ended: Callable[[str], None],
+    settings: TuneConfig, space: keras_tuner.HyperParameters, *, objective: str, max_epochs: int, seed: int
 ) -> Oracle:
-    """Makes what chooses settings.
+    """Makes the oracle of a search; its attribute `stop` is the `StopRule`.
 
     Args:
-        settings: Of the search.
-        space: See `make_space`.
-        objective: The figure.
-        max_epochs: Of a whole trial, with `hyperband`.
-        seed: Of what is drawn.
-        ended: Is told the id of each trial that ends.
+        settings: The section `[tune]`.
+        space: The space, from `make_space`; its defaults are the settings of the first trial.
+        objective: The metric.
+        max_epochs: The epochs of a whole trial; read by `hyperband`.
+        seed: The random seed.
     """
-    told: dict[str, Any] = {
+    kwargs: dict[str, Any] = {
         "objective": keras_tuner.Objective(objective, settings.direction),
         "hyperparameters": space,
         "allow_new_entries": False,
-        # Its 0 is no seed.
+        # keras-tuner takes a seed of 0 for none.
         "seed": seed + 1,
-        # Failures are counted here, where they end a search without an error in the midst of the protocol.
+        # keras-tuner would raise an error in the midst of its protocol; see StopRule.
         "max_consecutive_failed_trials": 1_000_000_000,
     }
     oracle: Any
-    match settings.algorithm:
-        case "random":
-            oracle = _Random(max_trials=settings.max_trials, **told)
-        case "bayesian":
-            num_initial = settings.num_initial_trials or None
-            oracle = _Bayesian(max_trials=settings.max_trials, num_initial_points=num_initial, **told)
-        case "hyperband":
-            sweeps = settings.num_sweeps
-            oracle = _Hyperband(max_epochs=max_epochs, factor=settings.factor, hyperband_iterations=sweeps, **told)
-    oracle.failures, oracle.ended = settings.max_failures, ended
-    oracle.deadline = time.monotonic() + 60.0 * settings.max_minutes if settings.max_minutes else math.inf
+    if settings.algorithm == "hyperband":
+        sweeps = settings.num_sweeps
+        oracle = _HyperbandOracle(max_epochs=max_epochs, factor=settings.factor, hyperband_iterations=sweeps, **kwargs)
+    else:
+        num_initial = _ALL_RANDOM if settings.algorithm == "random" else settings.num_initial_trials or None
+        oracle = _BayesianOracle(max_trials=settings.max_trials, num_initial_points=num_initial, **kwargs)
+    deadline = time.monotonic() + 60.0 * settings.max_minutes if settings.max_minutes else math.inf
+    oracle.stop = StopRule(settings.max_failures, deadline)
     oracle.verbose = 0
     return oracle
 
 
-class Search(BaseTuner):
-    """Runs trials until the oracle has no more.
+def count_hyperband_draws(max_epochs: int, factor: int) -> int:
+    """Counts the different settings that Hyperband draws in one sweep.
+
+    Source: Li et al. 2018, Hyperband, algorithm 1, with the sizes of brackets that keras-tuner computes.
+    """
+    halvings = math.log(max_epochs, factor)
+    brackets = range(math.floor(halvings + 1e-9) + 1)
+    return sum(math.ceil(math.ceil(1 + halvings) / (bracket + 1) * factor**bracket) for bracket in brackets)
+
+
+class TrialLoop(BaseTuner):
+    """Runs trials until the oracle has no more; its progress is stored, so the next process goes on from there.
 
     Args:
         oracle: See `make_oracle`.
-        folder: Where the search keeps its state, `oracle.json` and a folder a trial.
-        run: Runs the trial of an id with some settings and, with Hyperband, a number of epochs; gives the objective.
-        settings: Of the search.
-        objective: The figure.
-        ended: Ends what a chief does, once it is set.
+        folder: The folder of the search: `oracle.json`, and a folder `trial_<id>` per trial.
+        run: Runs the trial of an id with some settings and, with Hyperband, a number of epochs; returns the objective.
+        settings: The section `[tune]`.
+        on_end: Called with the id of each trial that ended.
     """
 
     def __init__(
@@ -243,53 +234,64 @@ class Search(BaseTuner):
         run: Callable[[str, dict[str, Any], int | None], float],
         *,
         settings: TuneConfig,
-        objective: str,
-        ended: threading.Event | None = None,
+        on_end: Callable[[str], None] = lambda _trial_id: None,
     ) -> None:
-        self._run, self._settings, self._objective = run, settings, objective
-        self._ended = ended or threading.Event()
-        # It prints which file it goes on from, which is no news to whoever gave the same command again.
-        with contextlib.redirect_stdout(None):
-            super().__init__(oracle, directory=str(folder.parent), project_name=folder.name)
-
-    def _get_tuner_fname(self) -> str:
-        # One for all processes: a search that one began goes on with several, and the other way round.
-        return os.path.join(self.project_dir, "tuner.json")
+        super().__init__(oracle, directory=str(folder.parent), project_name=folder.name)
+        self._run, self._space, self._on_end = run, settings.space, on_end
+        # keras-tuner resumes from a file per process: a search begun by one process could not be resumed by several.
+        if not self._is_worker() and (folder / "oracle.json").exists():
+            oracle.reload()
 
     def save(self) -> None:
-        """Writes the state of the search, whole; a worker has none."""
+        """Writes the state of the search; a worker has none."""
         if not self._is_worker():
             self.oracle.save()
-            write_json(Path(self._get_tuner_fname()), self.get_state())
 
-    def search(self) -> None:
-        """Runs trials, or as the chief of several processes has them run by its workers, until there are no more."""
+    def search(self, stopped: Event | None = None) -> None:
+        """Runs trials, or as a chief has them run by its workers, until there are no more or `stopped` is set."""
+        stopped = stopped or Event()
         if not distribute.is_chief_oracle():
             super().search()
             return
         self.save()
         servicer = OracleServicer(self.oracle)
-        server = grpc.server(ThreadPoolExecutor(max_workers=1))
+        # By default two chiefs could listen at one address, and serve the workers in turns.
+        server = grpc.server(ThreadPoolExecutor(max_workers=1), options=[("grpc.so_reuseport", 0)])
         protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
-        server.add_insecure_port(f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}")
+        address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
+        try:
+            server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise InputError(
+                f"KERASTUNER_ORACLE_IP, KERASTUNER_ORACLE_PORT: cannot listen on {address}. Another search may do so: choose another port "
+                "for this one and its workers."
+            ) from error
         server.start()
+        num_ended, is_over = len(self.oracle.end_order), False
         try:
             # keras-tuner's own loop may notice the end twenty seconds later.
-            while not self._ended.wait(_PAUSE) and not (servicer.stop_triggered and exit_chief(self.oracle)):
-                pass
+            while not is_over:
+                is_over = stopped.wait(_PAUSE_SECONDS) or (servicer.stop_triggered and exit_chief(self.oracle))
+                for trial_id in self.oracle.end_order[num_ended:]:
+                    self._on_end(trial_id)
+                    num_ended += 1
         finally:
             server.stop(grace=1.0).wait()
 
     def pre_create_trial(self) -> None:
-        """Waits a little, since there may be nothing to do until other workers have ended their trials."""
-        time.sleep(_PAUSE)
+        """Pauses: there may be nothing to do until other workers have ended their trials."""
+        time.sleep(_PAUSE_SECONDS)
 
-    def run_trial(self, trial: Trial, *_args: Any, **_settings: Any) -> dict[str, float]:
-        """Runs one trial."""
+    def run_trial(self, trial: Trial, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """Runs one trial; keras-tuner counts one that raises an error as failed."""
         values = dict(trial.hyperparameters.values)
-        space = self._settings.space
-        told = {name: decode(space[name], value) for name, value in values.items() if name in space}
-        found = self._run(trial.trial_id, told, values.get(_BUDGET))
-        if not math.isfinite(found):
-            raise errors.FailedTrialError(f"{self._objective} is {found}")
-        return {self._objective: float(found)}
+        settings = {name: decode(self._space[name], value) for name, value in values.items() if name in self._space}
+        objective = self._run(trial.trial_id, settings, values.get(_EPOCHS))
+        if not math.isfinite(objective):
+            raise RunError(f"the objective is {objective}")
+        return {self.oracle.objective.name: float(objective)}
+
+    def on_trial_end(self, trial: Trial) -> None:
+        """Tells the oracle, and whoever listens."""
+        super().on_trial_end(trial)
+        self._on_end(trial.trial_id)

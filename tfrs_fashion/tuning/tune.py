@@ -1,24 +1,17 @@
-"""The search over a run's settings: trials, each fitted as `train` fits to choose and judged on the validation window."""
+"""The command `tune`: searches for better settings of a recommender, and writes a leaderboard and a pipeline file of the best."""
 
-import gc
+import json
 import shutil
-import threading
-import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import rich.box
-import tensorflow as tf
 from rich.markup import escape
 from rich.table import Table
 
 from tfrs_fashion.data.sources import source_files
-from tfrs_fashion.data.split import Split
+from tfrs_fashion.evaluation.document import write_json
 from tfrs_fashion.models.board import write_hparams
-from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.outputs import (
     code_fingerprint,
     exclusive_lock,
@@ -28,358 +21,192 @@ from tfrs_fashion.outputs import (
     write_atomically,
 )
 from tfrs_fashion.recommenders.kinds import fit_recommender
-from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.run.objective import make_measure
-from tfrs_fashion.run.train import Training
 from tfrs_fashion.schema import InputError, RunError
-from tfrs_fashion.settings.file import change, read_setting, write_pipeline
-from tfrs_fashion.tuning.leaderboard import BUDGET, JudgedTrial, Leaderboard, format_value, write_leaderboard
-from tfrs_fashion.tuning.oracle import Search, make_oracle
-from tfrs_fashion.tuning.plan import SearchPlan
+from tfrs_fashion.settings.file import write_pipeline
+from tfrs_fashion.tuning.leaderboard import BUDGET, Leaderboard, write_leaderboard
+from tfrs_fashion.tuning.oracle import TrialLoop, make_oracle
+from tfrs_fashion.tuning.search import Search, TrialWorkspace
 from tfrs_fashion.tuning.space import make_space
-from tfrs_fashion.tuning.trials import (
-    HopelessTrialError,
-    TrialRecord,
-    Watch,
-    find_differences,
-    hold,
-    make_leaderboard,
-    read_held,
-    read_trials,
-)
-from tfrs_fashion.tuning.workers import check_environment, check_port, is_worker, run_workers, wait_for_chief, worker_id
+from tfrs_fashion.tuning.trials import read_trials
+from tfrs_fashion.tuning.workers import check_environment, is_worker, run_workers, wait_for_chief
 
 # Trials that the command shows.
 _NUM_SHOWN = 10
 
 
-@dataclass
-class Tune(Training):
-    """One search in one run folder.
+def tune(
+    workspace: TrialWorkspace, *, source: Path, overrides: Sequence[str] = (), num_workers: int = 1, force: bool = False
+) -> None:
+    """Searches as the section `[tune]` says, and writes `tune/<recommender>/leaderboard/`.
 
-    Attributes:
+    Args:
+        workspace: The run whose settings are searched.
         source: The pipeline file.
-        overrides: What the command changed in it.
-        base: Of a trial, the search that it belongs to.
+        overrides: What the command changed in it, `section.key=value` each.
+        num_workers: The number of processes that run trials side by side.
+        force: Whether to begin anew, and to remove what an earlier search has found.
+
+    Raises:
+        InputError: The search cannot be run as it is defined.
+        RunError: No trial succeeded, or too many in a row failed.
     """
-
-    source: Path = Path()
-    overrides: tuple[str, ...] = ()
-    base: "Tune | None" = None
-    _oracle: Any = field(default=None, init=False, repr=False)
-
-    @cached_property
-    def plan(self) -> SearchPlan:
-        """What is searched."""
-        return SearchPlan(self.config)
-
-    @property
-    def search_folder(self) -> Path:
-        """Where the search keeps its state."""
-        return self.folder / "tune" / self.plan.recommender
-
-    @property
-    def _board_folder(self) -> Path:
-        return self.folder / "tensorboard" / "tune" / self.plan.recommender
-
-    @property
-    def _wanted(self) -> dict[str, str]:
-        """The fingerprints of what must be the same for a search to go on: all but how long it may take."""
-        config = self.config
-        searched = config.tune.model_dump(
-            include={"algorithm", "factor", "num_initial_trials", "stops_hopeless", "space"}
-        )
-        objective = (self.plan.objective.figure, self.plan.objective.direction, config.tune.min_trials)
-        data = (config.data.model_dump(), files_fingerprint([*source_files(config.data), *self._vector_files]))
-        parts = {
-            "the search ([tune])": (searched, objective),
-            f"the settings of {self.plan.recommender}": config.settings_of(self.plan.recommender),
-            "the split or how it is judged": (config.split.model_dump(), config.evaluation.model_dump()),
-            "the seed": config.seed,
-            "the data": data,
-            "the code of the package": code_fingerprint(),
-        }
-        return {name: fingerprint("tune", self.plan.recommender, part) for name, part in parts.items()}
-
-    # trials
-
-    @cached_property
-    def _parts(self) -> dict[str, tuple[str, Recommender]]:
-        return {}
-
-    def _fit_part(self, bench: "Tune", name: str) -> Recommender:
-        """Fits what a recommender is made from; once, where trials differ in other settings."""
-        key = fingerprint(bench.config.settings_of(name))
-        if self._parts.get(name, ("",))[0] != key:
-            log = TrainingLog(console=self.console)
-            self._parts[name] = key, fit_recommender(name, bench.view("validation"), bench.config, choice={}, log=log)
-        return self._parts[name][1]
-
-    def _pool_folder(self, week: Split) -> Path:
-        """The run's own pools, where a trial's settings make the same ones; others are kept apart from these."""
-        own, key = super()._pool_folder(week), self._pooled(week)
-        if self.base is None or key == self.base._pooled(week):
-            return own
-        return self.search_folder / "pools" / f"{own.name}_{key[:8]}"
-
-    def _similar_folder(self, similar: str, first: Split) -> Path:
-        own, key = super()._similar_folder(similar, first), self._similar_key(similar, first)
-        if self.base is None or key == self.base._similar_key(similar, first):
-            return own
-        return self.search_folder / "similar" / own.parent.name / f"{similar}_{key[:8]}"
-
-    def _run_trial(self, trial_id: str, values: dict[str, Any], budget: int | None) -> float:
-        """Runs a trial, and returns the best objective of its epochs."""
-        folder, tune, objective = self.search_folder, self.config.tune, self.plan.objective
-        place = folder / f"trial_{trial_id}"
-        former = TrialRecord.load(place)
-        if former is not None and former.is_judged and (former.values, former.budget) == (values, budget):
-            # Its process was killed before the search knew of it.
-            return former.best(objective)[1]
-        record = TrialRecord(values=values, budget=budget, attempts=(former.attempts if former else 0) + 1)
-        # The pipeline's own settings, with which the first trial is made, are what others are compared with.
-        stops = tune.stops_hopeless and self.plan.can_be_ended_early and int(trial_id) > 0
-        min_trials = tune.min_trials if stops else None
-        epochs = budget or (read_setting(self.config, self.plan.budget) if stops else None)
-        watch = Watch(folder, trial_id, record, objective=objective, min_trials=min_trials, epochs=epochs)
-        watch.keep()
-        try:
-            if record.attempts > tune.max_kills:
-                raise RunError(
-                    f"its process was killed {tune.max_kills} times while it ran: out of memory, perhaps. It is left out."
-                )
-            self._fit_trial(trial_id, values, budget, watch)
-            record.status = "finished"
-        except HopelessTrialError:
-            record.status = "hopeless"
-        except KeyboardInterrupt:
-            record.attempts -= 1  # that was no fault of the trial's
-            raise
-        except Exception as error:
-            record.status, record.error = "failed", f"{type(error).__name__}: {error}"
-            (place / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-            raise
-        finally:
-            watch.keep()
-        _epoch, value = record.best(objective)
-        return value
-
-    def _fit_trial(
-        self, trial_id: str, values: dict[str, Any], budget: int | None, watch: Callable[[dict[str, float]], None]
-    ) -> None:
-        # What a former trial has left behind makes room for this one.
-        tf.keras.backend.clear_session()
-        gc.collect()
-        given = {} if budget is None else {self.plan.budget: budget}
-        config = change(self.config, {**self.plan.complete(values), **given})
-        name, bench = self.plan.recommender, self.with_config(config)
-        bench.base = self
-        log = replace(bench.log(name, "tune"), folder=self._board_folder / str(int(trial_id)))
-        if not config.tensorboard.enabled:
-            log = replace(log, folder=None)
-        if self.plan.is_two_stage or name == "blend":
-            # Several workers would write the same weeks.
-            with exclusive_lock(self.folder / "ranked", waits=True):
-                if self.plan.is_two_stage:
-                    bench.ranker_weeks(name, bench.splits["test"])
-                else:
-                    num_weeks = config.blend.weeks + config.blend.validation_weeks
-                    bench.pools(bench.splits["validation"], num_weeks=num_weeks)
-        objective = self.plan.objective
-        bench.judge_settings(
-            name, objective=objective, watch=watch, fitted=lambda part: self._fit_part(bench, part), log=log
-        )
-
-    # the search
-
-    def _check_held(self) -> None:
-        """Refuses a folder that holds another search."""
-        if other := find_differences(self.search_folder, self._wanted):
-            raise InputError(
-                f"{self.search_folder}: holds another search: {other} differ(s). Choose another --run-dir, or begin it anew with --force, "
-                "which removes what it found."
-            )
-
-    def _take_folder(self, *, force: bool) -> None:
-        """Takes up the search that the folder holds, or refuses it."""
-        folder = self.search_folder
-        if not force:
-            self._check_held()
+    search = Search(workspace)
+    search.definition.check()
+    check_environment()
+    # Other settings than how long it may take must be the same for a search to be resumed.
+    expected = _make_fingerprints(search)
+    if is_worker():
+        wait_for_chief(search.show)
+        _check_chief(search, expected)
+        _make_loop(search).search()
+        return
+    if not force:
+        _check_resumable(search.folder, expected)
+    workspace.prepare()
+    _check_objective(search)
+    with exclusive_lock(search.folder.parent):
         if force:
-            for left in (folder, self._board_folder):
-                former = left.with_name(f".{left.name}.former")
-                shutil.rmtree(former, ignore_errors=True)
-                if left.exists():
-                    left.rename(former)
-                    shutil.rmtree(former)
-        if read_held(folder) is None:
-            hold(folder, self._wanted)
-        elif kept := sum(record.status != "running" for record in read_trials(folder).values()):
-            self._say(f"goes on: {kept} trial(s) of {folder} are kept")
+            for former in (search.folder, search.tensorboard_folder):
+                if former.exists():
+                    # A kill in the middle of the removal must leave no half of it in place.
+                    removed = former.with_name(f".{former.name}.former")
+                    shutil.rmtree(removed, ignore_errors=True)
+                    shutil.rmtree(former.rename(removed))
+        search.folder.mkdir(parents=True, exist_ok=True)
+        write_json(search.folder / "search.json", {"fingerprints": expected})
+        if kept := sum(record.status != "running" for record in read_trials(search.folder).values()):
+            search.show(f"resumes: {kept} trial(s) of {search.folder} are kept")
+        loop = _make_loop(search)
+        if num_workers > 1:
+            arguments = ["tune", str(source), "--run-dir", str(workspace.folder)]
+            run_workers(
+                loop.search,
+                [*arguments, *(part for override in overrides for part in ("--set", override))],
+                num_workers=num_workers,
+                progress=lambda: sum(record.attempts for record in read_trials(search.folder).values()),
+                logs=search.folder / "workers",
+                show=search.show,
+            )
+        else:
+            loop.search()
+        _report(search, source, overrides, gave_up=loop.oracle.stop.gave_up)
 
-    def _check_objective(self) -> None:
-        """Refuses an objective that reports do not hold, before the first trial."""
-        if self.plan.is_two_stage or self.plan.objective.is_of_customers:
-            return
-        view = self.view("validation")
-        fallback = fit_recommender(self.config.export.fallback, view, self.config, choice={})
-        told: dict[str, Any] = {
-            "view": view,
-            "tables": self.tables,
-            "targets": self._targets("validation"),
-            "config": self.config,
+
+def _make_fingerprints(search: Search) -> dict[str, str]:
+    """Returns the fingerprints of everything that must be the same for a search to be resumed, or shared by a worker."""
+    config, name, objective = search.workspace.config, search.definition.recommender, search.definition.objective
+    settings = config.tune.model_dump(include={"algorithm", "factor", "num_initial_trials", "prune", "space"})
+    files = files_fingerprint([*source_files(config.data), *search.workspace._vector_files])
+    parts = {
+        "the search ([tune])": (settings, objective.figure, objective.direction, config.tune.min_trials),
+        f"the settings of {name}": config.settings_of(name),
+        "the split or how it is evaluated": (config.split.model_dump(), config.evaluation.model_dump()),
+        "the seed": config.seed,
+        "the data": (config.data.model_dump(), files),
+        "the code of the package": code_fingerprint(),
+    }
+    return {part: fingerprint("tune", name, value) for part, value in parts.items()}
+
+
+def _find_differences(folder: Path, expected: dict[str, str]) -> str:
+    """Names the parts in which the search that a folder holds differs from this one; empty if there is none."""
+    try:
+        stored = json.loads((folder / "search.json").read_text(encoding="utf-8"))["fingerprints"]
+    except FileNotFoundError:
+        is_empty = not (folder / "oracle.json").exists() and not any(folder.glob("trial_*"))
+        stored = expected if is_empty else {}
+    return ", ".join(name for name, part in expected.items() if stored.get(name) != part)
+
+
+def _check_resumable(folder: Path, expected: dict[str, str]) -> None:
+    if differences := _find_differences(folder, expected):
+        raise InputError(
+            f"{folder}: holds another search: {differences} differ(s). Choose another --run-dir, or begin it anew with --force, which "
+            "removes what it found."
+        )
+
+
+def _check_chief(search: Search, expected: dict[str, str]) -> None:
+    """Refuses to be a worker of another search."""
+    workspace = search.workspace
+    if stored_fingerprint(workspace.folder / "timelines") != workspace._prepared:
+        raise InputError(
+            f"{workspace.folder}: not prepared for this search. Start the chief first, with the same pipeline file and --run-dir; its "
+            "workers share that folder."
+        )
+    if differences := _find_differences(search.folder, expected):
+        raise InputError(
+            f"{search.folder}: the chief runs another search: {differences} differ(s). A worker needs the chief's pipeline file, --set and "
+            "version of the package."
+        )
+
+
+def _check_objective(search: Search) -> None:
+    """Refuses an objective that reports do not have, before the first trial."""
+    definition, workspace = search.definition, search.workspace
+    if definition.ranker_settings is None and not definition.objective.is_of_customers:
+        view = workspace.view("validation")
+        fallback = fit_recommender(workspace.config.export.fallback, view, workspace.config, choice={})
+        targets = workspace._targets("validation")
+        make_measure(
+            definition.objective, view=view, tables=workspace.tables, targets=targets, config=workspace.config
+        )(fallback)
+
+
+def _make_loop(search: Search) -> TrialLoop:
+    config, definition = search.workspace.config, search.definition
+    oracle = make_oracle(
+        config.tune,
+        make_space(config.tune, definition.own),
+        objective=definition.objective.figure,
+        max_epochs=definition.max_epochs or 1,
+        seed=config.seed,
+    )
+    return TrialLoop(oracle, search.folder, search.run_trial, settings=config.tune, on_end=search.show_end)
+
+
+def _report(search: Search, source: Path, overrides: Sequence[str], *, gave_up: bool) -> None:
+    """Writes and shows what the search found."""
+    config, board, messages = search.workspace.config, search.make_leaderboard(), search.workspace.messages
+    if not board.trials:
+        raise RunError(f"{search.folder}: no trial has ended. The same command resumes the search.")
+    folder, best, definition = search.folder / "leaderboard", board.best, search.definition
+    with write_atomically(folder) as partial:
+        write_leaderboard(partial, board, title=config.name, algorithm=config.tune.algorithm, seed=config.seed)
+        if best is not None:
+            epochs = {} if best.budget is None else {definition.epochs_setting: best.budget}
+            values = {**definition.complete(best.values), **epochs}
+            write_pipeline(source, partial / "best.toml", name=config.name, overrides=overrides, values=values)
+    if config.tensorboard.enabled:
+        trials = {
+            trial.name: ({**trial.values, **({} if trial.budget is None else {BUDGET: trial.budget})}, value)
+            for trial, value in board.ranked
         }
-        make_measure(self.plan.objective, **told)(fallback)
-
-    def make_search(self, ended: threading.Event | None = None) -> Search:
-        """Makes the search, as chief, worker or alone; a chief ends where `ended` is set."""
-        tune = self.config.tune
-        epochs = read_setting(self.config, self.plan.budget) if tune.algorithm == "hyperband" else 1
-        space = make_space(tune, self.plan.own)
-        figure = self.plan.objective.figure
-        oracle = make_oracle(tune, space, objective=figure, max_epochs=epochs, seed=self.config.seed, ended=self._tell)
-        return Search(oracle, self.search_folder, self._run_trial, settings=tune, objective=figure, ended=ended)
-
-    def _tell(self, trial_id: str) -> None:
-        """Shows how a trial ended."""
-        record = TrialRecord.load(self.search_folder / f"trial_{trial_id}")
-        assert record is not None
-        found = (
-            record.error
-            if record.status == "failed"
-            else f"{self.plan.objective.figure} {record.best(self.plan.objective)[1]:.4f}"
-        )
-        mark = {"failed": "failed: ", "hopeless": "ended early: "}.get(record.status, "")
-        tune = self.config.tune
-        done = sum(other.status != "running" for other in read_trials(self.search_folder).values())
-        of_all = "" if tune.algorithm == "hyperband" else f" ({done} of {tune.max_trials})"
-        self._say(
-            f"  trial {int(trial_id)}{of_all}  {mark}{found}  {record.seconds:.0f} s  {self._in_words(record.values)}"
+        write_hparams(search.tensorboard_folder, objective=board.objective.figure, trials=trials)
+    messages.append(f"leaderboard: {folder / 'leaderboard.html'}")
+    if best is None:
+        raise RunError(f"{board.sentence}; the last one: {board.trials[-1].error}. All are in {folder}.")
+    _show(search, board)
+    messages += [board.sentence, *board.hints, f"best settings: {folder / 'best.toml'}"]
+    if gave_up:
+        last = board.failed[-1]
+        raise RunError(
+            f"{config.tune.max_failures} trials in a row failed, which ended the search, e.g. trial {last.name}: "
+            f"{last.error.rstrip('.')}. Earlier trials are in {folder}; with a higher `tune.max_failures` it goes on."
         )
 
-    def _say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def tune(self, *, num_workers: int = 1, force: bool = False) -> None:
-        """Searches, and writes `tune/<recommender>/leaderboard/`: the trials, what matters, and a pipeline file of the best.
-
-        Args:
-            num_workers: Processes that run trials side by side.
-            force: Begin anew.
-
-        Raises:
-            InputError: The search cannot be run as it is declared.
-            RunError: No trial succeeded, or too many in a row failed.
-        """
-        self.plan.check()
-        check_environment()
-        if is_worker():
-            wait_for_chief(self._say)
-            self._check_prepared()
-            self._read()
-            self.make_search().search()
-            return
-        if worker_id():
-            check_port()
-        if not force:
-            self._check_held()
-        self.prepare()
-        self._check_objective()
-        with exclusive_lock(self.search_folder.parent):
-            self._take_folder(force=force)
-            if num_workers > 1:
-                arguments = ["tune", str(self.source), "--run-dir", str(self.folder)]
-                arguments += [part for override in self.overrides for part in ("--set", override)]
-                run_workers(
-                    self._search,
-                    arguments,
-                    num_workers=num_workers,
-                    progress=lambda: sum(record.attempts for record in read_trials(self.search_folder).values()),
-                    logs=self.search_folder / "workers",
-                    tell=self._say,
-                )
-            else:
-                self._read()
-                self._search()
-            self._report()
-
-    def _read(self) -> None:
-        """Reads what trials share, once for all of them."""
-        if not self.plan.is_two_stage:
-            self.view("validation")
-
-    def _search(self, ended: threading.Event | None = None) -> None:
-        search = self.make_search(ended)
-        # With workers it is in another thread that this one ends a little later than the search.
-        self._oracle = search.oracle
-        search.search()
-
-    def _check_prepared(self) -> None:
-        if stored_fingerprint(self.folder / "timelines") != self._prepared:
-            raise InputError(
-                f"{self.folder}: not prepared for this search. Start the chief first, with the same pipeline file and --run-dir; "
-                "its workers share that folder."
-            )
-        other = find_differences(self.search_folder, self._wanted)
-        if other:
-            raise InputError(
-                f"{self.search_folder}: the chief's is another search: {other} differ(s). A worker has the chief's pipeline file, --set and "
-                "version of the package."
-            )
-
-    # what came of it
-
-    def _report(self) -> None:
-        config, board = self.config, make_leaderboard(self.search_folder, self.plan)
-        if not board.trials:
-            raise RunError(f"{self.search_folder}: no trial has ended. The same command goes on.")
-        place, best = self.search_folder / "leaderboard", board.best
-        with write_atomically(place) as partial:
-            write_leaderboard(partial, board, title=config.name, algorithm=config.tune.algorithm, seed=config.seed)
-            if best is not None:
-                given = {} if best.budget is None else {self.plan.budget: best.budget}
-                values = {**self.plan.complete(best.values), **given}
-                write_pipeline(
-                    self.source, partial / "best.toml", name=config.name, overrides=self.overrides, values=values
-                )
-        if config.tensorboard.enabled:
-            write_hparams(
-                self._board_folder,
-                objective=board.objective,
-                trials={trial.name: (_with_budget(trial), value) for trial, value in board.ranked},
-            )
-        self.messages.append(f"leaderboard: {place / 'leaderboard.html'}")
-        if best is None:
-            raise RunError(f"{board.sentence}; the last one: {board.trials[-1].error}. All are in {place}.")
-        self._show(board)
-        self.messages += [board.sentence, *board.hints, f"best settings: {place / 'best.toml'}"]
-        if self._oracle is not None and self._oracle.gave_up:
-            last = next(trial for trial in reversed(board.trials) if trial.status == "failed")
-            raise RunError(
-                f"{config.tune.max_failures} trials in a row failed, and the search was ended, e.g. trial {last.name}: "
-                f"{last.error.rstrip('.')}. What went before is in {place}; with a higher `tune.max_failures` it goes on."
-            )
-
-    def _show(self, board: Leaderboard) -> None:
-        table = Table(title=f"{board.recommender}, on {board.window}", box=rich.box.SIMPLE_HEAD, pad_edge=False)
-        for column in ("trial", board.objective, "epoch", "settings"):
-            table.add_column(column, overflow="fold")
-        shown = [*board.ranked[:_NUM_SHOWN], *(found for found in board.ranked[_NUM_SHOWN:] if found[0] is board.own)]
-        for trial, value in shown:
-            mark = " (own)" if trial is board.own else ""
-            table.add_row(
-                trial.name + mark, f"{value:.4f}", str(trial.best_epoch), escape(self._in_words(trial.values))
-            )
-        self.console.print(table)
-        how = [(status, sum(trial.status == status for trial in board.trials)) for status in ("hopeless", "failed")]
-        words = {"hopeless": "ended early", "failed": "failed"}
-        told = [f"{number} {words[status]}" for status, number in how if number]
-        self.messages.append(", ".join([f"{len(board.trials)} trials, {len(shown)} shown above", *told]))
-
-    def _in_words(self, values: Mapping[str, Any]) -> str:
-        named = {name: values[name] for name in self.config.tune.space if name in values}
-        return ", ".join(f"{name.rpartition('.')[2]} {format_value(value)}" for name, value in named.items())
-
-
-def _with_budget(trial: JudgedTrial) -> dict[str, Any]:
-    return {**trial.values, **({} if trial.budget is None else {BUDGET: trial.budget})}
+def _show(search: Search, board: Leaderboard) -> None:
+    """Shows the best trials, and the one with the pipeline's own settings."""
+    table = Table(title=f"{board.recommender}, on {board.window}", box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("trial", board.objective.figure, "epoch", "settings"):
+        table.add_column(column, overflow="fold")
+    shown = [*board.ranked[:_NUM_SHOWN], *(pair for pair in board.ranked[_NUM_SHOWN:] if pair[0] is board.own)]
+    for trial, value in shown:
+        name, epoch = f"{trial.name}{' (own)' * (trial is board.own)}", str(trial.best(board.objective)[0])
+        table.add_row(name, f"{value:.4f}", epoch, escape(search.describe_values(trial.values)))
+    search.workspace.console.print(table)
+    counts = {"pruned": sum(trial.status == "pruned" for trial in board.trials), "failed": len(board.failed)}
+    words = [f"{count} {status}" for status, count in counts.items() if count]
+    search.workspace.messages.append(", ".join([f"{len(board.trials)} trials, {len(shown)} shown above", *words]))

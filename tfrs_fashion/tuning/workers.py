@@ -1,4 +1,4 @@
-"""Several processes that run the trials of one search, which a chief among them chooses, by keras-tuner's protocol."""
+"""The processes of one search, by keras-tuner's protocol: a chief chooses the settings, and workers run the trials."""
 
 import contextlib
 import os
@@ -9,110 +9,71 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from tfrs_fashion.schema import InputError, RunError
 
 _LOOPBACK = "127.0.0.1"
-# By which keras-tuner knows the chief of a search and its workers.
-_VARIABLES = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID")
-# How often the chief looks after its workers, and a worker after its chief, in seconds.
-_EVERY = 0.5
-# How long what is at an end may take to end, in seconds.
-_GRACE = 5.0
-# How long a trial may take to notice an interrupt: a step that is not in Python is ended first.
-_INTERRUPT_GRACE = 30.0
-_MAX_IN_VAIN = 5
-# How long a worker waits for its chief, in seconds.
-_PATIENCE = 600.0
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind((_LOOPBACK, 0))
-        return int(found.getsockname()[1])
-
-
-def worker_id() -> str:
-    """Names this process among those of one search, by keras-tuner's own variable; empty where it searches alone."""
-    return os.environ.get("KERASTUNER_TUNER_ID", "") if "KERASTUNER_ORACLE_IP" in os.environ else ""
+# keras-tuner's own variables.
+_IP, _PORT, _ID = VARIABLES = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID")
+_POLL_SECONDS = 0.5
+# How long workers may take to end when the search is over; after an interrupt, a trial first ends a step that is not in Python.
+_GRACE_SECONDS, _INTERRUPT_GRACE_SECONDS = 5.0, 30.0
+# How often a worker may be killed without any trial having begun in between.
+_MAX_KILLS_IN_VAIN = 5
+_CHIEF_TIMEOUT_SECONDS = 600.0
 
 
 def is_worker() -> bool:
-    """Tells whether this process runs trials that a chief elsewhere chooses."""
-    return bool(worker_id()) and "chief" not in worker_id()
+    """Tells whether this process runs trials that a chief in another process chooses."""
+    name = os.environ.get(_ID, "") if _IP in os.environ else ""
+    return bool(name) and "chief" not in name
 
 
 def check_environment() -> None:
-    """Refuses keras-tuner's variables where some of them are missing.
+    """Refuses keras-tuner's variables if some are missing, or if the port is none.
 
     Raises:
-        InputError: Naming them.
+        InputError: With the names of the variables.
     """
-    missing = [name for name in _VARIABLES if not os.environ.get(name)]
-    if missing and len(missing) < len(_VARIABLES):
+    missing = [name for name in VARIABLES if not os.environ.get(name)]
+    if len(missing) == len(VARIABLES):
+        return
+    if missing:
         raise InputError(
-            f"{', '.join(missing)}: not set. A search by several processes needs {', '.join(_VARIABLES)}; one by this process alone "
+            f"{', '.join(missing)}: not set. A search by several processes needs {', '.join(VARIABLES)}; one by this process alone "
             "needs none of them."
         )
-    if not missing and not os.environ[_VARIABLES[1]].isdigit():
-        raise InputError(f"{_VARIABLES[1]}: expected a number, got {os.environ[_VARIABLES[1]]!r}.")
-
-
-def check_port() -> None:
-    """Refuses to be the second chief at one address: gRPC would let both serve the workers in turns.
-
-    Raises:
-        InputError: Something listens there.
-    """
-    place = os.environ["KERASTUNER_ORACLE_IP"], int(os.environ["KERASTUNER_ORACLE_PORT"])
-    with socket.socket() as found:
-        # Connections of a chief that was killed linger; who listens is still in the way.
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            found.bind(place)
-        except OSError as error:
-            raise InputError(
-                f"KERASTUNER_ORACLE_IP, KERASTUNER_ORACLE_PORT: {place[0]}:{place[1]} cannot be listened on ({error.strerror}). "
-                "Another search may do so: choose another port for this one and its workers."
-            ) from error
+    if not os.environ[_PORT].isdigit():
+        raise InputError(f"{_PORT}: expected a number, got {os.environ[_PORT]!r}.")
 
 
 def end_with_parent(parent: int) -> None:
-    """Ends this process when the one that started it is gone: its search is, too.
-
-    Args:
-        parent: Its process id.
-    """
+    """Ends this process when the process that started it, of a given id, is gone: the search is over then."""
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(_EVERY)
+            time.sleep(_POLL_SECONDS)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def wait_for_chief(tell: Callable[[str], None]) -> None:
-    """Waits until the chief of this worker's search answers.
-
-    Args:
-        tell: Is told, once, that it is waited for.
+def wait_for_chief(show: Callable[[str], None]) -> None:
+    """Waits until the chief of this worker's search can be reached; `show` prints that it is waiting.
 
     Raises:
-        InputError: It does not, for too long.
+        InputError: It cannot, for too long.
     """
-    place = os.environ["KERASTUNER_ORACLE_IP"], int(os.environ["KERASTUNER_ORACLE_PORT"])
-    end, is_told = time.monotonic() + _PATIENCE, False
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(place, timeout=_EVERY):
+    ip, port = os.environ[_IP], int(os.environ[_PORT])
+    for attempt in range(int(_CHIEF_TIMEOUT_SECONDS / _POLL_SECONDS)):
+        with contextlib.suppress(OSError), socket.create_connection((ip, port), timeout=_POLL_SECONDS):
             return
-        if time.monotonic() > end:
-            raise InputError(f"no chief answers at {place[0]}:{place[1]}. Start it first, with the same two variables.")
-        if not is_told:
-            tell(f"waiting for the chief at {place[0]}:{place[1]}")
-            is_told = True
-        time.sleep(_EVERY)
+        if attempt == 0:
+            show(f"waiting for the chief at {ip}:{port}")
+        time.sleep(_POLL_SECONDS)
+    raise InputError(f"no chief answers at {ip}:{port}. Start it first, with the same two variables.")
 
 
 def run_workers(
@@ -122,105 +83,91 @@ def run_workers(
     num_workers: int,
     progress: Callable[[], int],
     logs: Path,
-    tell: Callable[[str], None] = lambda _line: None,
+    show: Callable[[str], None] = lambda _line: None,
 ) -> None:
     """Runs a search with several workers on this machine, and restarts those that are killed.
 
-    A worker that is killed takes up its trial again when it is restarted; the trial itself counts how often.
+    A worker that is restarted repeats the trial that it was killed in; the trial's record counts how often.
 
     Args:
-        search: Serves as the chief until the search ends, or until what it is given is set.
-        arguments: Of the command of a worker, after `tfrs-fashion`.
-        num_workers: How many.
-        progress: Counts what workers have begun; one that is killed again and again before it begins anything is given up.
-        logs: Folder of what workers say.
-        tell: Is told where that is, and which worker was killed.
+        search: Serves as the chief, until the search ends or the event that it is given is set.
+        arguments: The command line of a worker, after `tfrs-fashion`.
+        num_workers: The number of workers.
+        progress: Returns the number of attempts at trials that have begun.
+        logs: The folder of the workers' outputs.
+        show: Prints a line: where the logs are, which worker was killed.
 
     Raises:
-        RunError: The chief or a worker failed by itself, and not by a trial.
+        RunError: The chief or a worker failed, other than by a trial.
     """
-    if any(name in os.environ for name in _VARIABLES):
-        raise InputError(
-            f"--workers: makes {', '.join(_VARIABLES)} itself, and they are set. Leave them out, or leave out --workers."
-        )
+    if any(name in os.environ for name in VARIABLES):
+        raise InputError(f"--workers: sets {', '.join(VARIABLES)} itself. Unset them, or leave out --workers.")
     logs.mkdir(parents=True, exist_ok=True)
-    tell(f"{num_workers} workers; what they say is in {logs}")
-    told = {"KERASTUNER_ORACLE_IP": _LOOPBACK, "KERASTUNER_ORACLE_PORT": str(_free_port())}
-    cores = max(1, (os.cpu_count() or 1) // num_workers)
-    shared = {name: str(cores) for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")}
-    failures: list[BaseException] = []
-    ended = threading.Event()
-    in_vain, grace = 0, _GRACE
+    show(f"{num_workers} workers; their logs are in {logs}")
+    with socket.create_server((_LOOPBACK, 0)) as free:
+        address = {_IP: _LOOPBACK, _PORT: str(free.getsockname()[1])}
+    cores = str(max(1, (os.cpu_count() or 1) // num_workers))
+    environment = {**os.environ, **address, "TF_NUM_INTRAOP_THREADS": cores, "OMP_NUM_THREADS": cores}
+    command = [sys.executable, "-m", "tfrs_fashion.cli", *arguments, "--ends-with-parent", str(os.getpid())]
+    ended, lock = threading.Event(), threading.Lock()
+    workers: dict[int, subprocess.Popen[bytes]] = {}
 
-    def serve() -> None:
+    def supervise(number: int) -> None:
+        kills_in_vain, begun, log = 0, progress(), logs / f"worker{number}.log"
+        while True:
+            with lock, log.open("ab") as file:
+                if ended.is_set():
+                    return
+                workers[number] = subprocess.Popen(
+                    command,
+                    env={**environment, _ID: f"worker{number}"},
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                )
+            code = workers[number].wait()
+            if code == 0 or ended.is_set():
+                return
+            if code > 0:
+                output = log.read_text(encoding="utf-8", errors="replace").strip()
+                raise RunError(
+                    f"worker {number} of the search ended with {code}: {output[-400:]}. Its whole output is in {log}. The same command "
+                    "resumes the search."
+                )
+            kills_in_vain, begun = (0, progress()) if progress() > begun else (kills_in_vain + 1, begun)
+            if kills_in_vain > _MAX_KILLS_IN_VAIN:
+                raise RunError(f"worker {number} is killed (signal {-code}) before it begins any trial; see {log}.")
+            show(f"worker {number} was killed (signal {-code}) and is started again")
+
+    grace = _GRACE_SECONDS
+    with ThreadPoolExecutor(num_workers) as pool:
+        futures: list[Future[None]] = [pool.submit(supervise, number) for number in range(num_workers)]
+        for future in futures:
+            # Without workers, or when one has failed, the chief has nobody to serve.
+            future.add_done_callback(
+                lambda done: ended.set() if done.exception() or all(each.done() for each in futures) else None
+            )
+        os.environ.update(address, **{_ID: "chief"})
         try:
             search(ended)
-        except BaseException as error:
-            failures.append(error)
-
-    def start(number: int) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, **shared, **told, "KERASTUNER_TUNER_ID": f"worker{number}"}
-        with (logs / f"worker{number}.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "tfrs_fashion.cli", *arguments, "--ends-with-parent", str(os.getpid())],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    workers = {number: start(number) for number in range(num_workers)}
-    begun = progress()
-    os.environ.update(told, KERASTUNER_TUNER_ID="chief")
-    chief = threading.Thread(target=serve, daemon=True)
-    chief.start()
-    try:
-        while workers and chief.is_alive():
-            time.sleep(_EVERY)
-            for number, worker in list(workers.items()):
-                code = worker.poll()
-                if code is None:
-                    continue
-                del workers[number]
-                said = logs / f"worker{number}.log"
-                if code < 0:
-                    # By a signal; how often one trial may be is told in its record.
-                    in_vain, begun = (0, progress()) if progress() > begun else (in_vain + 1, begun)
-                    if in_vain > _MAX_IN_VAIN:
-                        raise RunError(
-                            f"worker {number} is killed (signal {-code}) before it begins anything; see {said}."
-                        )
-                    tell(f"worker {number} was killed (signal {-code}) and is started again")
-                    workers[number] = start(number)
-                elif code > 0:
-                    last = said.read_text(encoding="utf-8", errors="replace").strip()
-                    raise RunError(
-                        f"worker {number} of the search ended with {code}: {last[-400:]}. All it said is in {said}. The same "
-                        "command goes on where the search stands."
-                    )
-        # The chief ends when there is no further trial and none is under way. Who asks it only now would wait for an hour.
-        end = time.monotonic() + _GRACE
-        while not failures and time.monotonic() < end and any(worker.poll() is None for worker in workers.values()):
-            time.sleep(_EVERY)
-        if failures:
-            raise RunError(f"the search ended: {failures[0]}. The same command goes on where it stands.") from failures[
-                0
-            ]
-    except KeyboardInterrupt:
-        grace = _INTERRUPT_GRACE
-        raise
-    finally:
-        # An interrupt, so that a trial under way knows that it is not to blame.
-        for worker in workers.values():
-            worker.send_signal(signal.SIGINT)
-        end = time.monotonic() + grace
-        for worker in workers.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.wait(max(0.0, end - time.monotonic()))
-            worker.kill()
-            worker.wait()
-        # What its thread holds is let go of before the process ends.
-        ended.set()
-        chief.join(_GRACE)
-        for name in _VARIABLES:
-            os.environ.pop(name, None)
+            # A worker that asks for a trial only now, when the chief has ended, would wait for an hour.
+            if not ended.is_set():
+                wait(futures, timeout=_GRACE_SECONDS)
+        except KeyboardInterrupt:
+            grace = _INTERRUPT_GRACE_SECONDS
+            raise
+        except Exception as error:
+            raise RunError(f"the search ended: {error}. The same command resumes it.") from error
+        finally:
+            with lock:
+                ended.set()
+            # After an interrupt, a trial knows that it is not to blame.
+            for worker in workers.values():
+                worker.send_signal(signal.SIGINT)
+            wait(futures, timeout=grace)
+            for worker in workers.values():
+                worker.kill()
+            for name in VARIABLES:
+                os.environ.pop(name, None)
+    for future in futures:
+        future.result()

@@ -309,7 +309,7 @@ def test_both_formats_hold_the_same(tmp_path: Path) -> None:
 
 def test_pieces_that_are_written_leave_no_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_small(tmp_path / "once")
-    monkeypatch.setattr(hm_scale, "_ROWS_A_WRITE", 7)
+    monkeypatch.setattr(hm_scale, "_ROWS_PER_WRITE", 7)
     write_small(tmp_path / "often")
     assert digests(tmp_path / "once") == digests(tmp_path / "often")
 
@@ -381,7 +381,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(hm_scale.Shop, "play", fail)
+        patch.setattr(hm_scale.Shop, "sell", fail)
         with pytest.raises(KeyboardInterrupt):
             write_small(tmp_path / "hm")
     assert list(tmp_path.iterdir()) == []

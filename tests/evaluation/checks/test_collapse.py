@@ -1,4 +1,4 @@
-"""Each check of collapse on hand-made tables, on both sides of its threshold."""
+"""Checks of collapse on hand-made tables, on both sides of their thresholds."""
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ def make_candidates(lists: dict[int, list[int]]) -> pd.DataFrame:
 
 
 def mostly(num_same: int, customers: np.ndarray = CUSTOMERS) -> pd.DataFrame:
-    """The first customers get the popular list, in one order or the other; the others each a list of their own."""
+    """Gives the first customers the popular list, in either order, and each other customer a list of its own."""
     lists = {}
     for place, customer in enumerate(customers):
         own = POPULAR[:: 1 if place % 2 else -1] if place < num_same else [100 + 3 * place + step for step in range(3)]
@@ -34,7 +34,7 @@ def mostly(num_same: int, customers: np.ndarray = CUSTOMERS) -> pd.DataFrame:
 
 
 @given(st.lists(st.lists(st.integers(2, 8), unique=True, min_size=1, max_size=4), min_size=1, max_size=8))
-def test_keys_are_equal_just_where_sets_are(lists: list[list[int]]) -> None:
+def test_list_keys_are_equal_exactly_for_equal_sets(lists: list[list[int]]) -> None:
     keys = list_keys(make_candidates(dict(enumerate(lists, 2))), k=3)
     assert list(keys.index) == list(range(2, 2 + len(lists)))
     for first, one in zip(keys, lists, strict=True):
@@ -42,13 +42,13 @@ def test_keys_are_equal_just_where_sets_are(lists: list[list[int]]) -> None:
             assert (first == second) == (set(one[:3]) == set(other[:3]))
 
 
-def test_there_may_be_no_lists() -> None:
+def test_empty_candidates_have_no_finding() -> None:
     assert list_keys(make_candidates({}), k=3).empty
     assert find_same_list(make_candidates({}), CUSTOMERS, k=3, num_rankable=99, recommender="als") is None
 
 
 @pytest.mark.parametrize(("num_same", "is_found"), [(20, False), (21, True), (40, True)])
-def test_more_than_half_the_customers_may_not_share_a_list(num_same: int, is_found: bool) -> None:
+def test_list_shared_by_more_than_half_the_customers_is_found(num_same: int, is_found: bool) -> None:
     found = find_same_list(mostly(num_same), CUSTOMERS, k=3, num_rankable=99, recommender="als")
     assert (found is not None) == is_found
     if found is not None:
@@ -56,13 +56,13 @@ def test_more_than_half_the_customers_may_not_share_a_list(num_same: int, is_fou
         assert found.seen == f"{num_same} of 40 customers with a history get the same 3 articles."
 
 
-def test_customers_without_a_history_may_share_a_list() -> None:
-    strangers = mostly(60, np.arange(100, 160))
-    both = pd.concat([mostly(10), strangers])
+def test_list_shared_by_cold_start_customers_is_no_finding() -> None:
+    cold_start = mostly(60, np.arange(100, 160))
+    both = pd.concat([mostly(10), cold_start])
     assert find_same_list(both, CUSTOMERS, k=3, num_rankable=99, recommender="als") is None
 
 
-def test_few_customers_or_articles_say_nothing() -> None:
+def test_few_customers_or_articles_give_no_finding() -> None:
     assert find_same_list(mostly(40), CUSTOMERS[:19], k=3, num_rankable=99, recommender="als") is None
     assert find_same_list(mostly(40), CUSTOMERS[:20], k=3, num_rankable=99, recommender="als") is not None
     assert find_same_list(mostly(40), CUSTOMERS, k=3, num_rankable=5, recommender="als") is None
@@ -70,7 +70,7 @@ def test_few_customers_or_articles_say_nothing() -> None:
 
 
 @pytest.mark.parametrize(("num_same", "is_found"), [(20, False), (21, True)])
-def test_popularity_in_disguise_is_found(num_same: int, is_found: bool) -> None:
+def test_copy_of_popularity_is_found(num_same: int, is_found: bool) -> None:
     everyone = make_candidates({int(customer): POPULAR for customer in CUSTOMERS})
     found = find_popularity_copy(
         mostly(num_same), everyone, CUSTOMERS, k=3, num_rankable=6, recommender="als", popularity="popularity_7d"
@@ -80,8 +80,8 @@ def test_popularity_in_disguise_is_found(num_same: int, is_found: bool) -> None:
         assert found.seen == "21 of 40 customers with a history get the 3 articles of popularity_7d."
 
 
-def test_popularity_may_differ_between_customers() -> None:
-    # Each has the list that popularity has for that customer; shifted by one customer nobody has.
+def test_copy_of_personalised_popularity_is_found_customer_by_customer() -> None:
+    # Each customer gets popularity's list for that customer; shifted by one customer, nobody does.
     def copied(own: pd.DataFrame, num: int = 40) -> bool:
         found = find_popularity_copy(
             own, mostly(0), CUSTOMERS[:num], k=3, num_rankable=99, recommender="als", popularity="popularity_by_age"
@@ -94,7 +94,7 @@ def test_popularity_may_differ_between_customers() -> None:
 
 
 def exposed(extra: int) -> bool:
-    """Whether lists of eight are found in which the last place goes to so many articles in turn."""
+    """Whether lists of eight are found whose last place rotates over `extra` articles."""
     lists = {int(customer): [*range(2, 9), 10 + place % extra] for place, customer in enumerate(CUSTOMERS)}
     found = find_concentrated_exposure(
         make_candidates(lists), CUSTOMERS, k=8, rankable=np.arange(2, 102), recommender="als"
@@ -105,21 +105,21 @@ def exposed(extra: int) -> bool:
 
 
 def gini_worth(exposures: list[int]) -> float:
-    """(1 - Gini) N by the mean absolute difference, pair by pair, of 100 articles."""
+    """Computes (1 - Gini) N of 100 articles by the mean absolute difference of all pairs."""
     shown = np.array([*exposures, *[0] * (100 - len(exposures))], dtype=float)
     gini = np.abs(shown[:, None] - shown[None, :]).mean() / (2 * shown.mean())
     return float((1 - gini) * 100)
 
 
-def test_lists_that_differ_in_one_place_are_concentrated() -> None:
+def test_exposure_is_concentrated_below_a_quarter_more_articles_than_a_list() -> None:
     for extra in (1, 2, 5, 10, 20, 40):
-        # Seven articles are shown to all 40, the others to 40 / extra each. A quarter more than eight is ten.
+        # Seven articles are shown to all 40 customers, the others to 40 / extra each. A quarter more than eight is ten.
         assert exposed(extra) == (gini_worth([40] * 7 + [40 // extra] * extra) < 10)
     assert exposed(2)
     assert not exposed(40)
 
 
-def test_concentration_needs_customers_and_a_store() -> None:
+def test_concentration_needs_enough_customers_and_articles() -> None:
     same = make_candidates({int(customer): POPULAR for customer in CUSTOMERS})
 
     def found(customers: np.ndarray, num_rankable: int) -> bool:
@@ -131,7 +131,7 @@ def test_concentration_needs_customers_and_a_store() -> None:
     assert not found(CUSTOMERS[:19], 12)
 
 
-def test_effective_rank_by_hand() -> None:
+def test_effective_rank_of_small_matrices_equals_hand_worked_values() -> None:
     assert effective_rank(np.eye(5)) == pytest.approx(5)
     assert effective_rank(np.ones((7, 3))) == pytest.approx(1)
     assert effective_rank(np.zeros((7, 3))) == 0
@@ -141,7 +141,7 @@ def test_effective_rank_by_hand() -> None:
 
 
 def directions(num: int, width: int, *, num_rows: int = 200) -> np.ndarray:
-    """Rows along so many of the axes, equally often: the effective rank is their number."""
+    """Makes rows along `num` of the axes, equally often: the effective rank is their number."""
     return np.eye(width)[np.arange(num_rows) % num]
 
 
@@ -149,22 +149,22 @@ def directions(num: int, width: int, *, num_rows: int = 200) -> np.ndarray:
     ("num", "width", "is_found"),
     [(3, 16, True), (4, 16, False), (6, 64, True), (7, 64, False), (1, 4, True), (2, 4, False)],
 )
-def test_embeddings_need_four_directions_or_a_tenth(num: int, width: int, is_found: bool) -> None:
+def test_embedding_of_low_effective_rank_is_found(num: int, width: int, is_found: bool) -> None:
     found = find_low_rank(directions(num, width, num_rows=420), recommender="two_tower")
     assert (found is not None) == is_found
     if found is not None:
         assert (found.kind, found.check) == ("collapse", "embedding_rank")
-        assert f"420 embeddings of width {width} use {num}.0 directions" in found.seen
+        assert f"420 embeddings of width {width} have an effective rank of {num}.0" in found.seen
 
 
-def test_vectors_that_are_all_alike_have_collapsed_whatever_is_left_of_them() -> None:
+def test_nearly_equal_embeddings_are_found() -> None:
     random = np.random.default_rng(0)
     spread = random.normal(size=(300, 32))
     assert find_low_rank(spread, recommender="two_tower") is None
     assert find_low_rank(1 + 1e-3 * spread, recommender="two_tower") is not None
 
 
-def test_few_embeddings_say_nothing_but_one_that_is_not_finite_does() -> None:
+def test_few_embeddings_give_no_finding_unless_one_is_not_finite() -> None:
     few = np.ones((15, 16))
     assert find_low_rank(few, recommender="two_tower") is None
     few[3, 2] = np.nan

@@ -1,4 +1,4 @@
-"""What the doctor makes of its checks: which are run, in what order findings are told, and what the report says of them."""
+"""The doctor: which checks run, the order of findings, and their section in the report."""
 
 import dataclasses
 import datetime
@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from tfrs_fashion.evaluation.checks import doctor
-from tfrs_fashion.evaluation.checks.doctor import CHECKS, Answers, Examination, Purchases, RankerTraining, examine
-from tfrs_fashion.evaluation.checks.finding import Finding
+from tfrs_fashion.evaluation.checks.doctor import Answers, Examination, Purchases, RankerTraining, examine
+from tfrs_fashion.evaluation.checks.finding import CHECKS, Finding
 from tfrs_fashion.evaluation.report.page import write_report
 from tfrs_fashion.schema import CANDIDATE_COLUMNS
 
@@ -21,7 +21,7 @@ K = 3
 
 
 def make_candidates(shift: int = 1, source: str = "als") -> pd.DataFrame:
-    """For each customer three articles of twenty, of which the first two are bought again in the window."""
+    """Makes lists of three of twenty articles for each customer."""
     rows = [
         (customer, 2 + (shift * customer + place) % 20, 1 + place, float(-place), source)
         for customer in CUSTOMERS
@@ -31,7 +31,7 @@ def make_candidates(shift: int = 1, source: str = "als") -> pd.DataFrame:
 
 
 def make_purchases(latest: int = 9) -> Purchases:
-    """Everyone bought one article at 9 and buys it again at 10, the cutoff."""
+    """Makes purchases where everyone bought one article at 9 and buys it again at 10, the cutoff."""
     rows = pd.DataFrame({"customer_index": CUSTOMERS, "article_index": [2 + customer % 20 for customer in CUSTOMERS]})
     customers = rows[["customer_index"]]
     return Purchases(
@@ -47,7 +47,7 @@ def make_answers(**changes: Any) -> Answers:
         "candidates": make_candidates(),
         "rankable": np.arange(2, 22),
         "fallback": "popularity_7d",
-        "figures": {f"hit_rate@{K}": {"value": 1.0}, f"recall@{K}": {"value": 1.0, "low": 1.0}},
+        "metrics": {f"hit_rate@{K}": {"value": 1.0}, f"recall@{K}": {"value": 1.0, "low": 1.0}},
         "embedding": np.eye(20),
     }
     return Answers(**{**values, **changes})
@@ -60,40 +60,46 @@ RANKER = RankerTraining(
     "two_stage",
     {"als": datetime.datetime(2024, 1, 2)},
     datetime.datetime(2024, 1, 1),
-    pd.DataFrame({"told": [0.0] * 100 + [1.0] * 100}),
+    pd.DataFrame({"label": [0.0] * 100 + [1.0] * 100}),
     np.repeat([False, True], 100),
 )
 
 
-def look(*answers: Answers, purchases: Purchases | None = None, **options: Any) -> Examination:
-    given = answers or (POPULAR, make_answers())
-    return examine(given, purchases or make_purchases(), num_customers=30, num_articles=20, k=K, **options)
+def run_checks(*answers: Answers, purchases: Purchases | None = None, **options: Any) -> Examination:
+    return examine(
+        answers or (POPULAR, make_answers()),
+        purchases or make_purchases(),
+        num_customers=30,
+        num_articles=20,
+        k=K,
+        **options,
+    )
 
 
-def test_what_is_healthy_has_no_finding_and_every_check_but_those_of_rankers_is_run() -> None:
-    found = look()
+def test_healthy_run_has_no_finding_and_runs_all_checks_except_those_of_rankers() -> None:
+    found = run_checks()
     assert found.findings == ()
     not_here = {"generators_saw_ranker_weeks", "labels_in_features", "telling_feature"}
     assert list(found.checks) == [name for name in CHECKS if name not in not_here]
     assert len(found.passed) == len(CHECKS) - 3
 
 
-def test_a_check_that_lacks_what_it_needs_is_not_said_to_be_run() -> None:
-    found = look(make_answers(figures={}, fallback=None, embedding=None))
+def test_checks_without_their_input_are_not_listed_as_run() -> None:
+    found = run_checks(make_answers(metrics={}, fallback=None, embedding=None))
     assert {"zero_metrics", "chance_level", "answered_by_fallback", "embedding_rank", "equals_popularity"}.isdisjoint(
         found.checks
     )
-    # A constant list is alike for everyone by design.
+    # A constant list is the same for everyone by design.
     assert {"constant_scores", "same_list_for_everyone", "concentrated_exposure", "answered_by_fallback"}.isdisjoint(
-        look(POPULAR).checks
+        run_checks(POPULAR).checks
     )
 
 
-def test_errors_come_first_and_then_the_order_of_the_checks() -> None:
+def test_findings_are_ordered_by_severity_and_then_by_check() -> None:
     bad = make_candidates()
     bad.loc[bad["rank"] == 2, "article_index"] = 22  # a new article, out of store: a third of all places
     bad.loc[3, "score"] = np.nan
-    found = look(POPULAR, make_answers(candidates=bad), purchases=make_purchases(latest=10), rankers=[RANKER])
+    found = run_checks(POPULAR, make_answers(candidates=bad), purchases=make_purchases(latest=10), rankers=[RANKER])
     assert [(finding.severity, finding.check) for finding in found.findings] == [
         ("error", "future_rows"),
         ("error", "generators_saw_ranker_weeks"),
@@ -106,19 +112,19 @@ def test_errors_come_first_and_then_the_order_of_the_checks() -> None:
     assert "lists that are too short" in found.passed
 
 
-def test_one_collapse_is_told_once() -> None:
-    # Popularity's list is one list for everyone too, and as concentrated as can be.
+def test_collapse_is_reported_once() -> None:
+    # Popularity's list is also the same for everyone, and maximally concentrated.
     copy = make_answers(candidates=make_candidates(0))
-    assert [finding.check for finding in look(POPULAR, copy).findings] == ["equals_popularity"]
-    assert [finding.check for finding in look(copy).findings] == ["same_list_for_everyone"]
+    assert [finding.check for finding in run_checks(POPULAR, copy).findings] == ["equals_popularity"]
+    assert [finding.check for finding in run_checks(copy).findings] == ["same_list_for_everyone"]
 
 
-def test_popularity_of_other_articles_is_no_yardstick() -> None:
+def test_popularity_over_other_articles_is_not_compared() -> None:
     siblings = dataclasses.replace(POPULAR, recommender="popularity_siblings", rankable=np.arange(2, 19))
-    assert "equals_popularity" not in look(siblings, make_answers()).checks
+    assert "equals_popularity" not in run_checks(siblings, make_answers()).checks
 
 
-def test_new_candidates_are_what_is_searched_for_foreseen_purchases() -> None:
+def test_foreseen_purchases_are_searched_in_candidates_without_earlier_purchases() -> None:
     rows = make_purchases()
     nothing = dataclasses.replace(rows, visible=rows.visible.assign(article_index=99))
     targets = pd.concat(
@@ -126,17 +132,21 @@ def test_new_candidates_are_what_is_searched_for_foreseen_purchases() -> None:
     )
     purchases = dataclasses.replace(nothing, targets=targets)
     misses = make_candidates().assign(article_index=100)
-    found = look(make_answers(candidates=misses, candidates_new=make_candidates(), figures={}), purchases=purchases)
+    found = run_checks(
+        make_answers(candidates=misses, candidates_new=make_candidates(), metrics={}), purchases=purchases
+    )
     assert "foresees_new_purchases" in {finding.check for finding in found.findings}
-    found = look(make_answers(candidates=make_candidates(), candidates_new=misses, figures={}), purchases=purchases)
+    found = run_checks(
+        make_answers(candidates=make_candidates(), candidates_new=misses, metrics={}), purchases=purchases
+    )
     assert "foresees_new_purchases" not in {finding.check for finding in found.findings}
 
 
-def test_every_check_is_described_and_documented(root: Path) -> None:
+def test_every_check_is_documented(root: Path) -> None:
     page = (root / "docs" / "doctor.md").read_text(encoding="utf-8")
     assert [name for name in CHECKS if f"| `{name}` |" not in page] == []
     assert doctor.__doc__ is not None
-    assert "docs/doctor.md" in doctor.__doc__
+    assert "docs/reference/checks.md" in doctor.__doc__
 
 
 FINDING = Finding("leakage", "error", "als", "foresees_new_purchases", "The <first> 12 hold 80%.", "Look for it.")
@@ -147,7 +157,7 @@ def report(folder: Path, examination: Examination | None) -> tuple[dict[str, Any
     return json.loads(metrics.read_text(encoding="utf-8")), page.read_text(encoding="utf-8")
 
 
-def test_findings_are_in_the_report_with_what_to_try(tmp_path: Path) -> None:
+def test_report_shows_findings_with_advice(tmp_path: Path) -> None:
     checks = ("future_rows", "foresees_new_purchases")
     document, page = report(tmp_path, Examination((FINDING, FINDING), checks))
     assert document["findings"] == [dataclasses.asdict(FINDING)] * 2
@@ -157,24 +167,24 @@ def test_findings_are_in_the_report_with_what_to_try(tmp_path: Path) -> None:
     assert "Error: leakage in als" in page
     assert "The &lt;first&gt; 12 hold 80%." in page
     assert "What to try: Look for it." in page
-    assert "Looked for and not found: visible rows at or after a customer&#39;s cutoff." in page
+    assert "Checked and not found: visible rows at or after a customer&#39;s cutoff." in page
     assert "No leakage" not in page
 
 
-def test_a_healthy_report_says_what_was_looked_for(tmp_path: Path) -> None:
+def test_report_without_findings_lists_the_passed_checks(tmp_path: Path) -> None:
     document, page = report(tmp_path, Examination((), ("short_lists", "zero_metrics")))
     assert document["findings"] == []
     assert "No leakage, collapse or mistake was found." in page
-    assert "Looked for and not found: lists that are too short; a hit rate of exactly 0." in page
+    assert "Checked and not found: lists that are too short; a hit rate of exactly 0." in page
 
 
-def test_a_report_without_an_examination_is_silent_about_it(tmp_path: Path) -> None:
+def test_report_without_examination_has_no_doctor_section(tmp_path: Path) -> None:
     document, page = report(tmp_path, None)
     assert "findings" not in document
     assert "Doctor" not in page
 
 
 @pytest.mark.parametrize(("recommender", "about"), [("als", "als: "), (None, "")])
-def test_a_finding_in_one_line(recommender: str | None, about: str) -> None:
+def test_sentence_of_a_finding_names_the_recommender_if_any(recommender: str | None, about: str) -> None:
     found = dataclasses.replace(FINDING, recommender=recommender)
     assert found.sentence == f"error: {about}The <first> 12 hold 80%. Look for it."

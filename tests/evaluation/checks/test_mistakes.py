@@ -1,4 +1,4 @@
-"""Each check of mistakes on hand-made tables, on both sides of its threshold."""
+"""Checks of mistakes on hand-made tables, on both sides of their thresholds."""
 
 import math
 
@@ -45,17 +45,17 @@ def seen(finding: Finding | None, severity: str = "error") -> str:
     return finding.seen
 
 
-def test_nothing_found_is_a_mistake_where_others_find_something() -> None:
+def test_zero_hit_rate_is_found_if_others_have_hits_among_enough_customers() -> None:
     # The best finds something for 40%: a tenth of that, 4%, misses 113 customers with a chance below a hundredth.
     assert 0.96**112 > 0.01 > 0.96**113
     rates = {"repurchase": 0.4, "als": 0.0}
     assert find_zero_metrics(rates, num_customers=112, k=12) == []
     (found,) = find_zero_metrics(rates, num_customers=113, k=12)
-    assert seen(found).startswith("Not one of 113 customers")
+    assert seen(found).startswith("None of 113 customers")
     assert find_zero_metrics({"als": 0.001}, num_customers=10_000, k=12) == []
 
 
-def test_nothing_found_by_anybody_is_a_mistake_among_enough_customers() -> None:
+def test_zero_hit_rate_of_all_recommenders_is_found_among_enough_customers() -> None:
     enough = math.ceil(math.log(0.01) / math.log(0.99))
     assert find_zero_metrics({"als": 0.0}, num_customers=enough - 1, k=12) == []
     assert len(find_zero_metrics({"als": 0.0, "repurchase": 0.0}, num_customers=enough, k=12)) == 2
@@ -75,7 +75,7 @@ def test_nothing_found_by_anybody_is_a_mistake_among_enough_customers() -> None:
         (0.0, 0.0, 50, 120, False),  # zero_metrics speaks of that
     ],
 )
-def test_recall_has_to_be_better_than_chance(
+def test_recall_at_chance_level_is_found(
     value: float, low: float, num_customers: int, num_rankable: int, is_found: bool
 ) -> None:
     found = find_chance_level(
@@ -83,13 +83,13 @@ def test_recall_has_to_be_better_than_chance(
     )
     assert (found is not None) == is_found
     if found is not None:
-        assert f"12 of {num_rankable} articles drawn by chance find {12 / num_rankable:.4f}" in seen(found, "warning")
+        assert f"12 of {num_rankable} articles drawn at random reach {12 / num_rankable:.4f}" in seen(found, "warning")
 
 
 @pytest.mark.parametrize(
     ("num_short", "severity"), [(0, None), (1, None), (2, "warning"), (50, "warning"), (51, "error")]
 )
-def test_more_than_a_hundredth_of_short_lists(num_short: int, severity: str | None) -> None:
+def test_more_than_one_percent_of_short_lists_is_found(num_short: int, severity: str | None) -> None:
     rows = healthy()
     rows = rows[(rows["rank"] < 3) | (rows["customer_index"] >= 2 + num_short)]
     found = find_short_lists(rows, CUSTOMERS, k=3, num_rankable=50, recommender="als")
@@ -101,12 +101,12 @@ def test_more_than_a_hundredth_of_short_lists(num_short: int, severity: str | No
     assert find_short_lists(rows, CUSTOMERS, k=2, num_rankable=50, recommender="als") is None
 
 
-def test_no_list_is_a_short_one() -> None:
+def test_customers_without_a_list_count_as_short_lists() -> None:
     found = find_short_lists(healthy(90), CUSTOMERS, k=3, num_rankable=50, recommender="als")
     assert seen(found, "warning") == "10 of 100 customers get fewer than 3 articles, 10 of them none."
 
 
-def test_healthy_lists_have_no_bad_row() -> None:
+def test_healthy_lists_have_no_finding() -> None:
     rows = healthy()
     assert find_repeated_articles(rows, recommender="als") is None
     assert find_unknown_indices(rows, num_customers=100, num_articles=8, recommender="als") is None
@@ -116,7 +116,7 @@ def test_healthy_lists_have_no_bad_row() -> None:
     assert find_disordered_scores(rows.assign(score=1.0), recommender="als") is None
 
 
-def test_an_article_twice_in_a_list() -> None:
+def test_article_twice_in_a_list_is_found() -> None:
     rows = pd.concat([healthy(), make_candidates({2: [7], 3: [7, 10]})], ignore_index=True)
     assert seen(find_repeated_articles(rows, recommender="als")) == (
         "2 of 303 candidates repeat an article of the same list; (customer_index, article_index) e.g. (2, 7), (3, 7)."
@@ -124,14 +124,14 @@ def test_an_article_twice_in_a_list() -> None:
 
 
 @pytest.mark.parametrize(("num_customers", "num_articles"), [(99, 8), (100, 7)])
-def test_the_last_customer_and_the_last_article_have_to_be_known(num_customers: int, num_articles: int) -> None:
+def test_index_beyond_the_tables_is_found(num_customers: int, num_articles: int) -> None:
     # Customers are 2 to 101, articles 7 to 9; the first index is 2.
     found = find_unknown_indices(healthy(), num_customers=num_customers, num_articles=num_articles, recommender="als")
     assert seen(found).startswith("3 of 300 candidates" if num_customers == 99 else "100 of 300 candidates")
 
 
 @pytest.mark.parametrize("index", [0, 1, -1])
-def test_padding_is_no_customer_and_no_article(index: int) -> None:
+def test_padding_index_is_found(index: int) -> None:
     for column in ("customer_index", "article_index"):
         rows = healthy()
         rows.loc[4, column] = index
@@ -140,20 +140,20 @@ def test_padding_is_no_customer_and_no_article(index: int) -> None:
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
-def test_a_score_has_to_be_finite(score: float) -> None:
+def test_score_that_is_not_finite_is_found(score: float) -> None:
     rows = healthy()
     rows.loc[4, "score"] = score
     assert "(3, 8)" in seen(find_bad_scores(rows, recommender="als"))
 
 
-def test_scores_may_not_rise_along_a_list() -> None:
+def test_score_that_rises_along_a_list_is_found() -> None:
     rows = healthy()
     rows.loc[5, "score"] = -1.5
     rises = "1 of 300 candidates score higher than the one before them; (customer_index, article_index) e.g. (3, 9)."
     assert seen(find_disordered_scores(rows.sample(frac=1, random_state=1), recommender="als")) == rises
 
 
-def test_one_score_for_everything() -> None:
+def test_one_score_for_all_candidates_is_found() -> None:
     assert seen(find_constant_scores(healthy(20).assign(score=0.5), recommender="als")) == (
         "All 60 candidates have the score 0.5."
     )
@@ -161,7 +161,7 @@ def test_one_score_for_everything() -> None:
 
 
 @pytest.mark.parametrize(("num_out", "severity"), [(15, None), (16, "warning"), (150, "warning"), (151, "error")])
-def test_a_twentieth_of_the_places_may_be_out_of_store(num_out: int, severity: str | None) -> None:
+def test_more_than_five_percent_of_places_out_of_store_is_found(num_out: int, severity: str | None) -> None:
     rows = healthy()
     rows.loc[: num_out - 1, "article_index"] = 50
     longer = pd.concat([rows, rows.assign(rank=4, article_index=51)])
@@ -176,20 +176,20 @@ def test_a_twentieth_of_the_places_may_be_out_of_store(num_out: int, severity: s
     assert find_out_of_store(longer, store[:2], nothing, k=3, recommender="als") is None
 
 
-def test_what_the_customer_had_bought_may_be_out_of_store() -> None:
+def test_articles_bought_before_may_be_out_of_store() -> None:
     rows = healthy().assign(article_index=50)
     own = pd.DataFrame({"customer_index": CUSTOMERS, "article_index": 50})
     store = np.array([7, 8, 9])
     assert find_out_of_store(rows, store, own, k=3, recommender="als") is None
-    # What others had bought is not the customer's own.
+    # Purchases of other customers or articles do not count.
     assert find_out_of_store(rows, store, own.assign(article_index=51), k=3, recommender="als") is not None
     others = own.assign(customer_index=own["customer_index"] + 100)
     assert find_out_of_store(rows, store, others, k=3, recommender="als") is not None
 
 
 @pytest.mark.parametrize(("num_filled", "severity"), [(50, None), (51, "warning"), (95, "warning"), (96, "error")])
-def test_half_the_histories_may_be_answered_by_the_fallback(num_filled: int, severity: str | None) -> None:
-    # A list that has one place of the recommender's own is not counted, nor what follows the first k places.
+def test_fallback_that_serves_more_than_half_the_histories_is_found(num_filled: int, severity: str | None) -> None:
+    # Lists with one place of the recommender's own do not count, nor do places after the first k.
     rows = healthy()
     is_filled = rows["customer_index"] < 2 + num_filled
     rows["source"] = np.where(is_filled | (rows["rank"] > 1), "popularity_7d", "als")
@@ -197,10 +197,10 @@ def test_half_the_histories_may_be_answered_by_the_fallback(num_filled: int, sev
     found = find_fallback(pd.concat([rows, below]), CUSTOMERS, k=3, fallback="popularity_7d", recommender="als")
     assert (None if found is None else found.severity) == severity
     if severity:
-        assert seen(found, severity).startswith(f"{num_filled} of 100 customers with a history get nothing but")
+        assert seen(found, severity).startswith(f"{num_filled} of 100 customers with a history get only articles of")
 
 
-def test_strangers_are_left_to_the_fallback() -> None:
+def test_fallback_may_serve_cold_start_customers() -> None:
     rows = healthy().assign(source="popularity_7d")
     for customers, is_found in ((CUSTOMERS[:20], True), (CUSTOMERS[:19], False), (np.array([]), False)):
         found = find_fallback(rows, customers, k=3, fallback="popularity_7d", recommender="als")

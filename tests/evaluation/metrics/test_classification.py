@@ -12,25 +12,25 @@ from tfrs_fashion.evaluation.metrics.classification import (
 NAMES = ("low", "medium", "high")
 
 
-def test_figures_by_hand() -> None:
-    label, told = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 0, 0])
-    low, medium, high = measure_classes(label, told, NAMES)
+def test_metrics_of_six_rows_equal_hand_worked_fractions() -> None:
+    label, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 0, 0])
+    low, medium, high = measure_classes(label, predicted, NAMES)
     assert (low.precision, low.recall, low.support) == (2 / 4, 2 / 3, 3)
     assert low.f1 == pytest.approx(2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3))
     assert (medium.precision, medium.recall, medium.f1) == (1 / 2, 1 / 2, 1 / 2)
-    # Never told: no precision, rather than no number.
+    # Never predicted: a precision of 0 instead of NaN.
     assert (high.precision, high.recall, high.f1, high.support) == (0, 0, 0, 1)
-    assert macro_f1(label, told, 3) == pytest.approx((low.f1 + 0.5 + 0) / 3)
-    assert count_confusion(label, told, 3).tolist() == [[2, 1, 0], [1, 1, 0], [1, 0, 0]]
+    assert macro_f1(label, predicted, 3) == pytest.approx((low.f1 + 0.5 + 0) / 3)
+    assert count_confusion(label, predicted, 3).tolist() == [[2, 1, 0], [1, 1, 0], [1, 0, 0]]
 
 
-def test_a_class_that_is_not_there_counts_as_nothing() -> None:
+def test_absent_class_has_an_f1_of_0() -> None:
     label = np.array([0, 0, 1])
     assert macro_f1(label, label, 3) == pytest.approx(2 / 3)
     assert bootstrap_macro_f1(label, label, label, 3, num_samples=5).value == pytest.approx(2 / 3)
 
 
-def test_factors_find_rare_classes() -> None:
+def test_chosen_factors_raise_macro_f1_of_rare_classes() -> None:
     random = np.random.default_rng(1)
     label = random.choice(3, 4000, p=(0.85, 0.1, 0.05))
     score = random.normal(size=(4000, 3)) + 1.5 * np.eye(3)[label] + np.log([0.85, 0.1, 0.05])
@@ -39,11 +39,11 @@ def test_factors_find_rare_classes() -> None:
     assert factors[0] == 1
     assert (factors[1:] > 1).all()
     later = probability[2000:]
-    found = [macro_f1(label[2000:], told.argmax(axis=1), 3) for told in (later, later * factors)]
-    assert found[1] > found[0] + 0.02
+    before, after = (macro_f1(label[2000:], rows.argmax(axis=1), 3) for rows in (later, later * factors))
+    assert after > before + 0.02
 
 
-def test_intervals_are_those_of_resampled_customers() -> None:
+def test_interval_agrees_with_resampling_customers_and_paired_gain_is_positive() -> None:
     random = np.random.default_rng(1)
     customer = np.repeat(np.arange(300), 5)
     label = random.choice(3, 1500, p=(0.6, 0.3, 0.1))

@@ -1,4 +1,4 @@
-"""What a back-test's page says: pooled figures, tables, refusals."""
+"""The back-test page: pooled metrics, tables and refused input."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def write(folder: Path, rows: pd.DataFrame | None = None, **changes: Any) -> dic
     return write_backtest(folder, make_rows() if rows is None else rows, **{**settings, **changes})
 
 
-def test_a_customer_of_two_windows_counts_once() -> None:
+def test_customer_of_two_windows_counts_once() -> None:
     pooled = pool_customers(make_rows(), ["map@2", "map@2_new"])
     assert list(pooled) == ["popularity_7d", "gru"]
     # Of customer 1: the mean of .4 and .8; new purchases concern the second window alone.
@@ -50,7 +50,7 @@ def test_a_customer_of_two_windows_counts_once() -> None:
     pd.testing.assert_frame_equal(pooled["gru"], expected, check_names=False)
 
 
-def test_figures_are_means_over_the_customers_concerned(tmp_path: Path) -> None:
+def test_metrics_are_means_over_customers_for_whom_they_are_defined(tmp_path: Path) -> None:
     document = write(tmp_path)
     assert document["customers"] == 3
     figures = document["recommenders"]["gru"]
@@ -61,22 +61,22 @@ def test_figures_are_means_over_the_customers_concerned(tmp_path: Path) -> None:
     assert document["differences"][0]["difference"]["relative"] == pytest.approx(0.7 / 0.9)
 
 
-def test_the_verdict_says_how_many_windows_it_rests_on(tmp_path: Path) -> None:
-    assert "and by 2 windows: a small lead may not last." in write(tmp_path)["verdict"]["reasons"][-1]
+def test_verdict_states_the_number_of_windows(tmp_path: Path) -> None:
+    assert "in 2 windows: a small lead may not last." in write(tmp_path)["verdict"]["reasons"][-1]
 
 
 def test_different_customers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="gru was judged by 3 customers of windows and popularity_7d by 4"):
+    with pytest.raises(InputError, match=r"gru was evaluated on 3 \(window, customer\) pairs and popularity_7d on 4"):
         write(tmp_path, make_rows().iloc[:-1])
 
 
-def test_a_customer_twice_in_a_window_is_refused(tmp_path: Path) -> None:
+def test_customer_twice_in_a_window_is_refused(tmp_path: Path) -> None:
     rows = make_rows()
     with pytest.raises(InputError, match=r"2 row\(s\) repeat a customer of a window"):
         write(tmp_path, pd.concat([rows, rows.iloc[[0, 4]]]))
 
 
-def test_the_table_can_be_pasted(tmp_path: Path) -> None:
+def test_markdown_table_has_all_columns(tmp_path: Path) -> None:
     write(tmp_path)
     lines = (tmp_path / "backtest.md").read_text(encoding="utf-8").splitlines()
     head = "| recommender | map@2 (95%) | recall@2 | precision@2 | map@2_new | recall@9 | against popularity_7d |"
@@ -88,14 +88,14 @@ def test_the_table_can_be_pasted(tmp_path: Path) -> None:
     assert lines[-1] == "3 customers. Windows from (customers): a (2), b (2)."
 
 
-def test_recommenders_of_new_arrivals_are_shown_and_not_compared(tmp_path: Path) -> None:
+def test_recommenders_of_new_arrivals_are_shown_but_not_compared(tmp_path: Path) -> None:
     document = write(tmp_path, new_arrivals=["gru"])
     assert document["differences"] == []
-    assert document["verdict"]["headline"].startswith("Only popularity_7d was judged")
+    assert document["verdict"]["headline"].startswith("Only popularity_7d was evaluated")
     assert "gru" in document["recommenders"]
 
 
-def test_the_page_and_the_terminal_show_every_recommender(tmp_path: Path) -> None:
+def test_page_and_terminal_show_every_recommender_escaped(tmp_path: Path) -> None:
     rows = make_rows().replace("gru", "<gru>")
     document = write(tmp_path, rows, chosen={"<gru>": {"epochs": 3}})
     page = (tmp_path / "backtest.html").read_text(encoding="utf-8")
@@ -105,6 +105,6 @@ def test_the_page_and_the_terminal_show_every_recommender(tmp_path: Path) -> Non
     assert "Windows" not in page.split("</h1>")[0]
     console = Console(width=80, record=True)
     console.print(backtest_table(document))
-    told = console.export_text()
-    assert "3 customers in 2 window(s)" in told
-    assert "0.5333" in told
+    text = console.export_text()
+    assert "3 customers in 2 window(s)" in text
+    assert "0.5333" in text

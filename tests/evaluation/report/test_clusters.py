@@ -1,4 +1,4 @@
-"""Clusters: groups that are known are found, named by what sets them apart, and shown."""
+"""Clusters: known groups are found, titled by their distinguishing values, and shown in the report."""
 
 import datetime
 import json
@@ -23,7 +23,7 @@ LONG_AGO = datetime.datetime(2000, 1, 1)
 
 
 def make_groups(sizes: tuple[int, ...] = (30, 20), *, dim: int = 8, seed: int = 0) -> np.ndarray:
-    """Rows around one axis a group, of any length."""
+    """Makes rows of any length around one axis per group."""
     random = np.random.default_rng(seed)
     group = np.repeat(np.arange(len(sizes)), sizes)
     rows = np.eye(dim)[group] + 0.05 * random.normal(size=(len(group), dim))
@@ -46,7 +46,7 @@ def make_shop() -> Tables:
 
 
 def index_of(tables: Tables, kind: str) -> np.ndarray:
-    """The indices of all articles, or customers, in the order of their ids."""
+    """Returns the indices of all articles, or customers, in the order of their ids."""
     table = getattr(tables, f"{kind}s")
     return table.order_by(f"{kind}_id").execute()[f"{kind}_index"].to_numpy()
 
@@ -63,7 +63,7 @@ def customers_of(tables: Tables, embedding: np.ndarray, **changes: Any) -> Clust
     return describe_customers(found, index_of(tables, "customer"), tables, **settings)
 
 
-def test_groups_far_apart_are_found_the_largest_first() -> None:
+def test_separate_groups_are_found_and_numbered_by_size() -> None:
     found = fit_clusters(make_groups((20, 30, 10)), num_clusters=3, seed=1)
     assert found.cluster.tolist() == [2] * 20 + [1] * 30 + [3] * 10
     assert found.num_clusters == 3
@@ -71,21 +71,21 @@ def test_groups_far_apart_are_found_the_largest_first() -> None:
     assert sum(found.place_share) > 0.9
 
 
-def test_length_plays_no_part() -> None:
+def test_length_of_embeddings_does_not_matter() -> None:
     rows = make_groups()
     left, right = (fit_clusters(found, num_clusters=2, seed=1) for found in (rows, 100 * rows))
     np.testing.assert_array_equal(left.cluster, right.cluster)
     np.testing.assert_allclose(left.place, right.place, atol=1e-5)
 
 
-def test_one_seed_gives_one_result() -> None:
+def test_same_seed_gives_the_same_clusters() -> None:
     rows = np.random.default_rng(3).normal(size=(3000, 16)).astype(np.float32)
     left, right = (fit_clusters(rows, num_clusters=7, seed=5) for _time in range(2))
     for name in ("cluster", "distance", "place"):
         np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
 
 
-def test_rows_beyond_the_fitted_ones_join_the_nearest_centre(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_were_not_fitted_join_the_nearest_centre(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters_module, "MAX_FITTED", 25)
     found = fit_clusters(make_groups((60, 40)), num_clusters=2, seed=1)
     assert found.num_fitted == 25
@@ -93,27 +93,27 @@ def test_rows_beyond_the_fitted_ones_join_the_nearest_centre(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(1, 1), (3, 1), (19, 1), (20, 2), (80, 8), (500, 8)])
-def test_a_cluster_has_ten_members_on_average_or_there_are_fewer(rows: int, expected: int) -> None:
+def test_number_of_clusters_is_limited_to_ten_members_on_average(rows: int, expected: int) -> None:
     embedding = np.random.default_rng(1).normal(size=(rows, 4))
     assert fit_clusters(embedding, num_clusters=8, seed=1).num_clusters == expected
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_rows_that_are_all_alike_are_one_cluster(value: float) -> None:
+def test_identical_embeddings_are_one_cluster(value: float) -> None:
     found = fit_clusters(np.full((50, 3), value), num_clusters=5, seed=1)
     assert found.num_clusters == 1
     assert found.place_share == (0.0, 0.0)
     assert np.isfinite(found.place).all()
 
 
-def test_embeddings_of_one_column() -> None:
+def test_embeddings_of_one_dimension_are_clustered() -> None:
     found = fit_clusters(np.repeat([[-2.0], [1.0]], [15, 10], axis=0), num_clusters=2, seed=1)
     assert found.cluster.tolist() == [1] * 15 + [2] * 10
     assert found.place_share == pytest.approx((1.0, 0.0))
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (4, 0), (4,)])
-def test_no_embeddings_are_refused(shape: tuple[int, ...]) -> None:
+def test_embeddings_without_rows_or_columns_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"embeddings of shape .*, expected at least one row"):
         fit_clusters(np.zeros(shape), num_clusters=2, seed=1)
 
@@ -125,7 +125,7 @@ def test_embeddings_that_are_not_finite_are_refused() -> None:
         fit_clusters(rows, num_clusters=2, seed=1)
 
 
-def test_traits_by_hand() -> None:
+def test_traits_equal_hand_worked_shares_and_lifts() -> None:
     counted = pd.DataFrame(
         [(1, "red", 6), (1, "blue", 2), (2, "red", 2), (2, "blue", 8), (2, "rare", 2), (2, None, 99), (1, " ", 99)],
         columns=["cluster", "value", "count"],
@@ -142,7 +142,7 @@ def test_traits_by_hand() -> None:
     }
 
 
-def test_articles_are_named_counted_and_shown() -> None:
+def test_article_clusters_have_titles_statistics_and_examples() -> None:
     tables = make_shop()
     section = articles_of(tables, make_groups())
     trousers, hats = section.clusters
@@ -161,7 +161,7 @@ def test_articles_are_named_counted_and_shown() -> None:
     assert "50 articles in store" in section.figure.caption
 
 
-def test_only_sales_of_the_window_count() -> None:
+def test_only_sales_since_the_given_day_count() -> None:
     tables = make_shop()
     section = articles_of(tables, make_groups(), since=datetime.datetime(2024, 1, 2))
     assert [cluster.figures["sales"] for cluster in section.clusters] == [30, 20]
@@ -172,21 +172,21 @@ def test_only_sales_of_the_window_count() -> None:
         assert len(cluster.facts) == 1
 
 
-def test_customers_are_named_and_counted() -> None:
+def test_customer_clusters_have_titles_and_statistics() -> None:
     section = customers_of(make_shop(), make_groups())
     young, old = section.clusters
     assert (young.title, old.title) == ("1: Trousers", "2: Hat")
     assert young.figures == {"share_of_customers": 0.6, "baskets_mean": 2, "age_mean": 20, "customers_with_age": 29}
     assert old.figures["age_mean"] == 60
-    assert "mean age 20 (known of 29)" in young.facts
+    assert "mean age 20 (known for 29)" in young.facts
     assert "mean age 60" in old.facts
-    assert "chosen by chance" not in section.figure.caption
+    assert "sampled from" not in section.figure.caption
     section = customers_of(make_shop(), make_groups(), chosen_from=60)
-    assert "history before it, chosen by chance from 60." in section.figure.caption
+    assert "history before it, sampled from 60." in section.figure.caption
     assert young.traits["category"] == (Trait("category", "Trousers", 60, 1.0, pytest.approx(100 / 60)),)
 
 
-def test_fewer_articles_than_clusters_and_one_article() -> None:
+def test_few_articles_form_one_cluster_without_traits() -> None:
     tables = make_shop()
     for rows in (3, 1):
         section = articles_of(tables, make_groups()[:rows], num_clusters=8)
@@ -197,7 +197,7 @@ def test_fewer_articles_than_clusters_and_one_article() -> None:
 
 
 @pytest.mark.parametrize("roles", [{}, {"category": "", "section": ""}, {"category": "absent"}])
-def test_without_roles_the_page_says_how_to_name_them(roles: dict[str, str], tmp_path: Path) -> None:
+def test_page_without_roles_says_how_to_name_them(roles: dict[str, str], tmp_path: Path) -> None:
     tables = make_shop()
     sections = [articles_of(tables, make_groups(), roles=roles), customers_of(tables, make_groups(), roles=roles)]
     for section in sections:
@@ -207,12 +207,12 @@ def test_without_roles_the_page_says_how_to_name_them(roles: dict[str, str], tmp
     assert read_page(path).text.count("name one in [features.roles]") == 2
 
 
-def test_a_column_of_two_roles_is_shown_once() -> None:
+def test_column_with_two_roles_is_shown_once() -> None:
     section = articles_of(make_shop(), make_groups(), roles={"category": "category", "section": "category"})
     assert list(section.clusters[0].traits) == ["category"]
 
 
-def test_columns_that_are_all_missing(tmp_path: Path) -> None:
+def test_columns_of_nulls_give_no_statistics(tmp_path: Path) -> None:
     shop = make_shop()
     nothing = ibis.null("string")
     tables = Tables(
@@ -230,13 +230,13 @@ def test_columns_that_are_all_missing(tmp_path: Path) -> None:
     assert "nan" not in read_page(path).text.lower().split()
 
 
-def test_customers_without_an_age_column() -> None:
+def test_missing_age_column_gives_no_age() -> None:
     shop = make_shop()
     section = customers_of(Tables(shop.customers.drop("age"), shop.articles, shop.transactions), make_groups())
     assert section.clusters[0].figures["age_mean"] is None
 
 
-def test_the_report_holds_words_map_and_files(tmp_path: Path) -> None:
+def test_report_has_sections_maps_and_files(tmp_path: Path) -> None:
     tables = make_shop()
     sections = [articles_of(tables, make_groups()), customers_of(tables, make_groups())]
     metrics, path = write(tmp_path, clusters=sections)
@@ -246,22 +246,22 @@ def test_the_report_holds_words_map_and_files(tmp_path: Path) -> None:
         "Clusters of customers",
         "1: Trousers",
         "30 articles (60%); 60% of sales (60 lines); mean price paid 10.",
-        "30 customers (60%); 2 baskets on average; mean age 20 (known of 29).",
+        "30 customers (60%); 2 baskets on average; mean age 20 (known for 29).",
     ):
         assert expected in page.text
     assert all(address.startswith("data:image/png") for address in page.fetched)
-    told = json.loads(metrics.read_text())["clusters"]
-    assert list(told) == ["article_clusters", "customer_clusters"]
-    assert told["article_clusters"][0]["figures"]["share_of_sales"] == 0.6
-    assert told["customer_clusters"][1]["traits"]["category"][0]["value"] == "Hat"
-    for name in told:
+    stored = json.loads(metrics.read_text())["clusters"]
+    assert list(stored) == ["article_clusters", "customer_clusters"]
+    assert stored["article_clusters"][0]["figures"]["share_of_sales"] == 0.6
+    assert stored["customer_clusters"][1]["traits"]["category"][0]["value"] == "Hat"
+    for name in stored:
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
     csv = pd.read_csv(tmp_path / "article_clusters.csv", dtype=str)
     assert csv.columns.tolist() == ["article_id", "cluster"]
     assert len(csv) == 50
 
 
-def test_hostile_words_are_escaped(tmp_path: Path) -> None:
+def test_markup_in_values_is_escaped(tmp_path: Path) -> None:
     shop = make_shop()
     hostile = ibis.literal("<script>alert(1)</script> $x^2$ " + "long " * 200)
     words = ibis.ifelse(shop.articles.category == "Hat", hostile, ibis.literal("مرحبا"))
@@ -273,7 +273,7 @@ def test_hostile_words_are_escaped(tmp_path: Path) -> None:
     assert max(len(word) for word in page.text.splitlines()) < 2000
 
 
-def test_many_points_are_drawn_by_chance() -> None:
+def test_map_draws_a_sample_of_many_points() -> None:
     tables = make_shop()
     found = fit_clusters(np.random.default_rng(0).normal(size=(5000, 4)), num_clusters=4, seed=1)
     section = describe_articles(found, np.arange(5000) + FIRST_INDEX, tables, roles=ROLES, since=LONG_AGO, seed=1)

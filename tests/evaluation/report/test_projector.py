@@ -13,7 +13,7 @@ def read_config(folder: Path) -> ProjectorConfig:
     return text_format.Parse((folder / "projector_config.pbtxt").read_text(encoding="utf-8"), ProjectorConfig())
 
 
-def test_the_projector_finds_vectors_and_labels(tmp_path: Path) -> None:
+def test_projector_config_refers_to_vectors_and_labels(tmp_path: Path) -> None:
     embedding = np.array([[0.1, -2.0], [1e-9, 3.5], [0.0, 1.0]], np.float32)
     labels = pd.DataFrame({"name": ["Jäckchen\trot\n(neu)", None, ""], "colour": ["red", "blue", np.nan]})
     customers = Projection("customers", embedding[:2], pd.DataFrame({"customer_id": ["a", "b"]}))
@@ -28,7 +28,7 @@ def test_the_projector_finds_vectors_and_labels(tmp_path: Path) -> None:
     assert (tmp_path / "log" / others.metadata_path).read_text().splitlines() == ["a", "b"]
 
 
-def test_pictures_stand_in_the_order_of_the_points(tmp_path: Path) -> None:
+def test_thumbnails_are_in_the_order_of_the_points(tmp_path: Path) -> None:
     colours = [(255, 0, 0), (0, 255, 0)]
     paths: list[Path | None] = []
     for number, colour in enumerate(colours):

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfrs_fashion.evaluation.metrics.list_metrics import ArticleStatistics
+from tfrs_fashion.evaluation.metrics.beyond_accuracy import ArticleStatistics
 from tfrs_fashion.evaluation.report.scorecard import (
-    Figures,
+    Metrics,
     Scorecard,
     SourceShare,
     count_sources,
@@ -56,13 +56,13 @@ def score(**changes: object) -> Scorecard:
     return evaluate_recommender(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def evaluate(**changes: object) -> Figures:
-    return score(**changes).figures
+def evaluate(**changes: object) -> Metrics:
+    return score(**changes).metrics
 
 
-def test_figures_of_two_customers() -> None:
+def test_metrics_of_two_customers_equal_hand_worked_values() -> None:
     found = evaluate()
-    values = {name: figure["value"] for name, figure in found.items()}
+    values = {name: value["value"] for name, value in found.items()}
     assert values["map@12"] == pytest.approx((1 / 2 * (1 / 1 + 2 / 3) + 1) / 2)
     assert values["recall@12"] == 1
     assert values["recall@200"] == 1
@@ -75,44 +75,44 @@ def test_figures_of_two_customers() -> None:
     assert values["novelty@12"] == pytest.approx(-math.log2(2 / 8))
     assert values["price_mean@12"] == pytest.approx((10 + 30) / 2)
     assert values["diversity@12"] == pytest.approx(0)
-    assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in found.values())
+    assert all(value["low"] <= value["value"] <= value["high"] for value in found.values())
 
 
-def test_new_leaves_out_customers_who_bought_nothing_new() -> None:
+def test_new_metrics_leave_out_customers_who_bought_nothing_new() -> None:
     found = evaluate()
     assert found["customers@12_new"]["value"] == 1
     assert found["map@12_new"] == {"value": 1 / 2, "low": 1 / 2, "high": 1 / 2}
     assert found["recall@12_new"]["value"] == 1
 
 
-def test_new_without_candidates_or_without_customers() -> None:
+def test_new_metrics_are_missing_without_candidates_or_customers() -> None:
     assert not [name for name in evaluate(candidates_new=None) if name.endswith("_new")]
     found = evaluate(targets=make_pairs({2: [5]}))
     assert found["customers@12_new"]["value"] == 0
     assert "map@12_new" not in found
 
 
-def test_an_article_out_of_vocabulary_is_new_whatever_was_bought_before() -> None:
+def test_out_of_vocabulary_target_always_counts_as_new() -> None:
     found = evaluate(targets=make_pairs({1: [1]}), history_pairs=make_pairs({1: [1, 2]}))
     assert found["customers@12_new"]["value"] == 1
     assert found["recall@12_new"]["value"] == 0
 
 
-def test_candidates_that_were_bought_before_are_refused_as_new() -> None:
+def test_candidates_bought_before_are_refused_as_new() -> None:
     with pytest.raises(InputError, match=r"candidates_new: 2 row\(s\) within rank 12 .* e\.g\. \(1, 2\), \(2, 5\)"):
         evaluate(candidates_new=CANDIDATES)
 
 
 def test_short_lists_are_counted() -> None:
     found = evaluate(targets=make_pairs({1: [2], 2: [5], 3: [6]}), ks=(2, 3), recall_at=4)
-    assert {name: figure["value"] for name, figure in found.items() if name.startswith("fewer")} == {
+    assert {name: value["value"] for name, value in found.items() if name.startswith("fewer")} == {
         "fewer_candidates@2": 1,
         "fewer_candidates@3": 2,
         "fewer_candidates@4": 3,
     }
 
 
-def test_slices() -> None:
+def test_slices_have_metrics_and_counts_unless_empty() -> None:
     found = evaluate(slices={"cold_start_customers": {2, 77}, "nobody": np.array([], dtype=int)})
     assert found["customers@12_cold_start_customers"]["value"] == 1
     assert found["map@12_cold_start_customers"]["value"] == 1
@@ -120,20 +120,20 @@ def test_slices() -> None:
     assert "map@12_nobody" not in found
 
 
-def test_what_is_undefined_is_left_out() -> None:
+def test_undefined_metrics_are_left_out() -> None:
     found = evaluate(articles=make_articles(price=np.full(10, np.nan), content_embedding=None))
     assert "price_mean@12" not in found
     assert "diversity@12" not in found
     assert evaluate(candidates=make_candidates({}))["coverage@12"]["value"] == 0
 
 
-def test_an_empty_window_is_named() -> None:
-    with pytest.raises(InputError, match="No customer bought anything in 16 to 22 September"):
-        evaluate(targets=make_pairs({}), window="16 to 22 September")
+def test_empty_window_is_refused() -> None:
+    with pytest.raises(InputError, match="No customer bought anything in the window of targets"):
+        evaluate(targets=make_pairs({}))
 
 
-def test_articles_never_sold_are_a_slice_of_the_targets() -> None:
-    # Of what was bought, 7, 8 and 9 had never been sold. Customer 1 is shown 7 second and 8 fourth, and bought both;
+def test_cold_start_articles_are_a_slice_of_the_targets() -> None:
+    # Articles 7, 8 and 9 had never been sold before. Customer 1 is shown 7 second and 8 fourth, and bought both;
     # customer 2 bought 9 and is not shown it; customer 3 bought nothing new.
     candidates = make_candidates({1: [2, 7, 3, 8], 2: [5, 6], 3: [4]})
     found = evaluate(
@@ -147,12 +147,12 @@ def test_articles_never_sold_are_a_slice_of_the_targets() -> None:
     assert found["recall@4_cold_start_articles"]["value"] == pytest.approx((2 / 2 + 0 / 1) / 2)
     # Hits in the second and the fourth place: precision 1/2 in both.
     assert found["map@4_cold_start_articles"]["value"] == pytest.approx((1 / 2 * (1 / 2 + 2 / 4) + 0) / 2)
-    # The list is judged whole elsewhere: 2, 7 and 8 are hits of customer 1.
+    # Without the slice, the whole list counts: 2, 7 and 8 are hits of customer 1.
     assert found["recall@12"]["value"] == pytest.approx((1 + 0 + 1) / 3)
 
 
 @pytest.mark.parametrize(("length", "recall"), [(1, 0.0), (2, (1 / 2 + 0) / 2), (3, (1 / 2 + 0) / 2), (9, (1 + 0) / 2)])
-def test_new_articles_are_judged_on_a_list_of_their_own_length(length: int, recall: float) -> None:
+def test_cold_start_articles_are_evaluated_on_lists_of_their_own_length(length: int, recall: float) -> None:
     found = evaluate(
         candidates=make_candidates({1: [2, 7, 3, 8], 2: [5, 6]}),
         candidates_new=None,
@@ -164,14 +164,14 @@ def test_new_articles_are_judged_on_a_list_of_their_own_length(length: int, reca
     assert [name for name in found if name.endswith("cold_start_articles") and f"@{length}_" not in name] == []
 
 
-def test_nobody_bought_an_article_never_sold() -> None:
+def test_cold_start_metrics_are_missing_without_such_purchases() -> None:
     found = evaluate(cold_start_articles=np.array([], dtype=int))
     assert found["customers@100_cold_start_articles"]["value"] == 0
     assert "recall@100_cold_start_articles" not in found
     assert not [name for name in evaluate() if "cold_start" in name]
 
 
-def test_near_misses_are_figures_of_their_own() -> None:
+def test_near_misses_have_metrics_of_their_own() -> None:
     # Articles 2 and 3 are one design, 4 and 5 another. Customer 1 bought 3 and is shown 2; customer 2 bought 5 and 9.
     groups = np.array([0, 1, 2, 2, 3, 3, 4, 5, 6, 7])
     found = evaluate(
@@ -188,7 +188,7 @@ def test_near_misses_are_figures_of_their_own() -> None:
     assert found["hit_rate@12_product"]["value"] == 1
 
 
-def test_sources_share_the_places_of_the_lists() -> None:
+def test_sources_have_their_share_of_places_and_their_precision() -> None:
     candidates = make_candidates({1: [2, 4, 3], 2: [5, 1], 3: [6]})
     candidates["source"] = ["als", "als", "popular", "als", "popular", "popular"]
     # Of three places each, als has 2 and 5 hit, popular none: 1 is out of vocabulary.
@@ -200,16 +200,16 @@ def test_sources_share_the_places_of_the_lists() -> None:
     assert count_sources(make_candidates({}), TARGETS, k=12) == ()
 
 
-def test_a_place_without_a_source_is_refused() -> None:
+def test_candidate_without_a_source_is_refused() -> None:
     candidates = make_candidates({1: [2, 4, 3], 2: [5, 1]}).astype({"source": object})
     candidates.loc[(candidates["customer_index"] == 2) | (candidates["rank"] == 3), "source"] = None
-    # Below the places that are counted, the third one does not matter.
+    # The missing source at rank 3 is beyond k and does not matter.
     expected = r"candidates: 2 row\(s\) within rank 2 without a source; .* e\.g\. \(2, 5\), \(2, 1\)\. Write the name"
     with pytest.raises(InputError, match=expected):
         count_sources(candidates, TARGETS, k=2)
 
 
-def test_a_scorecard_holds_the_curve_and_each_customer() -> None:
+def test_scorecard_holds_curve_sources_and_map_by_customer() -> None:
     found = score(recall_at=4)
     # Customer 1: hits first and third of two; customer 2: first of one.
     assert found.curve.recall == pytest.approx(np.array([1 / 2 + 1, 1 / 2 + 1, 2, 2]) / 2)
@@ -218,10 +218,10 @@ def test_a_scorecard_holds_the_curve_and_each_customer() -> None:
     assert found.sources == (SourceShare("test", 1, 3 / 5),)
 
 
-def test_purchases_stand_beside_the_lists() -> None:
-    # Out of vocabulary and beyond the catalogue nothing is known; a purchase that repeats is one.
+def test_purchases_are_described_like_lists() -> None:
+    # Articles out of vocabulary and beyond the catalogue are ignored; repeated purchases count once.
     found = describe_purchases(make_pairs({1: [2, 3, 3, 1], 2: [3, 99]}), make_articles(), k=12, num_samples=20)
-    values = {name: figure["value"] for name, figure in found.items()}
+    values = {name: value["value"] for name, value in found.items()}
     assert values["coverage@12"] == pytest.approx(2 / 8)
     # Sorted exposures: six of 0, then 1 and 2.
     assert values["popularity_gini@12"] == pytest.approx(2 * (7 * 1 + 8 * 2) / (8 * 3) - 9 / 8)
@@ -231,8 +231,8 @@ def test_purchases_stand_beside_the_lists() -> None:
     assert values["diversity@12"] == pytest.approx(0)
 
 
-def test_a_list_longer_than_the_catalogue_is_short_and_counted() -> None:
-    # Eight articles, and lists of 5,000 wished for.
+def test_lists_longer_than_the_catalogue_are_counted_as_short() -> None:
+    # Lists of 5,000 are asked for, but there are only eight articles.
     found = evaluate(candidates=make_candidates({1: [*range(2, 10)], 2: [*range(2, 10)]}), ks=(5000,), recall_at=5000)
     assert found["fewer_candidates@5000"]["value"] == 2
     assert found["recall@5000"]["value"] == 1

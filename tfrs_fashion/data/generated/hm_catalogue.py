@@ -1,8 +1,8 @@
-"""An invented catalogue in H&M's columns: names that nest as a retailer's do, products in colours, seasons and prices.
+"""A generated catalogue with H&M's columns: a hierarchy of departments, and products in colours, with seasons and prices.
 
-Index groups and indices are named as in Kaggle's H&M files, because recipes refer to them; every other word is made
-up. A department lies in one section, a section in one index, an index in one group; a department sells one garment
-group, and a product type belongs to one product group.
+Index groups and indices have the names of Kaggle's H&M files, because pipelines refer to them; all other names are
+fictitious. Each department is in one section, each section in one index, and each index in one group. A department sells
+one garment group, and a product type belongs to one product group.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-# Prices look like Kaggle's: a price tag in a local currency divided by one secret number.
+# Kaggle's prices are scaled by an undisclosed constant; dividing list prices by this one gives a similar range.
 PRICE_UNIT = 590.0
 FIRST_PRODUCT_CODE, LAST_PRODUCT_CODE = 108_775, 959_461
 SEASONS = ("all year", "winter", "summer", "party")
@@ -37,7 +37,7 @@ class _ProductType(NamedTuple):
 
 _ADULT = ("Jersey", "Knitwear", "Shirts, Blouses", "Trousers", "Denim", "Outerwear", "Shorts")
 _CHILD = ("Jersey", "Knitwear", "Trousers", "Denim", "Outerwear", "Shorts", "Nightwear")
-# Sections that sell less than their index does.
+# Sections that do not sell all garment groups of their index.
 _SPECIAL = {
     "Womens Underwear": ("Underwear", "Socks, Tights"),
     "Womens Night": ("Nightwear",),
@@ -72,54 +72,44 @@ _INDEXES = (
            (*_EXTRAS, "Swimwear")),
     _Index("S", "Sport", 26, "Sport", 0.03, ("Womens Training", "Mens Training", "Kids Training"), ("Training", "Shoes")),
 )  # fmt: skip
-_PRODUCT_TYPES = (
-    _ProductType("T-shirt", "Upper body", "Jersey", 9.99, "all year"),
-    _ProductType("Long-sleeved top", "Upper body", "Jersey", 14.99, "all year"),
-    _ProductType("Vest", "Upper body", "Jersey", 7.99, "summer"),
-    _ProductType("Hooded top", "Upper body", "Jersey", 24.99, "all year"),
-    _ProductType("Jumper", "Upper body", "Knitwear", 29.99, "winter"),
-    _ProductType("Fine cardigan", "Upper body", "Knitwear", 24.99, "all year"),
-    _ProductType("Roll-neck", "Upper body", "Knitwear", 34.99, "winter"),
-    _ProductType("Linen shirt", "Upper body", "Shirts, Blouses", 29.99, "summer"),
-    _ProductType("Poplin shirt", "Upper body", "Shirts, Blouses", 24.99, "all year"),
-    _ProductType("Chinos", "Lower body", "Trousers", 29.99, "all year"),
-    _ProductType("Leggings", "Lower body", "Trousers", 12.99, "all year"),
-    _ProductType("Joggers", "Lower body", "Trousers", 19.99, "all year"),
-    _ProductType("Slim jeans", "Lower body", "Denim", 39.99, "all year"),
-    _ProductType("Wide jeans", "Lower body", "Denim", 44.99, "all year"),
-    _ProductType("Shorts", "Lower body", "Shorts", 17.99, "summer"),
-    _ProductType("Skirt", "Lower body", "Dresses", 22.99, "all year"),
-    _ProductType("Sundress", "Full body", "Dresses", 24.99, "summer"),
-    _ProductType("Wrap dress", "Full body", "Dresses", 34.99, "all year"),
-    _ProductType("Sequined dress", "Full body", "Party", 59.99, "party"),
-    _ProductType("Velvet blazer", "Upper body", "Party", 69.99, "party"),
-    _ProductType("Padded jacket", "Upper body", "Outerwear", 69.99, "winter"),
-    _ProductType("Wool coat", "Upper body", "Outerwear", 99.99, "winter"),
-    _ProductType("Rain jacket", "Upper body", "Outerwear", 49.99, "all year"),
-    _ProductType("Romper set", "Full body", "Baby sets", 19.99, "all year"),
-    _ProductType("Bodysuit", "Upper body", "Baby sets", 12.99, "all year"),
-    _ProductType("Briefs", "Underwear", "Underwear", 12.99, "all year"),
-    _ProductType("Soft bra", "Underwear", "Underwear", 17.99, "all year"),
-    _ProductType("Pyjamas", "Nightwear", "Nightwear", 24.99, "all year"),
-    _ProductType("Fleece dressing gown", "Nightwear", "Nightwear", 34.99, "winter"),
-    _ProductType("Swimsuit", "Swimwear", "Swimwear", 24.99, "summer"),
-    _ProductType("Swim shorts", "Swimwear", "Swimwear", 17.99, "summer"),
-    _ProductType("Socks", "Socks and tights", "Socks, Tights", 6.99, "all year"),
-    _ProductType("Tights", "Socks and tights", "Socks, Tights", 9.99, "winter"),
-    _ProductType("Trainers", "Shoes", "Shoes", 34.99, "all year"),
-    _ProductType("Sandals", "Shoes", "Shoes", 24.99, "summer"),
-    _ProductType("Lined boots", "Shoes", "Shoes", 49.99, "winter"),
-    _ProductType("Tote", "Accessories", "Accessories", 19.99, "all year"),
-    _ProductType("Earrings", "Accessories", "Accessories", 7.99, "all year"),
-    _ProductType("Sun hat", "Accessories", "Accessories", 12.99, "summer"),
-    _ProductType("Belt", "Accessories", "Accessories", 9.99, "all year"),
-    _ProductType("Beanie", "Accessories", "Winter accessories", 9.99, "winter"),
-    _ProductType("Gloves", "Accessories", "Winter accessories", 12.99, "winter"),
-    _ProductType("Scarf", "Accessories", "Winter accessories", 14.99, "winter"),
-    _ProductType("Sports top", "Upper body", "Training", 19.99, "all year"),
-    _ProductType("Running tights", "Lower body", "Training", 29.99, "all year"),
+# Product types by product group and garment group: name, list price and season.
+_RANGES = (
+    ("Upper body", "Jersey", (("T-shirt", 9.99, "all year"), ("Long-sleeved top", 14.99, "all year"),
+                              ("Vest", 7.99, "summer"), ("Hooded top", 24.99, "all year"))),
+    ("Upper body", "Knitwear", (("Jumper", 29.99, "winter"), ("Fine cardigan", 24.99, "all year"),
+                                ("Roll-neck", 34.99, "winter"))),
+    ("Upper body", "Shirts, Blouses", (("Linen shirt", 29.99, "summer"), ("Poplin shirt", 24.99, "all year"))),
+    ("Lower body", "Trousers", (("Chinos", 29.99, "all year"), ("Leggings", 12.99, "all year"),
+                                ("Joggers", 19.99, "all year"))),
+    ("Lower body", "Denim", (("Slim jeans", 39.99, "all year"), ("Wide jeans", 44.99, "all year"))),
+    ("Lower body", "Shorts", (("Shorts", 17.99, "summer"),)),
+    ("Lower body", "Dresses", (("Skirt", 22.99, "all year"),)),
+    ("Full body", "Dresses", (("Sundress", 24.99, "summer"), ("Wrap dress", 34.99, "all year"))),
+    ("Full body", "Party", (("Sequined dress", 59.99, "party"),)),
+    ("Upper body", "Party", (("Velvet blazer", 69.99, "party"),)),
+    ("Upper body", "Outerwear", (("Padded jacket", 69.99, "winter"), ("Wool coat", 99.99, "winter"),
+                                 ("Rain jacket", 49.99, "all year"))),
+    ("Full body", "Baby sets", (("Romper set", 19.99, "all year"),)),
+    ("Upper body", "Baby sets", (("Bodysuit", 12.99, "all year"),)),
+    ("Underwear", "Underwear", (("Briefs", 12.99, "all year"), ("Soft bra", 17.99, "all year"))),
+    ("Nightwear", "Nightwear", (("Pyjamas", 24.99, "all year"), ("Fleece dressing gown", 34.99, "winter"))),
+    ("Swimwear", "Swimwear", (("Swimsuit", 24.99, "summer"), ("Swim shorts", 17.99, "summer"))),
+    ("Socks and tights", "Socks, Tights", (("Socks", 6.99, "all year"), ("Tights", 9.99, "winter"))),
+    ("Shoes", "Shoes", (("Trainers", 34.99, "all year"), ("Sandals", 24.99, "summer"),
+                        ("Lined boots", 49.99, "winter"))),
+    ("Accessories", "Accessories", (("Tote", 19.99, "all year"), ("Earrings", 7.99, "all year"),
+                                    ("Sun hat", 12.99, "summer"), ("Belt", 9.99, "all year"))),
+    ("Accessories", "Winter accessories", (("Beanie", 9.99, "winter"), ("Gloves", 12.99, "winter"),
+                                           ("Scarf", 14.99, "winter"))),
+    ("Upper body", "Training", (("Sports top", 19.99, "all year"),)),
+    ("Lower body", "Training", (("Running tights", 29.99, "all year"),)),
+)  # fmt: skip
+_PRODUCT_TYPES = tuple(
+    _ProductType(name, group, garment, price, season)
+    for group, garment, types in _RANGES
+    for name, price, season in types
 )
-# Colour: its name, its master, its value (dark, light, …) and its share.
+# Colours: name, colour master, value (dark, light, …) and share.
 _COLOURS = (
     ("Black", "Black", "Dark", 0.22), ("Charcoal", "Grey", "Dark", 0.04), ("Mid Grey", "Grey", "Medium Dusty", 0.06),
     ("White", "White", "Light", 0.09), ("Chalk", "White", "Dusty Light", 0.06), ("Navy", "Blue", "Dark", 0.1),
@@ -129,19 +119,11 @@ _COLOURS = (
     ("Mint", "Green", "Light", 0.02), ("Mustard", "Yellow", "Medium", 0.02), ("Gold", "Metal", "Bright", 0.01),
     ("Unknown", "Unknown", "Unknown", 0.01),
 )  # fmt: skip
-_APPEARANCES = (
-    "Unknown",
-    "Plain",
-    "Printed all over",
-    "Striped",
-    "Marl",
-    "Checked",
-    "Motif",
-    "Lace",
-    "Textured",
-    "Dotted",
-)
-_APPEARANCE_SHARE = (0.01, 0.5, 0.16, 0.08, 0.08, 0.05, 0.05, 0.02, 0.03, 0.02)
+# Graphical appearances and their shares.
+_APPEARANCES = {
+    "Unknown": 0.01, "Plain": 0.5, "Printed all over": 0.16, "Striped": 0.08, "Marl": 0.08, "Checked": 0.05, "Motif": 0.05,
+    "Lace": 0.02, "Textured": 0.03, "Dotted": 0.02,
+}  # fmt: skip
 _NAMES = ("Alva", "Bo", "Cleo", "Dina", "Élodie", "Fjord", "Gigi", "Hugo", "Iris", "Juno", "Koa", "Lou", "Maja", "Nico",
           "Odile", "Pax", "Quinn", "Romy", "Søren", "Tilda", "Uma", "Vera", "Wilma", "Yuki", "Zoë")  # fmt: skip
 _MATERIALS = ("a cotton blend", "organic cotton", "soft, brushed fabric", "airy fabric", "a wool mix", "stretch fabric")
@@ -164,7 +146,7 @@ ARTICLE_COLUMNS = (
 _GARMENTS = tuple(dict.fromkeys(kind.garment for kind in _PRODUCT_TYPES))
 SECTIONS = tuple(section for index in _INDEXES for section in index.sections)
 SECTION_INDEX_CODES = tuple(index.code for index in _INDEXES for _section in index.sections)
-# (section, garment group), ordered by section, so that the departments of a section are neighbours.
+# (section, garment group) of each department, in the order of sections, so that the departments of one are adjacent.
 DEPARTMENTS = tuple(
     (SECTIONS.index(section), _GARMENTS.index(garment))
     for index in _INDEXES
@@ -177,19 +159,19 @@ COLOUR_MASTERS = tuple(dict.fromkeys(master for _name, master, _value, _share in
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The articles, ordered by id; so the colours of a product are neighbours.
+    """The articles, sorted by id, so that the colours of a product are adjacent. All arrays are `[num_articles]`.
 
     Attributes:
-        table: `ARTICLE_COLUMNS` in Kaggle's types.
-        product: `[num_articles]` int64, the row of its product's first article.
-        num_colours: `[num_articles]` int64, articles of its product.
-        department: `[num_articles]` int64 into `DEPARTMENTS`.
-        colour: `[num_articles]` int64 into `COLOUR_MASTERS`.
-        season: `[num_articles]` int64 into `SEASONS`.
-        birth: `[num_articles]` float64, the day it comes into store; days count from the first day of sales.
-        lifetime: `[num_articles]` float64 days in which its sales fall to 1/e.
-        popularity: `[num_articles]` float64, sales rate at its best, up to a factor.
-        list_price: `[num_articles]` float64, on the price tag.
+        table: `ARTICLE_COLUMNS` with Kaggle's types.
+        product: int64, row of the first article of the same product.
+        num_colours: int64, number of articles of the same product.
+        department: int64, index into `DEPARTMENTS`.
+        colour: int64, index into `COLOUR_MASTERS`.
+        season: int64, index into `SEASONS`.
+        birth: float64, the day on which it comes into store, counted from the first day of sales.
+        lifetime: float64, days after which its sales have fallen to 1/e.
+        popularity: float64, maximum sales rate, up to a constant factor.
+        list_price: float64, in the local currency.
     """
 
     table: pa.Table
@@ -207,7 +189,7 @@ class Catalogue:
 def _draw_births(
     random: np.random.Generator, season: np.ndarray, *, first_day_of_year: int, num_days: int
 ) -> np.ndarray:
-    """Days on which products come into store: all the time, but seasonal ones some weeks before their season."""
+    """Draws the days on which products come into store; seasonal ones come some weeks before their season."""
     size = len(season)
     birth = np.where(random.random(size) < 0.3, -random.exponential(60, size), random.uniform(0, num_days, size))
     for number, day_of_year in ((1, 255), (2, 75), (3, 300)):
@@ -222,20 +204,20 @@ def _draw_births(
 def make_catalogue(
     random: np.random.Generator, *, num_articles: int, first_day_of_year: int, num_days: int
 ) -> Catalogue:
-    """Invents a catalogue.
+    """Generates a catalogue.
 
     Args:
-        random: Where chance comes from.
-        num_articles: Articles, each a product in one colour.
+        random: Random generator.
+        num_articles: Number of articles, each a product in one colour.
         first_day_of_year: Day of the year of the first day of sales, 0 for 1 January.
-        num_days: Days of sales.
+        num_days: Number of days of sales.
     """
     colours_of = np.minimum(random.geometric(0.55, num_articles) + (random.random(num_articles) < 0.1) * 4, 40)
     num_products = int(np.searchsorted(np.cumsum(colours_of), num_articles)) + 1
     colours_of = colours_of[:num_products]
     colours_of[-1] -= int(colours_of.sum()) - num_articles
 
-    # Products: where they hang, what they are, when they come. One that was there before is given the lowest code.
+    # Products: department, type, season and first day in store. Product codes rise with that day.
     shares = {section: index.share / len(index.sections) for index in _INDEXES for section in index.sections}
     sold_in = [SECTIONS[section] for section, _garment in DEPARTMENTS]
     share = np.array([shares[section] / sold_in.count(section) for section in sold_in])
@@ -267,7 +249,7 @@ def make_catalogue(
     first = np.repeat(np.cumsum(colours_of) - colours_of, colours_of)
     number = 1 + np.arange(num_articles) - first
     colour = random.choice(len(_COLOURS), num_articles, p=[row[3] for row in _COLOURS])
-    appearance = random.choice(len(_APPEARANCES), num_articles, p=_APPEARANCE_SHARE)
+    appearance = random.choice(len(_APPEARANCES), num_articles, p=list(_APPEARANCES.values()))
     later = (number > 1) * random.exponential(30, num_articles)
     table = _make_table(random, code=code[of], number=number, kind=kind[of], department=department[of],
                         colour=colour, appearance=appearance)  # fmt: skip
@@ -290,7 +272,7 @@ def _pick(values: list[str], chosen: np.ndarray) -> pa.Array:
 
 
 def _numbered(values: tuple[str, ...], first: int) -> np.ndarray:
-    """Kaggle's habit: each name has a number, and Unknown has -1."""
+    """Numbers names as Kaggle does, with -1 for `Unknown`."""
     return np.array([-1 if value == "Unknown" else first + n for n, value in enumerate(values)])
 
 
@@ -312,17 +294,17 @@ def _make_table(
     values = tuple(dict.fromkeys(row[2] for row in _COLOURS))
     value = np.array([values.index(row[2]) for row in _COLOURS])[colour]
     master = np.array([COLOUR_MASTERS.index(row[1]) for row in _COLOURS])[colour]
-    # Words are a product's, so all its colours share them.
+    # Texts depend on the product code, so all colours of a product share them.
     word = (code * 2_654_435_761) >> 7
-    words = [
+    descriptions = [
         f"{one.name} in {material} with {detail}."
         for one in _PRODUCT_TYPES
         for material in _MATERIALS
         for detail in _DETAILS
     ]
-    told = kind * len(_MATERIALS) * len(_DETAILS) + word % (len(_MATERIALS) * len(_DETAILS))
+    chosen = kind * len(_MATERIALS) * len(_DETAILS) + word % (len(_MATERIALS) * len(_DETAILS))
     described = pa.DictionaryArray.from_arrays(
-        pa.array(told.astype(np.int32), mask=random.random(size) < 0.01), pa.array(words)
+        pa.array(chosen.astype(np.int32), mask=random.random(size) < 0.01), pa.array(descriptions)
     ).cast(pa.string())
     names = [f"{name} {one.name.lower()}" for one in _PRODUCT_TYPES for name in _NAMES]
     columns = [
@@ -332,7 +314,7 @@ def _make_table(
         pa.array(kind + 60),
         _pick([one.name for one in _PRODUCT_TYPES], kind),
         _pick([one.group for one in _PRODUCT_TYPES], kind),
-        pa.array(_numbered(_APPEARANCES, 1_010_000)[appearance]),
+        pa.array(_numbered(tuple(_APPEARANCES), 1_010_000)[appearance]),
         _pick(list(_APPEARANCES), appearance),
         pa.array(_numbered(tuple(row[0] for row in _COLOURS), 5)[colour]),
         _pick([row[0] for row in _COLOURS], colour),

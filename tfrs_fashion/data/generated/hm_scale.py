@@ -1,12 +1,11 @@
-"""H&M's three Kaggle files at any size, invented: to try a pipeline at scale where the real files may not be used.
+"""Generated files with the columns of H&M's three Kaggle files, at any size, to try a pipeline at scale.
 
-No row and no text is H&M's: `hm_catalogue` makes up the articles, `hm_shop` plays the sales.
+No row and no text is from H&M, whose files may not be used everywhere: `hm_catalogue` generates the articles, and
+`hm_shop` simulates the sales.
 """
 
 import contextlib
-import csv
 import datetime
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -20,21 +19,22 @@ from rich.progress import track
 
 from tfrs_fashion.data.generated.hm_catalogue import make_catalogue
 from tfrs_fashion.data.generated.hm_shop import FIRST_DAY, NUM_DAYS, Customers, Shop, make_customers, rows_by_day
+from tfrs_fashion.outputs import replace_folder
 from tfrs_fashion.schema import InputError
 
 Format = Literal["csv", "parquet"]
 
-# Raised with every change of what equal sizes and an equal seed give; folders of files carry it in their names.
+# Incremented whenever equal sizes and seeds give other files than before; part of the folder's name.
 GENERATOR_VERSION = 1
 
 MAX_CUSTOMERS, MAX_ARTICLES, MAX_TRANSACTIONS = 1_371_980, 105_542, 31_788_324
 
 _EPOCH_DAY = (FIRST_DAY - datetime.date(1970, 1, 1)).days
-_ROWS_A_WRITE = 1_000_000
+_ROWS_PER_WRITE = 1_000_000
 
 
 def _make_ids(random: np.random.Generator, size: int) -> pa.Array:
-    """Sorted ids of 64 hexadecimal characters."""
+    """Draws sorted ids of 64 hexadecimal characters."""
     drawn = random.integers(0, 256, (size, 32), np.uint8)
     drawn = drawn[np.argsort(np.ascontiguousarray(drawn[:, :8]).view(">u8").ravel(), kind="stable")]
     text = np.frombuffer(drawn.tobytes().hex().encode(), dtype=np.uint8)
@@ -47,7 +47,7 @@ def _make_customer_table(random: np.random.Generator, customers: Customers, ids:
     drawn = random.random(size)
     reads_news = drawn < 0.36
     postal_codes = _make_ids(random, max(1, size // 4))
-    # Some places are large: a few codes have many customers, most have a few.
+    # A few postal codes have many customers, most have few.
     place = (random.random(size) ** 3 * len(postal_codes)).astype(np.int64)
     place = random.permutation(len(postal_codes))[place]
 
@@ -77,20 +77,16 @@ def _make_customer_table(random: np.random.Generator, customers: Customers, ids:
 
 
 def _write(table: pa.Table, path: Path, *, file_format: Format) -> None:
-    """Writes a small table; in CSV with quotes only where a text needs them, as Kaggle's files."""
+    """Writes a small table. As in Kaggle's files, CSV has quotes only around texts that need them."""
     if file_format == "parquet":
         pa.parquet.write_table(table, path.with_suffix(".parquet"), compression="zstd")
-        return
-    with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(table.column_names)
-        for batch in table.to_batches(max_chunksize=100_000):
-            writer.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+    else:
+        table.to_pandas().to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
 
 
 @contextlib.contextmanager
 def _open_writer(path: Path, schema: pa.Schema, *, file_format: Format) -> Iterator[pa.csv.CSVWriter]:
-    """Opens a table file to be written in pieces; its texts need no quotes."""
+    """Opens a file for a table that is written in pieces and whose texts need no quotes."""
     if file_format == "parquet":
         with pa.parquet.ParquetWriter(path.with_suffix(".parquet"), schema, compression="zstd") as writer:
             yield writer
@@ -100,27 +96,6 @@ def _open_writer(path: Path, schema: pa.Schema, *, file_format: Format) -> Itera
         file.write((",".join(schema.names) + "\n").encode())
         with pa.csv.CSVWriter(file, schema, write_options=options) as writer:
             yield writer
-
-
-@contextlib.contextmanager
-def _write_folder(folder: Path) -> Iterator[Path]:
-    """Gives an empty folder that takes the place of `folder` when the block ends without an error."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: exists and is not an empty folder. Choose another, or delete it.")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # What a killed run left.
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-    except OSError as error:
-        raise InputError(f"{folder}: cannot write here ({error.strerror}). Choose another folder.") from error
-    try:
-        yield partial
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _check_sizes(file_format: str, seed: int, **sizes: tuple[int, int]) -> None:
@@ -145,20 +120,20 @@ def write_hm_scale(
 ) -> None:
     """Writes `articles`, `customers` and `transactions_train` with Kaggle's columns and formats.
 
-    Transactions run from 2018-09-20 to 2020-09-22, ordered by date, then customer. A basket is a customer's day; an
-    article bought twice in it has two equal rows. The catalogue is made up; see `hm_catalogue`.
+    Transactions run from 2018-09-20 to 2020-09-22, sorted by date and customer. A basket is a customer's day; an article
+    bought twice in it has two equal rows.
 
     Args:
-        folder: Created whole or not at all; may exist if it is empty.
-        num_customers: Rows of customers, at most 1,371,980. Some of them never buy.
-        num_articles: Rows of articles, at most 105,542. Some of them are never sold.
-        num_transactions: Rows of transactions, at most 31,788,324.
-        seed: Equal seeds and sizes give files of equal bytes, with one version of NumPy and PyArrow.
-        format: `csv`, as Kaggle has them, or `parquet`.
-        console: Where the progress bar is shown; none without it.
+        folder: Folder to write, completely or not at all; it may exist if it is empty.
+        num_customers: Number of customers, at most 1,371,980. Some of them never buy.
+        num_articles: Number of articles, at most 105,542. Some of them are never sold.
+        num_transactions: Number of transactions, at most 31,788,324.
+        seed: Random seed; with the same versions of NumPy and PyArrow, equal seeds and sizes give identical files.
+        format: `csv`, as on Kaggle, or `parquet`.
+        console: Console for the progress bar; no progress is shown without it.
 
     Raises:
-        InputError: A size, the seed or the format is impossible, or the folder cannot be written or is not empty.
+        InputError: A size, the seed or the format is invalid, or the folder is not empty or not writable.
     """
     _check_sizes(
         format,
@@ -168,7 +143,10 @@ def write_hm_scale(
         num_transactions=(num_transactions, MAX_TRANSACTIONS),
     )
     random = np.random.default_rng(seed)
-    with _write_folder(Path(folder)) as partial:
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists and is not an empty folder. Choose another, or delete it.")
+    with replace_folder(folder) as partial:
         first_day_of_year = FIRST_DAY.timetuple().tm_yday - 1
         catalogue = make_catalogue(
             random, num_articles=num_articles, first_day_of_year=first_day_of_year, num_days=NUM_DAYS
@@ -190,13 +168,13 @@ def write_hm_scale(
             }
         )
         with _open_writer(partial / "transactions_train", schema, file_format=format) as writer:
-            held: list[pa.Table] = []
+            pending: list[pa.Table] = []
             days = track(
                 range(NUM_DAYS), "writing days of sales", console=console, disable=console is None, transient=True
             )
             for day in days:
                 if num_rows[day]:
-                    sold = shop.play(day, int(num_rows[day]))
+                    sold = shop.sell(day, int(num_rows[day]))
                     columns = [
                         pa.array(np.full(int(num_rows[day]), _EPOCH_DAY + day, dtype=np.int32)).cast(pa.date32()),
                         customer_id.take(pa.array(sold["customer"])),
@@ -204,7 +182,7 @@ def write_hm_scale(
                         pa.array(sold["price"]),
                         pa.array(sold["sales_channel_id"]),
                     ]
-                    held.append(pa.table(columns, schema=schema))
-                if sum(table.num_rows for table in held) >= _ROWS_A_WRITE or day == NUM_DAYS - 1:
-                    writer.write_table(pa.concat_tables(held) if held else schema.empty_table())
-                    held = []
+                    pending.append(pa.table(columns, schema=schema))
+                if sum(table.num_rows for table in pending) >= _ROWS_PER_WRITE or day == NUM_DAYS - 1:
+                    writer.write_table(pa.concat_tables(pending) if pending else schema.empty_table())
+                    pending = []

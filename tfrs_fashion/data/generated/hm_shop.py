@@ -1,7 +1,7 @@
-"""A shop that is played day by day: who comes, what they take, at what price.
+"""A shop simulated day by day: which customers buy, which articles, and at what price.
 
-Customers come back, take several articles, some that they or everybody bought before, some after their own taste,
-which drifts; articles sell best in their first weeks and their season, and end on sale.
+Customers return and buy several articles: some that they bought before, some that are popular, and some of their own
+taste, which drifts. Articles sell best in their first weeks and in their season, and are reduced at the end.
 """
 
 import datetime
@@ -28,7 +28,7 @@ _REMEMBERED = 8
 
 @dataclass(frozen=True)
 class _Persona:
-    """A kind of customer: share, age (mean, deviation), weight of each index, and a word of sections never entered."""
+    """A kind of customer: share, age (mean, deviation), weight of each index, and name or first word of avoided sections."""
 
     share: float
     age: tuple[float, float]
@@ -47,7 +47,7 @@ _PERSONAS = (
 
 @dataclass
 class Customers:
-    """What is known of each customer while the shop is played; every array is `[num_customers, …]`."""
+    """The state of all customers during the simulation; every array is `[num_customers, …]`."""
 
     persona: np.ndarray
     age: np.ndarray
@@ -64,7 +64,7 @@ class Customers:
 
 
 def _section_shares() -> np.ndarray:
-    """`[num_personas, num_sections]` cumulative shares of a persona's sections."""
+    """Returns the cumulative shares of each persona's sections: `[num_personas, num_sections]`."""
     shares = np.zeros((len(_PERSONAS), len(SECTIONS)))
     for row, persona in enumerate(_PERSONAS):
         for column, (section, code) in enumerate(zip(SECTIONS, SECTION_INDEX_CODES, strict=True)):
@@ -87,7 +87,7 @@ def _choose_sections(random: np.random.Generator, persona: np.ndarray) -> np.nda
 
 
 def make_customers(random: np.random.Generator, num_customers: int) -> Customers:
-    """Draws customers, none of whom has bought yet; two favourite sections each."""
+    """Draws customers without purchases, with two favourite sections each."""
     size = num_customers
     persona = random.choice(len(_PERSONAS), size, p=[one.share for one in _PERSONAS]).astype(np.int8)
     mean, deviation = np.array([one.age for one in _PERSONAS]).T
@@ -111,7 +111,7 @@ def make_customers(random: np.random.Generator, num_customers: int) -> Customers
 
 
 def rows_by_day(random: np.random.Generator, num_transactions: int) -> np.ndarray:
-    """`[NUM_DAYS]` int64 that sum to `num_transactions`: weekends, noise, late-November, December and sale peaks."""
+    """Returns the number of rows of each day, `[NUM_DAYS]` int64, with peaks on weekends, before Christmas and in sales."""
     day = np.arange(NUM_DAYS)
     dates = np.array([FIRST_DAY + datetime.timedelta(days=int(number)) for number in day])
     weekday = np.array([date.weekday() for date in dates])
@@ -127,18 +127,18 @@ def rows_by_day(random: np.random.Generator, num_transactions: int) -> np.ndarra
 
 
 def _season_factor(day: int) -> np.ndarray:
-    """`[len(SEASONS)]` how well articles of each season sell on a day."""
+    """Returns the sales factor of each season on a day: `[len(SEASONS)]`."""
     of_year = (FIRST_DAY + datetime.timedelta(days=day)).timetuple().tm_yday
 
     def wave(centre: int, sharpness: float) -> float:
         return float(np.exp(sharpness * (np.cos(2 * np.pi * (of_year - centre) / 365.25) - 1)))
 
-    found = {"all year": 0.5, "winter": wave(345, 3.0), "summer": wave(165, 3.0), "party": wave(350, 12.0)}
-    return np.array([found[season] for season in SEASONS])
+    factors = {"all year": 0.5, "winter": wave(345, 3.0), "summer": wave(165, 3.0), "party": wave(350, 12.0)}
+    return np.array([factors[season] for season in SEASONS])
 
 
 class Shop:
-    """Plays the shop. Articles are kept ordered by department, so that a department or section is a range."""
+    """Simulates sales. Articles are sorted by department, so that each department and each section is a range."""
 
     def __init__(self, random: np.random.Generator, catalogue: Catalogue, customers: Customers):
         self._random = random
@@ -157,7 +157,7 @@ class Shop:
         self._visitors: list[np.ndarray] = []
 
     def _choose_customers(self, day: int, size: int) -> np.ndarray:
-        """The customers of a day's baskets: newcomers, some who were here lately, and others by their activity."""
+        """Draws the customers of a day's baskets: new ones, some recent visitors, and others by their activity."""
         joined = self._customers.joined[self._by_joined]
         first, known = (int(np.searchsorted(joined, day, side=side)) for side in ("left", "right"))
         new = self._by_joined[first:known][: size // 2]
@@ -171,32 +171,30 @@ class Shop:
         gone = self._customers.left[drawn] < day
         drawn[gone] = draw(int(gone.sum()))
         if self._visitors:
-            lately = np.concatenate(self._visitors)
-            back = self._random.random(others) < 0.15
-            drawn[back] = self._random.choice(lately, int(back.sum()))
+            is_recent = self._random.random(others) < 0.15
+            drawn[is_recent] = self._random.choice(np.concatenate(self._visitors), int(is_recent.sum()))
         chosen = np.concatenate([new, drawn])
         self._visitors = [*self._visitors[-13:], chosen]
         return np.sort(chosen)
 
     def _drift(self, customers: np.ndarray, day: int) -> None:
-        """Changes what some like, the likelier the longer they were away."""
+        """Changes the taste of some customers; the probability rises with the time since their last visit."""
         state, random = self._customers, self._random
         customers = np.unique(customers)
         away = np.where(state.last_day[customers] < 0, 0, day - state.last_day[customers])
-        for name, days in (("sections", 450.0), ("garment", 250.0), ("colour", 350.0)):
+        changed = customers[random.random(len(customers)) < -np.expm1(-away / 450.0)]
+        place = random.integers(2, size=len(changed))
+        state.sections[changed, place] = _choose_sections(random, state.persona[changed])
+        for favourites, num_choices, days in (
+            (state.garment, NUM_GARMENTS, 250.0),
+            (state.colour, len(COLOUR_MASTERS), 350.0),
+        ):
             changed = customers[random.random(len(customers)) < -np.expm1(-away / days)]
-            match name:
-                case "sections":
-                    place = random.integers(2, size=len(changed))
-                    state.sections[changed, place] = _choose_sections(random, state.persona[changed])
-                case "garment":
-                    state.garment[changed] = random.integers(NUM_GARMENTS, size=len(changed))
-                case "colour":
-                    state.colour[changed] = random.integers(len(COLOUR_MASTERS), size=len(changed))
+            favourites[changed] = random.integers(num_choices, size=len(changed))
         state.last_day[customers] = day
 
     def _popularity(self, day: int) -> np.ndarray:
-        """`[num_articles]` today's sales rate by article: after its birth a quick rise, a slow decay, its season."""
+        """Returns the sales rate of each article on a day, `[num_articles]`: a quick rise, a slow decay, and its season."""
         articles = self._catalogue
         days_old = day - articles.birth
         rate = articles.popularity * _season_factor(day)[articles.season]
@@ -204,7 +202,7 @@ class Shop:
         return np.where(days_old >= 0, rate + 1e-9, 0.0)
 
     def _choose_by_taste(self, customer: np.ndarray, popularity: np.ndarray) -> np.ndarray:
-        """An article for each line: of a favourite section and garment group, best in the favourite colour."""
+        """Draws an article per line from the favourite section and garment group, preferably in the favourite colour."""
         state, random, size = self._customers, self._random, len(customer)
         cumulative = np.concatenate([[0.0], np.cumsum(popularity[self._order])])
 
@@ -212,7 +210,7 @@ class Shop:
             return cumulative[np.where(number > 0, ends[number - 1], 0)], cumulative[ends[number]]
 
         def is_chosen(mass: np.ndarray, of: np.ndarray | float, share: float) -> np.ndarray:
-            # What is out of season is hardly looked at, so its share of sales falls with its share of what sells.
+            # Sections and departments that are out of season are chosen less: in proportion to their sales rate.
             return random.random(size) < np.minimum(share, mass / of)
 
         section = state.sections[customer, (random.random(size) < 0.3).astype(np.int64)].astype(np.int64)
@@ -226,24 +224,25 @@ class Shop:
 
         def draw(rows: np.ndarray) -> np.ndarray:
             drawn = low[rows] + random.random(len(rows)) * (high - low)[rows]
-            # The last place that has begun: one that nothing can be drawn from is passed over.
+            # `side="right"` skips articles whose sales rate is 0, which have an empty interval.
             place = np.searchsorted(cumulative, drawn, side="right") - 1
             return self._order[np.minimum(place, len(self._order) - 1)]
 
         chosen = draw(np.arange(size))
-        wanted = state.colour[customer]
+        favourite = state.colour[customer]
         for _attempt in range(2):
-            rows = np.flatnonzero(self._catalogue.colour[chosen] != wanted)
-            found = draw(rows)
-            fits = self._catalogue.colour[found] == wanted[rows]
-            chosen[rows[fits]] = found[fits]
+            rows = np.flatnonzero(self._catalogue.colour[chosen] != favourite)
+            redrawn = draw(rows)
+            fits = self._catalogue.colour[redrawn] == favourite[rows]
+            chosen[rows[fits]] = redrawn[fits]
         return chosen
 
-    def play(self, day: int, num_rows: int) -> dict[str, np.ndarray]:
-        """Sells `num_rows` lines on a day.
+    def sell(self, day: int, num_rows: int) -> dict[str, np.ndarray]:
+        """Simulates the sales of one day.
 
         Returns:
-            `customer`, `article` (rows of both tables, customers ascending), `price` and `sales_channel_id`.
+            `customer` and `article` (rows of the two tables, customers ascending), `price` and `sales_channel_id`, each
+            `[num_rows]`.
         """
         random, state, articles = self._random, self._customers, self._catalogue
         sizes = random.geometric(np.where(random.random(num_rows) < 0.62, 0.6, 0.19))
@@ -257,14 +256,14 @@ class Shop:
         popularity = self._popularity(day)
         article = self._choose_by_taste(customer, popularity)
 
-        # What was bought before, or another colour of it, if it still sells.
+        # Some lines repeat an earlier purchase, or take another colour of it, if it still sells.
         before = state.bought[customer, random.integers(_REMEMBERED, size=num_rows)]
         knows, drawn = before >= 0, random.random(num_rows)
         other = articles.product[before] + (random.random(num_rows) * articles.num_colours[before]).astype(np.int64)
         before = np.where(drawn < 0.2, before, other)
         is_again = (drawn < 0.32) & knows & (popularity[before] > 0.02 * articles.popularity[before])
         article = np.where(is_again, before, article)
-        # Two of the same: a row each.
+        # Two units of one article are two rows.
         is_second = (random.random(num_rows) < 0.07) & (np.diff(basket, prepend=-1) == 0)
         article[is_second] = article[np.flatnonzero(is_second) - 1]
 

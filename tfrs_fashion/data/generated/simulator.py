@@ -1,7 +1,7 @@
-"""Generated tables: small ones to try things on and to test with, of customers who come back for what they liked.
+"""A simulated shop: small tables for trying things out and for tests.
 
-Each customer has a few favourite articles, drawn around a favourite category, and buys a favourite or something
-popular. So repurchase beats popularity here, as it does in real baskets, and a model has something to learn.
+Each customer has a few favourite articles, mostly from a favourite category, and buys favourites or popular articles.
+So repurchase beats popularity, as it does in real baskets, and a model has something to learn.
 """
 
 import datetime
@@ -90,33 +90,31 @@ def _make_frames(
     return customers, articles, transactions
 
 
-def make_tables(*, num_customers: int = 300, num_articles: int = 200, num_days: int = 120, seed: int = 1) -> Tables:
-    """Generates the three tables in memory.
+def make_tables(
+    *,
+    num_customers: int = 300,
+    num_articles: int = 200,
+    num_days: int = 120,
+    seed: int = 1,
+    connection: ibis.BaseBackend | None = None,
+) -> Tables:
+    """Generates the three tables.
 
     Args:
-        num_customers: Customers; about one in ten has no row in the customers table, as in real exports.
-        num_articles: Articles; those that nobody buys stay in the catalogue.
-        num_days: Days of transactions.
-        seed: Equal seeds give equal tables.
+        num_customers: Number of customers; about one in ten has no row in the customers table, as in real exports.
+        num_articles: Number of articles; those that nobody buys stay in the catalogue.
+        num_days: Number of days of transactions.
+        seed: Random seed; equal seeds give equal tables.
+        connection: Ibis backend that holds the tables; they are in-memory tables without it.
 
     Returns:
         Tables in canonical columns.
     """
     frames = _make_frames(num_customers=num_customers, num_articles=num_articles, num_days=num_days, seed=seed)
-    return _canonical(*(ibis.memtable(frame) for frame in frames))
-
-
-def load_tables(
-    connection: ibis.BaseBackend, *, num_customers: int, num_articles: int, num_days: int, seed: int
-) -> Tables:
-    """Generates the three tables inside a backend; see `make_tables`."""
-    frames = _make_frames(num_customers=num_customers, num_articles=num_articles, num_days=num_days, seed=seed)
-    return _canonical(
-        *(connection.create_table(ibis.util.gen_name("simulated"), ibis.memtable(frame), temp=True) for frame in frames)
-    )
-
-
-def _canonical(customers: ibis.Table, articles: ibis.Table, transactions: ibis.Table) -> Tables:
+    tables = [ibis.memtable(frame) for frame in frames]
+    if connection is not None:
+        tables = [connection.create_table(ibis.util.gen_name("simulated"), table, temp=True) for table in tables]
+    customers, articles, transactions = tables
     return Tables(
         customers=customers.mutate(age=_.age.nullif(float("nan"))),
         articles=articles,

@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap intervals over customers, and paired differences between recommenders."""
+"""Bootstrap confidence intervals over customers, and paired differences between recommenders."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,14 @@ import pandas as pd
 
 from tfrs_fashion.schema import InputError
 
-# More rows than so many are drawn in so many pools.
+# Above `MAX_ROWS_DRAWN` rows, `NUM_POOLS` pools of rows are resampled instead of the rows themselves.
 MAX_ROWS_DRAWN, NUM_POOLS = 100_000, 20_000
+# Quantiles that bound a 95% interval; (1 - level) / 2 and (1 + level) / 2 in floating point.
+BOUNDS = [(1 - 0.95) / 2, (1 + 0.95) / 2]
 
 
 class Interval(NamedTuple):
-    """A mean and its interval: floats, or float64 `[num_metrics]` where several metrics were given."""
+    """A mean and its 95% confidence interval: floats, or float64 `[num_metrics]` each for several metrics."""
 
     value: Any
     low: Any
@@ -26,10 +28,10 @@ class Difference:
     """The difference of two means over the same customers, also as a share of the second mean.
 
     Attributes:
-        difference: Mean of the first minus mean of the second, with `low` and `high` around it.
+        difference: Mean of the first minus mean of the second.
         low: Lower bound of `difference`.
         high: Upper bound of `difference`.
-        relative: `difference` / mean of the second; NaN if that mean is 0, as are its bounds.
+        relative: `difference` / mean of the second; NaN, like its bounds, if that mean is 0.
         relative_low: Lower bound of `relative`.
         relative_high: Upper bound of `relative`.
     """
@@ -54,44 +56,36 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """The result in words, in percent where the baseline's mean allows it."""
+        """The difference in words, in percent unless the baseline's mean is 0."""
         found = self.difference
-        if np.isnan([found.relative, found.relative_low, found.relative_high]).any():
-            value, low, high, unit, digits = found.difference, found.low, found.high, "", 4
-        else:
-            scaled = (100 * found.relative, 100 * found.relative_low, 100 * found.relative_high)
-            (value, low, high), unit, digits = scaled, "%", 1
-        # The sign of the difference itself decides: a ratio's interval may cross 0 where the difference's does not.
-        if found.low <= 0 <= found.high:
-            return (
-                f"{self.recommender} and {self.baseline} cannot be told apart on {self.metric}: "
-                f"{value:+.{digits}f}{unit} ({low:+.{digits}f}{unit} to {high:+.{digits}f}{unit})"
-            )
-        side = "above" if found.difference > 0 else "below"
-        if value < 0:
-            value, low, high = -value, -high, -low
-        return (
-            f"{self.recommender} is {value:.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f}) "
-            f"{side} {self.baseline} on {self.metric}"
-        )
+        values: tuple[float, ...] = (found.difference, found.low, found.high)
+        unit, style = "", "+.4f"
+        relative = (found.relative, found.relative_low, found.relative_high)
+        if not np.isnan(relative).any():
+            values, unit, style = tuple(100 * share for share in relative), "%", "+.1f"
+        value, low, high = (f"{number:{style}}{unit}" for number in values)
+        # The absolute difference decides: the interval of a ratio may include 0 where that of the difference does not.
+        significance = "not significant" if found.low <= 0 <= found.high else "significant"
+        pair = f"{self.recommender} vs {self.baseline} on {self.metric}"
+        return f"{pair}: {value} (95% CI {low} to {high}), {significance}"
 
 
 def _pool(values: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Puts the rows into pools by chance: sums `[num_pools, num_metrics]`, and sizes `[num_pools]`."""
+    """Assigns the rows to random pools: sums `[num_pools, num_metrics]` and sizes `[num_pools]`, both float64."""
     pool = generator.permutation(len(values)) % NUM_POOLS
     sums = np.stack([np.bincount(pool, weights=column, minlength=NUM_POOLS) for column in values.T], axis=1)
     return sums, np.bincount(pool, minlength=NUM_POOLS).astype(np.float64)
 
 
 def _resampled_means(values: np.ndarray, *, num_samples: int, seed: int) -> np.ndarray:
-    """Means of bootstrap samples of the rows: float64 `[num_samples, num_metrics]`.
+    """Computes the means of bootstrap samples of the rows: float64 `[num_samples, num_metrics]`.
 
-    Most customers buy nothing that was shown and have a row of zeros. A sample holds a binomial number of rows that
-    are not zero, drawn evenly among them, so only those are drawn: the same distribution, in less time.
+    Most customers buy nothing that was shown and have a row of zeros. The number of non-zero rows in a sample is
+    binomial, and these are drawn uniformly, so drawing them alone gives the same distribution in less time.
 
-    Of more rows than `MAX_ROWS_DRAWN`, pools of rows that chance put together are drawn instead. A sample's mean then
-    varies as much as if rows were drawn; the width of the interval is known to about sqrt(1 / (2 NUM_POOLS)), half a
-    percent, which is less than the samples themselves leave open.
+    Above `MAX_ROWS_DRAWN` rows, random pools of rows are drawn instead. A sample's mean then has the same variance as
+    if rows were drawn; the width of the interval is known to about sqrt(1 / (2 NUM_POOLS)), half a percent, which is
+    less than the error from the number of samples.
     """
     generator = np.random.default_rng(seed)
     means = np.zeros((num_samples, values.shape[1]))
@@ -110,45 +104,38 @@ def _resampled_means(values: np.ndarray, *, num_samples: int, seed: int) -> np.n
     return means
 
 
-def _as_matrix(
-    values: np.ndarray | pd.Series | pd.DataFrame, *, num_samples: int, level: float, window: str
-) -> np.ndarray:
+def _resample(
+    values: np.ndarray | pd.Series | pd.DataFrame, *, num_samples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Checks values per customer; returns their means `[num_metrics]` and those of samples `[num_samples, num_metrics]`."""
     matrix = np.asarray(values, dtype=np.float64)
     matrix = matrix[:, None] if matrix.ndim == 1 else matrix
     if matrix.ndim != 2:
         raise InputError(f"values have shape {matrix.shape}; expected [num_customers] or [num_customers, num_metrics].")
     if len(matrix) == 0:
         raise InputError(
-            f"No customer bought anything in {window}, so there is nothing to average. Move or widen the window."
+            "No customer bought anything in the window of targets, so there is nothing to average. Move or widen the window."
         )
     if not np.isfinite(matrix).all():
         bad = int((~np.isfinite(matrix)).any(axis=1).sum())
-        raise InputError(f"{bad:,} of {len(matrix):,} customers in {window} have a NaN or infinite value; drop them.")
-    if num_samples < 1 or not 0 < level < 1:
-        raise InputError(f"`num_samples` is {num_samples} and `level` {level}; expected 1 or more, and within (0, 1).")
-    return matrix
+        raise InputError(f"{bad:,} of {len(matrix):,} customers have a NaN or infinite value; drop them.")
+    if num_samples < 1:
+        raise InputError(f"`num_samples` is {num_samples}; expected 1 or more.")
+    return matrix.mean(axis=0), _resampled_means(matrix, num_samples=num_samples, seed=seed)
 
 
 def bootstrap_interval(
-    values: np.ndarray | pd.Series | pd.DataFrame,
-    *,
-    num_samples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-    window: str = "the window of targets",
+    values: np.ndarray | pd.Series | pd.DataFrame, *, num_samples: int = 1000, seed: int = 0
 ) -> Interval:
-    """Computes the mean over customers and its percentile bootstrap interval.
+    """Computes the mean over customers and its 95% percentile bootstrap interval.
 
     Args:
         values: `[num_customers]` or `[num_customers, num_metrics]`, finite; metrics share their samples.
-        num_samples: Bootstrap samples, each of `num_customers` drawn with replacement.
-        seed: Fixes the samples.
-        level: Share of samples within the interval.
-        window: What to call the customers' window in messages.
+        num_samples: Number of bootstrap samples, each of `num_customers` drawn with replacement.
+        seed: Seed of the samples.
 
     Returns:
-        (value, low, high): floats, or float64 `[num_metrics]` each if a matrix was given. With one customer all
-        three are equal.
+        (value, low, high): floats, or float64 `[num_metrics]` each for a matrix. With one customer all three are equal.
 
     Raises:
         InputError: There is no customer, or a value is not finite.
@@ -156,10 +143,8 @@ def bootstrap_interval(
     Source:
         Efron, "Bootstrap methods: another look at the jackknife" (1979).
     """
-    matrix = _as_matrix(values, num_samples=num_samples, level=level, window=window)
-    means = _resampled_means(matrix, num_samples=num_samples, seed=seed)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    value = matrix.mean(axis=0)
+    value, means = _resample(values, num_samples=num_samples, seed=seed)
+    low, high = np.quantile(means, BOUNDS, axis=0)
     if np.ndim(values) == 1:
         return Interval(float(value[0]), float(low[0]), float(high[0]))
     return Interval(value, low, high)
@@ -168,32 +153,31 @@ def bootstrap_interval(
 def bootstrap_ratio(
     numerator: np.ndarray, denominator: np.ndarray, *, num_samples: int = 1000, seed: int = 0
 ) -> Interval:
-    """Computes the ratio of two sums over customers and its interval, customers drawn once for both.
+    """Computes the ratio of two sums over customers and its 95% interval, drawing customers once for both sums.
 
     Args:
         numerator: `[num_customers]` or `[num_customers, num_metrics]`, finite.
         denominator: The same shape.
-        num_samples: Bootstrap samples.
-        seed: Fixes the samples.
+        num_samples: Number of bootstrap samples.
+        seed: Seed of the samples.
 
     Returns:
-        (value, low, high) as `bootstrap_interval` returns them; NaN where the denominator is 0. Samples where it is 0 are left
-        out of the interval.
+        (value, low, high) as from `bootstrap_interval`; NaN where the denominator is 0. Samples whose denominator is 0
+        are left out of the interval.
 
     Raises:
         InputError: There is no customer, or a value is not finite.
     """
     both = np.concatenate([np.atleast_2d(part.T) for part in (numerator, denominator)]).T
-    matrix = _as_matrix(both, num_samples=num_samples, level=0.95, window="the window of targets")
-    means = _resampled_means(matrix, num_samples=num_samples, seed=seed)
-    half = matrix.shape[1] // 2
+    mean, means = _resample(both, num_samples=num_samples, seed=seed)
+    half = len(mean) // 2
 
     def divide(sums: np.ndarray) -> np.ndarray:
         above, below = sums[..., :half], sums[..., half:]
         return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
 
-    value, ratios = divide(matrix.mean(axis=0)), divide(means)
-    # A column of which no sample has anything has no interval.
+    value, ratios = divide(mean), divide(means)
+    # A column that is undefined in every sample has no interval.
     is_defined = np.isfinite(ratios).any(axis=0)
     bounds = np.full((2, half), np.nan)
     if is_defined.any():
@@ -205,27 +189,19 @@ def bootstrap_ratio(
 
 
 def paired_difference(
-    a: np.ndarray | pd.Series,
-    b: np.ndarray | pd.Series,
-    *,
-    num_samples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-    window: str = "the window of targets",
+    a: np.ndarray | pd.Series, b: np.ndarray | pd.Series, *, num_samples: int = 1000, seed: int = 0
 ) -> Difference:
     """Compares two recommenders over the same customers by paired bootstrap: each sample draws customers once for both.
 
     Args:
         a: `[num_customers]`, one metric of the first recommender.
         b: `[num_customers]`, the same metric of the second, for the same customers in the same order.
-        num_samples: Bootstrap samples.
-        seed: Fixes the samples.
-        level: Share of samples within the intervals.
-        window: What to call the customers' window in messages.
+        num_samples: Number of bootstrap samples.
+        seed: Seed of the samples.
 
     Returns:
-        mean(a) - mean(b) and (mean(a) - mean(b)) / mean(b), each with its interval. The relative figures are NaN
-        if mean(b) is 0 in the data; samples where it is 0 are left out of the relative interval.
+        mean(a) - mean(b) and (mean(a) - mean(b)) / mean(b), each with its 95% interval. The relative values are NaN
+        if mean(b) is 0 in the data; samples in which it is 0 are left out of the relative interval.
 
     Raises:
         InputError: The customers differ, there are none, or a value is not finite.
@@ -236,19 +212,15 @@ def paired_difference(
         )
     if len(a) != len(b):
         raise InputError(f"{len(a):,} and {len(b):,} customers: a paired difference needs the same customers twice.")
-    matrix = _as_matrix(
-        np.column_stack([np.asarray(a), np.asarray(b)]), num_samples=num_samples, level=level, window=window
-    )
-    means = _resampled_means(matrix, num_samples=num_samples, seed=seed)
-    quantiles = [(1 - level) / 2, (1 + level) / 2]
-    mean_a, mean_b = matrix.mean(axis=0)
+    columns = np.column_stack([np.asarray(a), np.asarray(b)])
+    (mean_a, mean_b), means = _resample(columns, num_samples=num_samples, seed=seed)
     differences = means[:, 0] - means[:, 1]
-    low, high = np.quantile(differences, quantiles)
+    low, high = np.quantile(differences, BOUNDS)
     relative = relative_low = relative_high = float("nan")
     is_defined = means[:, 1] != 0
     if mean_b != 0 and is_defined.any():
         relative = float((mean_a - mean_b) / mean_b)
-        bounds = np.quantile(differences[is_defined] / means[is_defined, 1], quantiles)
+        bounds = np.quantile(differences[is_defined] / means[is_defined, 1], BOUNDS)
         relative_low, relative_high = float(bounds[0]), float(bounds[1])
     return Difference(float(mean_a - mean_b), float(low), float(high), relative, relative_low, relative_high)
 
@@ -260,31 +232,29 @@ def compare_recommenders(
     metric: str = "map@12",
     num_samples: int = 1000,
     seed: int = 0,
-    window: str = "the window of targets",
 ) -> list[Comparison]:
     """Compares every recommender with every baseline on one metric.
 
     Args:
-        values: For each recommender, the metric by `customer_index`, the same customers in the same order.
-        baselines: Names in `values` to compare with; a baseline is also compared with the baselines before it.
-        metric: The metric's name, for the words of the report.
-        num_samples: Bootstrap samples.
-        seed: Fixes the samples.
-        window: What to call the customers' window in messages.
+        values: The metric by `customer_index` for each recommender, for the same customers in the same order.
+        baselines: Names in `values`; a baseline is itself compared with the baselines before it.
+        metric: Name of the metric, for the sentences of the report.
+        num_samples: Number of bootstrap samples.
+        seed: Seed of the samples.
 
     Returns:
         Comparisons in the order of `values`, then of `baselines`.
 
     Raises:
-        InputError: A baseline is unknown, or two recommenders were measured over different customers.
+        InputError: A baseline is unknown, or two recommenders were evaluated on different customers.
     """
     unknown = [name for name in baselines if name not in values]
     if unknown:
         raise InputError(f"unknown baseline(s) {', '.join(unknown)}; the recommenders are {', '.join(values)}.")
     comparisons = []
-    for name, found in values.items():
+    for name, by_customer in values.items():
         earlier = baselines[: list(baselines).index(name)] if name in baselines else baselines
         for baseline in earlier:
-            difference = paired_difference(found, values[baseline], num_samples=num_samples, seed=seed, window=window)
-            comparisons.append(Comparison(name, baseline, metric, len(found), difference))
+            difference = paired_difference(by_customer, values[baseline], num_samples=num_samples, seed=seed)
+            comparisons.append(Comparison(name, baseline, metric, len(by_customer), difference))
     return comparisons

@@ -1,8 +1,8 @@
-"""Near misses: another colour of the article that was bought, or another article of its category, is not a plain miss.
+"""Near misses: recommending another colour of the purchased article, or another article of its category.
 
-A hit is then the same group instead of the same article. A group that a customer bought from is one target, however many
-of its articles were bought, and is hit once, at the best rank of any of its articles; the other articles of the group stay
-in their places of the list and hit nothing.
+A hit is then the same group instead of the same article. A group from which a customer bought is one target, however many
+of its articles were bought. It is hit once, at the best rank of any of its articles; its other articles keep their places
+in the list and count as misses.
 """
 
 import numpy as np
@@ -17,10 +17,10 @@ def index_groups(values: pd.Series) -> np.ndarray:
     """Numbers the groups of articles, such as product codes.
 
     Args:
-        values: `[num_articles]`, the value of each article in the order of article_index; null where unknown.
+        values: `[num_articles]`, the value of each article by article_index; null where unknown.
 
     Returns:
-        int32 `[num_articles + 2]`, from `FIRST_INDEX`; an article whose value is unknown is a group of its own.
+        int32 `[num_articles + 2]`, from `FIRST_INDEX`; an article whose value is unknown forms its own group.
     """
     codes, known = pd.factorize(values)
     is_unknown = codes < 0
@@ -32,11 +32,11 @@ def add_groups(frame: pd.DataFrame, groups: np.ndarray) -> pd.DataFrame:
     """Adds the group of each row's article as `GROUP_COLUMN`.
 
     Args:
-        frame: A column `article_index`; what lies beyond the known articles has no group and is never hit.
-        groups: See `index_groups`.
+        frame: A table with the column `article_index`; an index beyond the known articles has no group and is never hit.
+        groups: int32 `[num_articles + 2]` from `index_groups`.
 
     Returns:
-        A new frame.
+        A copy with the column.
     """
     article_index = frame["article_index"].to_numpy()
     is_known = article_index < len(groups)

@@ -1,1 +1,1 @@
-"""The report: scorecards, the verdict, its sections and figures."""
+"""The report: scorecards, verdict, sections, tables and figures."""

@@ -1,4 +1,4 @@
-"""Sections of the report on clusters: how large each is, what it sells or buys, what sets it apart, and a map."""
+"""The report's sections on clusters: size, sales or purchases and distinguishing values of each, and a map."""
 
 import datetime
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from tfrs_fashion.evaluation.figure import Figure, join_sentences
 from tfrs_fashion.evaluation.report.clusters import MIN_MEMBERS, Clusters, Trait, find_traits
 from tfrs_fashion.schema import Tables
 
-# More points would lie on each other.
+# Maximum number of points on a map; more would overlap.
 MAX_POINTS = 3000
 NUM_EXAMPLES = 3
-# A cluster is not called by what few of it are.
+# Minimum share of a value in the cluster to be in its title.
 MIN_TITLE_SHARE = 0.15
 
 
@@ -28,12 +28,12 @@ class Cluster:
     """One cluster.
 
     Attributes:
-        number: From 1, the largest first.
-        size: Its articles or customers.
-        figures: What is known of them, by name; None where it is not.
-        facts: The same in words.
-        traits: The values that set it apart, by the role of their column.
-        examples: `article_id` and description of those nearest its centre.
+        number: Number of the cluster, from 1 for the largest.
+        size: Number of its articles or customers.
+        figures: Statistics by name; None if unknown.
+        facts: The statistics in words.
+        traits: Values that distinguish the cluster, by the role of their column.
+        examples: `article_id` and description of the articles nearest its centre.
     """
 
     number: int
@@ -45,8 +45,8 @@ class Cluster:
 
     @property
     def title(self) -> str:
-        """Its number and, in few words, what sets it apart most."""
-        leading = [found[0] for found in self.traits.values()]
+        """Its number and its most distinguishing values."""
+        leading = [traits[0] for traits in self.traits.values()]
         words = [shorten(trait.value, 40) for trait in leading if trait.share >= MIN_TITLE_SHARE]
         return f"{self.number}: {', '.join(words)}" if words else f"{self.number}"
 
@@ -56,12 +56,12 @@ class ClusterSection:
     """The clusters of articles, or of customers.
 
     Attributes:
-        name: Of its place in the page.
-        heading: A few words.
-        clusters: The largest first.
-        figure: Their map.
-        notes: How they were made and what the words mean, one sentence each.
-        assigned: The cluster of each row: `article_id` or `customer_id`, and `cluster`.
+        name: Name of the section, in file names and anchors.
+        heading: Heading of the section.
+        clusters: Clusters, the largest first.
+        figure: Map of the clusters.
+        notes: How the clusters were made and what the terms mean, one sentence each.
+        assigned: `article_id` or `customer_id` of each row, and its `cluster`.
     """
 
     name: str
@@ -81,7 +81,7 @@ def _count(count: int, noun: str) -> str:
 
 
 def _known_roles(tables: Tables, roles: Mapping[str, str]) -> dict[str, str]:
-    """Leaves out roles that no column plays, and columns that play two."""
+    """Drops roles without a column, and all but the first role of each column."""
     known: dict[str, str] = {}
     for role, column in roles.items():
         if column in tables.articles.columns and column not in known.values():
@@ -92,8 +92,8 @@ def _known_roles(tables: Tables, roles: Mapping[str, str]) -> dict[str, str]:
 def _collect_traits(counted: Mapping[str, pd.DataFrame]) -> dict[int, dict[str, tuple[Trait, ...]]]:
     traits: dict[int, dict[str, tuple[Trait, ...]]] = {}
     for role, frame in counted.items():
-        for number, found in find_traits(frame, role).items():
-            traits.setdefault(number, {})[role] = found
+        for number, values in find_traits(frame, role).items():
+            traits.setdefault(number, {})[role] = values
     return traits
 
 
@@ -117,9 +117,9 @@ def _draw(clusters: Clusters, *, noun: str, rows_words: str, seed: int) -> Figur
     )
     caption = join_sentences(
         f"{_count(total, noun)}{rows_words}.",
-        f"Drawn: {len(drawn):,} of them, chosen by chance." if len(drawn) < total else "",
-        f"The map holds {format_share(sum(clusters.place_share))} of the variance: clusters that overlap here may lie apart "
-        "in other directions. Numbers stand at the medians.",
+        f"Drawn: {len(drawn):,} of them, chosen at random." if len(drawn) < total else "",
+        f"The map shows {format_share(sum(clusters.place_share))} of the variance: clusters that overlap here may be separate "
+        "in other dimensions. Numbers are placed at the medians.",
     )
     data = {"sizes": sizes.tolist(), "place_share": clusters.place_share, "num_fitted": clusters.num_fitted}
     return Figure(f"{noun}_clusters", f"Map of {noun}s", title, sentences, caption, total, data, axes)
@@ -127,31 +127,26 @@ def _draw(clusters: Clusters, *, noun: str, rows_words: str, seed: int) -> Figur
 
 def _notes(clusters: Clusters, traits: Mapping[int, Any], roles: Mapping[str, str], *, of: str, seed: int) -> list[str]:
     total = len(clusters.cluster)
+    fitted = f"{clusters.num_fitted:,} of {total:,}" if clusters.num_fitted < total else f"all {total:,}"
     notes = [
-        "The embeddings are those of the two towers fitted before the window, each scaled to length 1 without its bias, so "
-        "that direction alone counts.",
-        f"The clusters are k-means' with seed {seed}, "
-        + (
-            f"fitted on {clusters.num_fitted:,} of {total:,}"
-            if clusters.num_fitted < total
-            else f"fitted on all {total:,}"
-        )
-        + f": as many as `evaluation.num_clusters` says, or fewer where they would have fewer than {MIN_MEMBERS} members on "
-        "average.",
+        "The embeddings are those of the two towers fitted before the window, without the bias and scaled to length 1, so "
+        "that only direction counts.",
+        f"The clusters come from k-means with seed {seed}, fitted on {fitted}: as many as `evaluation.num_clusters`, or fewer if "
+        f"they would have fewer than {MIN_MEMBERS} members on average.",
     ]
     if not roles:
         notes.append(
-            "What sets them apart cannot be told in words, since no column of articles plays the role `category`, "
-            "`section` or `colour`: name one in [features.roles]."
+            "No values distinguish the clusters, since no column of articles has the role `category`, `section` or `colour`: "
+            "name one in [features.roles]."
         )
     elif traits:
         notes.append(
             f"Lift is the share of a value among {of} of the cluster, divided by its share among {of} of all clusters. "
-            "Values are in the order of count times the logarithm of lift; the first of each role is in the title if its share "
-            f"is at least {MIN_TITLE_SHARE:.0%}."
+            "Values are ordered by count times the logarithm of lift; the first of each role is in the title if its share is at "
+            f"least {MIN_TITLE_SHARE:.0%}."
         )
     else:
-        notes.append("No value of the columns that play a role sets one of them apart.")
+        notes.append("No value of the columns with a role distinguishes any of the clusters.")
     return notes
 
 
@@ -167,12 +162,12 @@ def describe_articles(
     """Describes clusters of articles.
 
     Args:
-        clusters: Of the articles' embeddings.
-        article_index: `[num_rows]` the article of each row, all of them different.
-        tables: Indexed tables with the visible transactions alone.
-        roles: The column of articles that plays each role; empty where none does.
-        since: Sales from here on are counted.
-        seed: Of the points that are drawn.
+        clusters: Clusters of the articles' embeddings.
+        article_index: `[num_rows]` distinct article_index of each row.
+        tables: Indexed tables with only the visible transactions.
+        roles: Column of articles by role; empty if there is none.
+        since: Start of the counted sales.
+        seed: Seed of the drawn points.
     """
     roles = _known_roles(tables, roles)
     columns = {f"role {role}": _[column].cast("string") for role, column in roles.items()}
@@ -197,7 +192,7 @@ def describe_articles(
             for role in roles
         }
     )
-    all_lines, made = int(rows["lines"].sum()), []
+    all_lines, described = int(rows["lines"].sum()), []
     for number in range(1, clusters.num_clusters + 1):
         members = rows[rows["cluster"] == number]
         lines, priced = int(members["lines"].sum()), int(members["priced"].sum())
@@ -217,15 +212,15 @@ def describe_articles(
             (str(row["article_id"]), "" if pd.isna(row["description"]) else shorten(row["description"], 90))
             for row in nearest.to_dict("records")
         )
-        made.append(Cluster(number, len(members), figures, tuple(facts), traits.get(number, {}), examples))
+        described.append(Cluster(number, len(members), figures, tuple(facts), traits.get(number, {}), examples))
     notes = _notes(clusters, traits, roles, of="the articles", seed=seed)
     notes.append(
-        f"Sales are the lines of {since.date()} and later, up to the cutoff, and shares are of those of these articles; "
-        "prices are means over these lines. Examples are the articles nearest the centre."
+        f"Sales are the lines from {since.date()} up to the cutoff, and shares are of the sales of these articles; prices are "
+        "means over these lines. Examples are the articles nearest the centre."
     )
     figure = _draw(clusters, noun="article", rows_words=" in store at the cutoff", seed=seed)
     assigned = rows[["article_id", "cluster"]]
-    return ClusterSection("article_clusters", "Clusters of articles", tuple(made), figure, tuple(notes), assigned)
+    return ClusterSection("article_clusters", "Clusters of articles", tuple(described), figure, tuple(notes), assigned)
 
 
 def describe_customers(
@@ -240,12 +235,12 @@ def describe_customers(
     """Describes clusters of customers.
 
     Args:
-        clusters: Of the customers' query embeddings.
-        customer_index: `[num_rows]` the customer of each row, all of them different.
-        tables: Indexed tables with the visible transactions alone.
-        roles: The column of articles that plays each role; empty where none does.
-        chosen_from: Customers of whom these were chosen by chance.
-        seed: Of the points that are drawn.
+        clusters: Clusters of the customers' query embeddings.
+        customer_index: `[num_rows]` distinct customer_index of each row.
+        tables: Indexed tables with only the visible transactions.
+        roles: Column of articles by role; empty if there is none.
+        chosen_from: Number of customers from whom these were sampled.
+        seed: Seed of the drawn points.
     """
     roles = _known_roles(tables, roles)
     rows = pd.DataFrame({"customer_index": customer_index, "cluster": clusters.cluster})
@@ -255,16 +250,16 @@ def describe_customers(
     baskets = lines.group_by("customer_index").agg(baskets=_.basket_id.nunique()).execute()
     rows = rows.merge(people, how="left", on="customer_index").merge(baskets, how="left", on="customer_index")
     rows = rows.fillna({"baskets": 0})
-    # Summed by customer and value in the database; by cluster here.
+    # The database sums by customer and value, pandas by cluster.
     counted = {}
     for role, column in roles.items():
         values = tables.articles.select("article_index", value=_[column].cast("string"))
         bought = lines.join(values, "article_index").filter(_.value.notnull())
-        found = bought.group_by("customer_index", "value").agg(count=_.count()).execute()
-        found = found.merge(rows[["customer_index", "cluster"]], on="customer_index")
-        counted[role] = found.groupby(["cluster", "value"])["count"].sum().reset_index()
+        counts = bought.group_by("customer_index", "value").agg(count=_.count()).execute()
+        counts = counts.merge(rows[["customer_index", "cluster"]], on="customer_index")
+        counted[role] = counts.groupby(["cluster", "value"])["count"].sum().reset_index()
     traits = _collect_traits(counted)
-    made = []
+    described = []
     for number in range(1, clusters.num_clusters + 1):
         members = rows[rows["cluster"] == number]
         ages = members["age"].dropna()
@@ -279,13 +274,15 @@ def describe_customers(
             f"{format_amount(figures['baskets_mean'] or 0)} baskets on average",
         ]
         if len(ages):
-            of = "" if len(ages) == len(members) else f" (known of {len(ages):,})"
+            of = "" if len(ages) == len(members) else f" (known for {len(ages):,})"
             facts.append(f"mean age {ages.mean():.0f}{of}")
-        made.append(Cluster(number, len(members), figures, tuple(facts), traits.get(number, {})))
-    notes = _notes(clusters, traits, roles, of="the lines bought by customers", seed=seed)
+        described.append(Cluster(number, len(members), figures, tuple(facts), traits.get(number, {})))
+    notes = _notes(clusters, traits, roles, of="the purchases", seed=seed)
     rows_words = " who bought in the window and had a history before it"
     if chosen_from > len(rows):
-        rows_words += f", chosen by chance from {chosen_from:,}"
+        rows_words += f", sampled from {chosen_from:,}"
     figure = _draw(clusters, noun="customer", rows_words=rows_words, seed=seed)
     assigned = rows[["customer_id", "cluster"]]
-    return ClusterSection("customer_clusters", "Clusters of customers", tuple(made), figure, tuple(notes), assigned)
+    return ClusterSection(
+        "customer_clusters", "Clusters of customers", tuple(described), figure, tuple(notes), assigned
+    )

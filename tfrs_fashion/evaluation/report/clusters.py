@@ -1,4 +1,4 @@
-"""Clusters: articles or customers whose embeddings point the same way, and the values that set each cluster apart."""
+"""Clusters of embeddings by direction (k-means), and the feature values that distinguish each cluster."""
 
 from dataclasses import dataclass
 
@@ -10,27 +10,27 @@ from threadpoolctl import threadpool_limits
 
 from tfrs_fashion.schema import InputError
 
-# So many rows, chosen by chance, decide where the centres are; more would move them little and take long.
+# Maximum number of randomly chosen rows on which the centres are fitted; more would hardly move them and take long.
 MAX_FITTED = 20_000
-# On average; a cluster of fewer says nothing.
+# Minimum mean size of the clusters; smaller ones are not informative.
 MIN_MEMBERS = 10
-# k-means keeps the best of so many starts.
+# Number of random starts of k-means, of which the best is kept.
 NUM_STARTS = 3
-# A value sets a cluster apart that it holds so much more often than all do, so many times, and in such a share.
+# Minimum lift, count and share within the cluster of a value that distinguishes it.
 MIN_LIFT, MIN_COUNT, MIN_SHARE = 1.2, 2, 0.02
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Rows in clusters, the largest first.
+    """Rows assigned to clusters, which are numbered by size from the largest.
 
     Attributes:
         cluster: `[num_rows]` int32, from 1.
-        distance: `[num_rows]` float32, between an embedding of length 1 and the centre of its cluster.
-        place: `[num_rows, 2]` float32, in the two directions along which the embeddings differ most.
-        place_share: Share of their variance along each of these.
-        num_clusters: Clusters found.
-        num_fitted: Rows that decided where the centres are.
+        distance: `[num_rows]` float32, Euclidean distance of the normalised embedding from its centre.
+        place: `[num_rows, 2]` float32, the first two principal components.
+        place_share: Share of the variance along each of these.
+        num_clusters: Number of clusters.
+        num_fitted: Number of rows on which the centres were fitted.
     """
 
     cluster: np.ndarray
@@ -42,13 +42,13 @@ class Clusters:
 
 
 def fit_clusters(embedding: np.ndarray, *, num_clusters: int, seed: int) -> Clusters:
-    """Finds clusters by k-means over embeddings of length 1, so that direction alone counts.
+    """Clusters embeddings by k-means after scaling them to length 1, so that only direction counts.
 
     Args:
         embedding: `[num_rows, dim]`, at least one row and one column.
-        num_clusters: Clusters to find; fewer where they would have fewer than `MIN_MEMBERS` rows on average, or where
-            fewer embeddings differ.
-        seed: Of the rows that are fitted and of the starts.
+        num_clusters: Number of clusters; fewer if they would have fewer than `MIN_MEMBERS` rows on average, or if there are
+            fewer distinct embeddings.
+        seed: Seed of the fitted rows and of the starts.
 
     Raises:
         InputError: There is no row, or an embedding is not finite.
@@ -66,10 +66,10 @@ def fit_clusters(embedding: np.ndarray, *, num_clusters: int, seed: int) -> Clus
     random = np.random.default_rng(seed)
     chosen = np.sort(random.permutation(len(unit))[:MAX_FITTED])
     fitted = unit[chosen]
-    wanted = min(num_clusters, max(1, len(unit) // MIN_MEMBERS), len(np.unique(fitted, axis=0)))
-    # Threads add in whichever order they finish, and the last digits would differ from run to run.
+    num_centres = min(num_clusters, max(1, len(unit) // MIN_MEMBERS), len(np.unique(fitted, axis=0)))
+    # Threads sum in the order in which they finish, so the last digits would differ between runs.
     with threadpool_limits(1):
-        centres = KMeans(wanted, n_init=NUM_STARTS, random_state=seed).fit(fitted).cluster_centers_
+        centres = KMeans(num_centres, n_init=NUM_STARTS, random_state=seed).fit(fitted).cluster_centers_
         nearest, distance = pairwise_distances_argmin_min(unit, centres)
         place, share = _project(unit, fitted)
     sizes = np.bincount(nearest, minlength=len(centres))
@@ -87,16 +87,16 @@ def fit_clusters(embedding: np.ndarray, *, num_clusters: int, seed: int) -> Clus
 
 
 def _project(unit: np.ndarray, fitted: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-    """Projects `[num_rows, dim]` on the first two principal components of the fitted ones.
+    """Projects `[num_rows, dim]` on the first two principal components of the fitted rows.
 
     Returns:
-        `[num_rows, 2]` and the share of the fitted rows' variance along each direction; zeros where there is but one.
+        `[num_rows, 2]`, and the share of the fitted rows' variance along each component; zeros if there is only one.
     """
     middle = fitted.mean(axis=0, dtype=np.float64)
     variance, directions = np.linalg.eigh(np.cov((fitted - middle).T, bias=True).reshape(2 * fitted.shape[1:]))
     whole = float(variance.sum())
     variance, directions = variance[::-1][:2], directions[:, ::-1][:, :2]
-    # The sign of a direction is free: its largest part is positive, so that equal input gives an equal map.
+    # The sign of a component is arbitrary: making its largest entry positive gives equal maps for equal input.
     directions = directions * np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])])
     place, share = np.zeros((len(unit), 2), np.float32), np.zeros(2)
     place[:, : directions.shape[1]] = unit @ directions.astype(np.float32) - middle @ directions
@@ -107,14 +107,14 @@ def _project(unit: np.ndarray, fitted: np.ndarray) -> tuple[np.ndarray, tuple[fl
 
 @dataclass(frozen=True)
 class Trait:
-    """A value that a cluster holds more often than all do.
+    """A value that is more frequent in a cluster than overall.
 
     Attributes:
-        role: The role of the column, e.g. `colour`.
-        value: The value.
-        count: How often the cluster holds it.
-        share: Its share of what the cluster holds.
-        lift: That share divided by its share of what all hold.
+        role: Role of the column, e.g. `colour`.
+        value: Value of the column.
+        count: Number of times the value occurs in the cluster.
+        share: Share of the value in the cluster.
+        lift: That share divided by the overall share of the value.
     """
 
     role: str
@@ -125,15 +125,15 @@ class Trait:
 
 
 def find_traits(counted: pd.DataFrame, role: str, *, limit: int = 3) -> dict[int, tuple[Trait, ...]]:
-    """Finds which values of a column set each cluster apart.
+    """Finds the values of a column that distinguish each cluster.
 
-    Values are ordered by count times the logarithm of lift, so that neither what is common everywhere nor what is rare
-    comes first; what is hardly more common than elsewhere, or rare in the cluster, is left out.
+    Values are ordered by count times the logarithm of lift, so that neither values that are common everywhere nor rare
+    ones come first. Values below `MIN_LIFT`, `MIN_COUNT` or `MIN_SHARE` are left out.
 
     Args:
-        counted: `cluster, value, count`, one row a pair; rows without a value are left out.
-        role: The role of the column.
-        limit: Values a cluster.
+        counted: `cluster, value, count`, one row per pair; rows without a value are ignored.
+        role: Role of the column.
+        limit: Maximum number of values per cluster.
     """
     known = counted.dropna(subset="value")
     known = known[known["value"].astype(str).str.strip() != ""]
@@ -141,11 +141,10 @@ def find_traits(counted: pd.DataFrame, role: str, *, limit: int = 3) -> dict[int
     of_value = known.groupby("value")["count"].transform("sum")
     share = known["count"] / of_cluster
     lift = share / (of_value / known["count"].sum())
-    found = known.assign(share=share, lift=lift, weight=known["count"] * np.log(lift))
-    is_told = (found["lift"] >= MIN_LIFT) & (found["count"] >= MIN_COUNT) & (found["share"] >= MIN_SHARE)
-    found = found[is_told]
-    found = found.sort_values(["cluster", "weight", "value"], ascending=[True, False, True])
-    rows = found.groupby("cluster").head(limit)
+    values = known.assign(share=share, lift=lift, weight=known["count"] * np.log(lift))
+    values = values[(lift >= MIN_LIFT) & (values["count"] >= MIN_COUNT) & (share >= MIN_SHARE)]
+    values = values.sort_values(["cluster", "weight", "value"], ascending=[True, False, True])
+    rows = values.groupby("cluster").head(limit)
     traits: dict[int, tuple[Trait, ...]] = {}
     for row in rows.to_dict("records"):
         trait = Trait(role, str(row["value"]), int(row["count"]), float(row["share"]), float(row["lift"]))

@@ -1,4 +1,4 @@
-"""What each generator adds to a pool of candidates: how much it finds, how much nobody else finds, and how far down."""
+"""Contribution of each candidate generator to a pool: its recall, its marginal recall, and its precision by rank."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ RANK_BANDS = ((1, 1), (2, 5), (6, 12), (13, 50), (51, 200))
 
 
 def name_bands() -> list[str]:
-    """Names `RANK_BANDS`, as `1` or `2-5`."""
+    """Names the `RANK_BANDS`, as `1` or `2-5`."""
     return [str(first) if first == last else f"{first}-{last}" for first, last in RANK_BANDS]
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one generator does for a pool.
+    """The contribution of one generator to a pool.
 
     Attributes:
-        name: Of the generator.
-        candidates: Candidates that it names a customer, mean over all customers judged.
-        recall: Share of a customer's purchases that it names, mean over customers.
-        marginal_recall: Share that it names and no other does.
-        precision: For each of `RANK_BANDS` the share of what it ranked there that was bought; None where it named nothing.
-        quota: Candidates a customer that the blend takes from it by quotas.
+        name: Name of the generator.
+        candidates: Number of its candidates per customer, mean over all evaluated customers.
+        recall: Share of a customer's purchases among its candidates, mean over customers.
+        marginal_recall: Share of the purchases among its candidates only, and no other generator's.
+        precision: Share of its candidates that was bought, for each of `RANK_BANDS`; None without candidates there.
+        quota: Number of candidates per customer that the blend takes from it by quotas.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Contribution:
 
 @dataclass(frozen=True)
 class BlendWeek:
-    """What each way to blend found in one week, learned from the weeks before it.
+    """The recall of each blending method in one week, trained on the weeks before it.
 
     Attributes:
-        start: Its first day.
-        customers: Known before it, who bought in it.
-        recall: Of each method at the budget, mean over customers.
+        start: First day of the week.
+        customers: Number of customers who were known before the week and bought in it.
+        recall: Recall by method at the budget, mean over customers.
     """
 
     start: str
@@ -50,7 +50,7 @@ class BlendWeek:
 
 
 def pool_weeks(weeks: Sequence[BlendWeek]) -> dict[str, float]:
-    """Returns the mean recall of each method over the customers of all weeks, each once a week.
+    """Computes the mean recall of each method over all pairs of a week and a customer.
 
     >>> pool_weeks([BlendWeek("a", 1, {"quotas": 0.4}), BlendWeek("b", 3, {"quotas": 0.2})])
     {'quotas': 0.25}
@@ -63,16 +63,16 @@ def pool_weeks(weeks: Sequence[BlendWeek]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class BlendEvidence:
-    """What a blend was chosen by, on validation.
+    """The validation results by which a blending method was chosen.
 
     Attributes:
-        budget: Candidates a customer at which the methods are compared.
-        weeks: The weeks on which they are, the latest first.
-        recall: Of each method at the budget, mean over the customers of all these weeks.
-        method: That the blend goes by.
+        budget: Number of candidates per customer at which the methods are compared.
+        weeks: Results of each week, the latest first.
+        recall: Recall by method at the budget, mean over the customers of all weeks.
+        method: Chosen method.
         pool: Recall of the whole pool of the latest week.
-        candidates: In the pool of a customer of that week, mean over customers.
-        contributions: Of the generators, in that week.
+        candidates: Number of candidates in a customer's pool of that week, mean over customers.
+        contributions: Contributions of the generators in that week.
     """
 
     budget: int
@@ -93,33 +93,33 @@ def measure_contributions(
     num_customers: int,
     quotas: np.ndarray,
 ) -> tuple[Contribution, ...]:
-    """Measures what each generator does for a pool.
+    """Computes the contribution of each generator to a pool.
 
     Args:
-        names: Of the generators.
-        rank: `[num_pairs, num_generators]`, from 1; 0 where a generator did not name the pair.
+        names: Names of the generators.
+        rank: `[num_pairs, num_generators]` int from 1; 0 if the pair is not among the generator's candidates.
         is_bought: `[num_pairs]` bool.
-        weight: `[num_pairs]`, one over the number that the pair's customer bought.
-        num_customers: Customers judged, those without any candidate among them.
-        quotas: `[num_generators]`.
+        weight: `[num_pairs]` float, 1 / the number of the customer's purchases.
+        num_customers: Number of evaluated customers, including those without any candidate.
+        quotas: `[num_generators]` candidates per customer that the blend takes from each.
     """
-    named = rank > 0
-    alone = named.sum(axis=1) == 1
-    found = []
-    for place, name in enumerate(names):
-        own, ranks = named[:, place], rank[:, place]
+    is_listed = rank > 0
+    is_single = is_listed.sum(axis=1) == 1
+    contributions = []
+    for column, name in enumerate(names):
+        own, ranks = is_listed[:, column], rank[:, column]
         precision: list[float | None] = []
         for first, last in RANK_BANDS:
             band = (ranks >= first) & (ranks <= last)
             precision.append(float(is_bought[band].mean()) if band.any() else None)
-        found.append(
+        contributions.append(
             Contribution(
                 name=name,
                 candidates=float(own.sum() / num_customers),
                 recall=float(weight[own & is_bought].sum() / num_customers),
-                marginal_recall=float(weight[own & alone & is_bought].sum() / num_customers),
+                marginal_recall=float(weight[own & is_single & is_bought].sum() / num_customers),
                 precision=tuple(precision),
-                quota=float(quotas[place]),
+                quota=float(quotas[column]),
             )
         )
-    return tuple(found)
+    return tuple(contributions)

@@ -1,10 +1,10 @@
-"""What a ranker is told of a customer and an article, in words."""
+"""The pair features that rankers read, in words."""
 
 import math
 
 from tfrs_fashion.schema import InputError
 
-# How each number of a key is told; `{key}` is "it" or what it belongs to.
+# Text for each feature of a key; `{key}` is "it" for the article, or "something of its section" and the like.
 _KEY_WORDS = {
     "times": "{key} was in {value:.0f} of the customer's baskets",
     "share": "{key} was in {value:.0%} of the customer's baskets",
@@ -17,16 +17,16 @@ _KEY_WORDS = {
 _CUSTOMER_WORDS = {
     "num_baskets": "the customer has {value:.0f} baskets",
     "num_articles": "the customer bought {value:.0f} times",
-    "days_since_basket": "the customer came {value:.0f} days ago",
-    "basket_gap_days": "the customer comes every {value:.0f} days",
+    "days_since_basket": "the customer last bought {value:.0f} days ago",
+    "basket_gap_days": "the customer buys every {value:.0f} days",
     "articles_per_basket": "the customer's baskets hold {value:.1f} articles",
     "price_paid": "the customer pays {value:.2f} on average",
     "discount_taken": "the customer's discount is {value:.0%} on average",
     "age": "the customer is {value:.0f} years old",
 }
 _OTHER_WORDS = {
-    "best rank": "placed {value:.0f} by the generator that ranks it highest",
-    "num_generators": "named by {value:.0f} generators",
+    "best rank": "ranked {value:.0f} by the generator that ranks it highest",
+    "num_generators": "proposed by {value:.0f} generators",
     "discount_gap": "its discount is {value:+.0%} from the customer's average",
     "age_gap": "its buyers are {value:+.0f} years from the customer's age",
     "season_share_now": "{value:.0%} of its sales fall into this season",
@@ -38,34 +38,34 @@ _OTHER_WORDS = {
     "mean_price": "costs {value:.2f} on average",
     "repurchase_rate": "{value:.0%} of its buyers bought it again",
     "buyers": "has {value:.0f} buyers",
-    "article": "what was learned of this very article",
-    "customer": "what was learned of this very customer",
-    "categories": "what was learned of its categories",
+    "article": "what was learned about this article",
+    "customer": "what was learned about this customer",
+    "categories": "what was learned about its categories",
 }
 
 
-def say_feature(name: str, value: float) -> str:
-    """Says what a feature of a pair is.
+def describe_feature(name: str, value: float) -> str:
+    """Describes the value of a pair feature in words.
 
     Args:
-        name: As `two_stage.PairDescriber` names it, or what is embedded.
-        value: NaN where it is not known; an infinite best rank where no generator names the article.
+        name: Name of the feature as `PairDescriber` gives it, or of an embedding.
+        value: Value; NaN if unknown, and an infinite best rank if no generator proposes the article.
 
-    >>> say_feature("article days_since", 6.0)
+    >>> describe_feature("article days_since", 6.0)
     'it was bought 6 days ago'
-    >>> say_feature("rank co_visitation", float("nan"))
-    'not named by co_visitation'
+    >>> describe_feature("rank co_visitation", float("nan"))
+    'not proposed by co_visitation'
     """
     first, _space, rest = name.partition(" ")
     unknown = math.isnan(value)
     if name == "best rank" and math.isinf(value):
-        return "not named by any generator"
+        return "not proposed by any generator"
     if first == "rank":
-        return f"not named by {rest}" if unknown else f"placed {value:.0f} by {rest}"
+        return f"not proposed by {rest}" if unknown else f"ranked {value:.0f} by {rest}"
     if first == "score":
-        return f"not named by {rest}" if unknown else f"scored {value:.3g} by {rest}"
+        return f"not proposed by {rest}" if unknown else f"scored {value:.3g} by {rest}"
     if first == "similarity":
-        return f"not known to {rest}" if unknown else f"scored {value:.3g} by {rest}, whatever is asked"
+        return f"not known to {rest}" if unknown else f"has a similarity of {value:.3g} according to {rest}"
     if name == "price_to_paid" and not unknown:
         return f"costs {math.exp(value):.1f} times what the customer pays on average"
     words, key = _OTHER_WORDS.get(name), "it"
@@ -74,21 +74,19 @@ def say_feature(name: str, value: float) -> str:
     elif rest in _KEY_WORDS or rest.startswith("decayed_"):
         key = "it" if first == "article" else f"something of its {first.replace('_', ' ')}"
         days = rest.removeprefix("decayed_").removesuffix("d")
-        words = _KEY_WORDS.get(
-            rest, "{key} was bought {value:.2f} times, where a purchase counts half after " + f"{days} days"
-        )
+        words = _KEY_WORDS.get(rest, "{key} was bought {value:.2f} times, with a half-life of " + f"{days} days")
     if unknown and name not in {"article", "customer", "categories"}:
         return f"{name.replace('_', ' ')} is not known"
     return (words or name.replace("_", " ") + " is {value:.3g}").format(key=key, value=value)
 
 
-def say_odds(added: float) -> str:
-    """Says what is added to a logit, as odds.
+def describe_odds(added: float) -> str:
+    """Describes an additive contribution to a logit as a factor of the odds.
 
     Raises:
         InputError: It is not finite.
 
-    >>> say_odds(0.6931), say_odds(-0.6931)
+    >>> describe_odds(0.6931), describe_odds(-0.6931)
     ('2.00 times the odds', '0.50 times the odds')
     """
     if not math.isfinite(added):

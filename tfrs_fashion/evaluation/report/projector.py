@@ -1,4 +1,4 @@
-"""Embeddings in the form that TensorBoard's projector reads: vectors, names and categories, and small pictures."""
+"""Embeddings in the format of TensorBoard's projector: vectors, labels and thumbnails."""
 
 import json
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-# Side of a picture, and pictures that a sheet holds: beyond that, browsers refuse it.
+# Side of a thumbnail in pixels, and the maximum number of thumbnails in a sprite image that browsers still load.
 SPRITE_SIDE, MAX_SPRITES = 48, 2500
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Points that the projector shows as one cloud.
+    """One point cloud of the projector.
 
     Attributes:
-        name: E.g. `articles`.
+        name: Name of the cloud, e.g. `articles`.
         embedding: `[num_points, dim]` float32.
-        labels: `[num_points]` rows, a column for each way to label, to colour and to search; the first is what a point is called.
-        images: Of each point, where there are any.
+        labels: `[num_points]` rows; each column can be used to label, colour and search the points, the first by default.
+        images: Image of each point, if there are any.
     """
 
     name: str
@@ -31,21 +31,21 @@ class Projection:
 
 
 def _clean(value: object) -> str:
-    """Writes a value for a column of tab-separated values."""
+    """Formats a value for a tab-separated file."""
     words = "" if value is None or value is pd.NA or value != value else str(value)
     return " ".join(words.split()) or "-"
 
 
 def _write_sprites(images: Sequence[Path | None], path: Path) -> None:
-    """Writes small pictures row by row into a square sheet; what is missing or no image is grey."""
+    """Writes thumbnails row by row into a square sprite image; missing and unreadable images are grey."""
     columns = int(np.ceil(np.sqrt(len(images))))
     sheet = Image.new("RGB", (columns * SPRITE_SIDE, columns * SPRITE_SIDE), "#cccccc")
     for place, image in enumerate(images):
         if image is None:
             continue
         try:
-            with Image.open(image) as found:
-                small = found.convert("RGB").resize((SPRITE_SIDE, SPRITE_SIDE))
+            with Image.open(image) as original:
+                small = original.convert("RGB").resize((SPRITE_SIDE, SPRITE_SIDE))
         except (OSError, UnidentifiedImageError):
             continue
         sheet.paste(small, (place % columns * SPRITE_SIDE, place // columns * SPRITE_SIDE))
@@ -53,32 +53,33 @@ def _write_sprites(images: Sequence[Path | None], path: Path) -> None:
 
 
 def write_projector(folder: Path, projections: Sequence[Projection]) -> None:
-    """Writes `projector_config.pbtxt`, and for each cloud its vectors, its labels and its pictures.
+    """Writes `projector_config.pbtxt`, and the vectors, labels and thumbnails of each cloud.
 
     Args:
-        folder: That `tensorboard --logdir` is given, or one below it; made if it is not there.
-        projections: With as many labels, and pictures if any, as points; of pictures, `MAX_SPRITES` at most.
+        folder: Folder given to `tensorboard --logdir`, or one below it; created if missing.
+        projections: Point clouds with one label row, and one image if any, per point; at most `MAX_SPRITES` images.
 
-    Source: https://www.tensorflow.org/tensorboard/tensorboard_projector_plugin
+    Source:
+        https://www.tensorflow.org/tensorboard/tensorboard_projector_plugin
     """
     folder.mkdir(parents=True, exist_ok=True)
     configs = []
-    for found in projections:
-        # Seven digits tell floats of 32 bits apart.
-        np.savetxt(folder / f"{found.name}.tsv", found.embedding, fmt="%.7g", delimiter="\t")
-        columns = [[_clean(value) for value in found.labels[column]] for column in found.labels]
+    for projection in projections:
+        # Seven digits distinguish all 32-bit floats.
+        np.savetxt(folder / f"{projection.name}.tsv", projection.embedding, fmt="%.7g", delimiter="\t")
+        columns = [[_clean(value) for value in projection.labels[column]] for column in projection.labels]
         rows = ["\t".join(row) for row in zip(*columns, strict=True)]
-        # A single column has no head, by the rule of the projector.
-        head = ["\t".join(_clean(name) for name in found.labels)] if len(columns) > 1 else []
-        (folder / f"{found.name}_labels.tsv").write_text("\n".join([*head, *rows]) + "\n", encoding="utf-8")
+        # The projector expects no header for a single column.
+        head = ["\t".join(_clean(name) for name in projection.labels)] if len(columns) > 1 else []
+        (folder / f"{projection.name}_labels.tsv").write_text("\n".join([*head, *rows]) + "\n", encoding="utf-8")
         fields = [
-            f"tensor_name: {json.dumps(found.name)}",
-            f'tensor_path: "{found.name}.tsv"',
-            f'metadata_path: "{found.name}_labels.tsv"',
+            f"tensor_name: {json.dumps(projection.name)}",
+            f'tensor_path: "{projection.name}.tsv"',
+            f'metadata_path: "{projection.name}_labels.tsv"',
         ]
-        if found.images is not None:
-            _write_sprites(found.images, folder / f"{found.name}_sprites.png")
+        if projection.images is not None:
+            _write_sprites(projection.images, folder / f"{projection.name}_sprites.png")
             side = f"single_image_dim: {SPRITE_SIDE} single_image_dim: {SPRITE_SIDE}"
-            fields.append(f'sprite {{ image_path: "{found.name}_sprites.png" {side} }}')
+            fields.append(f'sprite {{ image_path: "{projection.name}_sprites.png" {side} }}')
         configs.append("embeddings {\n" + "".join(f"  {line}\n" for line in fields) + "}\n")
     (folder / "projector_config.pbtxt").write_text("".join(configs), encoding="utf-8")

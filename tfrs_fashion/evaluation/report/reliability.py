@@ -1,45 +1,24 @@
-"""The section of the report on probabilities: how often what is said to be bought with some probability is bought."""
+"""The report's section on probabilities: how predicted purchase probabilities compare with actual purchases."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from tfrs_fashion.evaluation.drawing import GREY, STYLE, format_share, make_panels, shorten
-from tfrs_fashion.evaluation.figure import Figure
-from tfrs_fashion.evaluation.metrics.bootstrap import Interval, bootstrap_ratio
-from tfrs_fashion.evaluation.metrics.hits import contains, pair_keys
-from tfrs_fashion.evaluation.report.accuracy_figure import MAX_LINES, style_line
-from tfrs_fashion.evaluation.report.measured_section import MeasuredSection
-from tfrs_fashion.evaluation.report.scorecard import Figures
+from tfrs_fashion.evaluation.metrics.bootstrap import bootstrap_ratio
+from tfrs_fashion.evaluation.metrics.pair_keys import contains, pair_keys
+from tfrs_fashion.evaluation.report.curve_figures import ReliabilityCurve, draw_reliability
+from tfrs_fashion.evaluation.report.scorecard import Metrics, MetricSection
 from tfrs_fashion.schema import InputError
 
 MEANINGS = {
-    "expected": "The sum of the probabilities of a list, mean over customers: purchases that are to be expected of it.",
-    "bought": "How many of the list were bought, mean over customers.",
-    "expected_to_bought": "The former over the latter: 1 is right, 2 promises twice what came.",
+    "expected": "Sum of a list's probabilities, mean over customers: the expected number of purchases from it.",
+    "bought": "Number of the list's articles that were bought, mean over customers.",
+    "expected_to_bought": "The former over the latter: 1 is calibrated, 2 predicts twice as many purchases as there were.",
 }
-# Candidates are put together by their probability, so that as many purchases are to be expected of each group.
+# Number of groups of candidates by probability, each with the same expected number of purchases.
 NUM_GROUPS = 10
-
-
-@dataclass(frozen=True)
-class _Curve:
-    """Groups of candidates by their probability, the least likely first.
-
-    Attributes:
-        pairs: `[num_groups]` how many.
-        expected: `[num_groups]` mean probability.
-        bought: `[num_groups]` share that was bought, with its interval.
-    """
-
-    pairs: np.ndarray
-    expected: np.ndarray
-    bought: Interval
 
 
 def describe_reliability(
@@ -49,115 +28,74 @@ def describe_reliability(
     ks: Sequence[int],
     num_samples: int,
     seed: int,
-) -> MeasuredSection:
-    """Compares the probabilities of candidates with what was bought.
+) -> MetricSection:
+    """Compares the probabilities of candidates with actual purchases.
 
     Args:
-        candidates: By recommender, at least one: `customer_index, article_index, rank, score`, where a score within (0, 1) is the
-            probability that a customer who comes buys the article; rows whose score is none are left out.
+        candidates: `customer_index, article_index, rank, score` by recommender, at least one. A score within (0, 1) is the
+            probability that a customer who buys anything in the window buys the article; rows with other scores are
+            ignored.
         targets: `customer_index, article_index` bought in the window.
-        ks: Lengths of the lists that are measured.
-        num_samples: Bootstrap samples of customers.
-        seed: Fixes the samples.
+        ks: Lengths of the evaluated lists.
+        num_samples: Number of bootstrap samples of customers.
+        seed: Seed of the samples.
 
     Raises:
         InputError: A recommender has no row with a probability.
     """
     options: dict[str, Any] = {"num_samples": num_samples, "seed": seed}
     bought = np.sort(pair_keys(targets))
-    figures: dict[str, Figures] = {}
-    curves: dict[str, _Curve] = {}
+    metrics: dict[str, Metrics] = {}
+    curves: dict[str, ReliabilityCurve] = {}
     sizes = {}
-    for name, found in candidates.items():
-        told = found[(found["score"] > 0) & (found["score"] < 1)]
-        if told.empty:
+    for name, rows in candidates.items():
+        probable = rows[(rows["score"] > 0) & (rows["score"] < 1)]
+        if probable.empty:
             raise InputError(
-                f"{name}: none of {len(found):,} scores lies between 0 and 1, so no probability can be compared with what was bought."
+                f"{name}: none of {len(rows):,} scores lies between 0 and 1, so there is no probability to compare with "
+                "purchases."
             )
-        told = told.assign(is_bought=contains(bought, pair_keys(told)).astype(float))
-        figures[name] = {metric: row for k in ks for metric, row in _measure(told, k=k, **options).items()}
-        curves[name] = _group(told, **options)
-        sizes[f"{len(told):,} candidates of {told['customer_index'].nunique():,} customers"] = len(told)
+        probable = probable.assign(is_bought=contains(bought, pair_keys(probable)).astype(float))
+        metrics[name] = {metric: value for k in ks for metric, value in _measure(probable, k=k, **options).items()}
+        curves[name] = _group(probable, **options)
+        sizes[f"{len(probable):,} candidates of {probable['customer_index'].nunique():,} customers"] = len(probable)
     notes = (
         "The scores of these recommenders are the probabilities that a customer who comes in the window buys the article. "
-        "Here they are compared with what those who came did buy.",
+        "Here they are compared with the purchases of the customers who came.",
     )
-    with matplotlib.rc_context(STYLE):
-        figure = _draw(curves, sizes=sizes)
-    return MeasuredSection("reliability", "Probabilities", figures, figure, notes, MEANINGS)
+    figure = draw_reliability(curves, sizes=sizes)
+    return MetricSection("reliability", "Probabilities", metrics, figure, notes, MEANINGS)
 
 
-def _measure(told: pd.DataFrame, *, k: int, num_samples: int, seed: int) -> Figures:
+def _measure(probable: pd.DataFrame, *, k: int, num_samples: int, seed: int) -> Metrics:
     options: dict[str, Any] = {"num_samples": num_samples, "seed": seed}
-    per = told[told["rank"] <= k].groupby("customer_index")[["score", "is_bought"]].sum()
-    expected, bought = per["score"].to_numpy(np.float64), per["is_bought"].to_numpy()
-    found = {
-        "expected": bootstrap_ratio(expected, np.ones(len(per)), **options),
-        "bought": bootstrap_ratio(bought, np.ones(len(per)), **options),
+    sums = probable[probable["rank"] <= k].groupby("customer_index")[["score", "is_bought"]].sum()
+    expected, bought = sums["score"].to_numpy(np.float64), sums["is_bought"].to_numpy()
+    intervals = {
+        "expected": bootstrap_ratio(expected, np.ones(len(sums)), **options),
+        "bought": bootstrap_ratio(bought, np.ones(len(sums)), **options),
         "expected_to_bought": bootstrap_ratio(expected, bought, **options),
     }
     return {
         f"{name}@{k}": {bound: float(value) for bound, value in interval._asdict().items()}
-        for name, interval in found.items()
+        for name, interval in intervals.items()
     }
 
 
-def _group(told: pd.DataFrame, *, num_samples: int, seed: int) -> _Curve:
-    told = told.sort_values("score", kind="stable")
-    so_far = told["score"].to_numpy(np.float64).cumsum()
-    group = np.minimum((NUM_GROUPS * so_far / so_far[-1]).astype(int), NUM_GROUPS - 1)
+def _group(probable: pd.DataFrame, *, num_samples: int, seed: int) -> ReliabilityCurve:
+    """Groups candidates by probability, with the same expected number of purchases in each group."""
+    probable = probable.sort_values("score", kind="stable")
+    cumulative = probable["score"].to_numpy(np.float64).cumsum()
+    group = np.minimum((NUM_GROUPS * cumulative / cumulative[-1]).astype(int), NUM_GROUPS - 1)
     _groups, group = np.unique(group, return_inverse=True)
-    shape = (told["customer_index"].nunique(), int(group.max()) + 1)
-    customer = np.unique(told["customer_index"], return_inverse=True)[1]
+    shape = (probable["customer_index"].nunique(), int(group.max()) + 1)
+    customer = np.unique(probable["customer_index"], return_inverse=True)[1]
 
-    def sums(weights: np.ndarray) -> np.ndarray:
+    def sum_by_group(weights: np.ndarray) -> np.ndarray:
+        """Sums by customer and group, `[num_customers, num_groups]`."""
         return np.bincount(customer * shape[1] + group, weights, minlength=shape[0] * shape[1]).reshape(shape)
 
-    pairs, bought = sums(np.ones(len(told))), sums(told["is_bought"].to_numpy())
-    expected = sums(told["score"].to_numpy(np.float64)).sum(axis=0) / pairs.sum(axis=0)
+    pairs, bought = sum_by_group(np.ones(len(probable))), sum_by_group(probable["is_bought"].to_numpy())
+    expected = sum_by_group(probable["score"].to_numpy(np.float64)).sum(axis=0) / pairs.sum(axis=0)
     share = bootstrap_ratio(bought, pairs, num_samples=num_samples, seed=seed)
-    return _Curve(pairs.sum(axis=0), expected, share)
-
-
-def _draw(curves: Mapping[str, _Curve], *, sizes: Mapping[str, int]) -> Figure:
-    title = "How often what has some probability is bought"
-    (axes,) = make_panels(title, heights=(4.2,))
-    shown = dict(list(curves.items())[:MAX_LINES])
-    lowest = min(float(found.expected[0]) for found in shown.values())
-    ends = [lowest, max(float(found.expected[-1]) for found in shown.values())]
-    axes.plot(ends, ends, color="#8a8a8a", linewidth=1, linestyle="--")
-    axes.annotate("as it was said", (ends[0], ends[0]), (12, 2), textcoords="offset points", fontsize=8.5, color=GREY)
-    for number, (name, found) in enumerate(shown.items()):
-        style = style_line(number)
-        value, low, high = (np.where(bound > 0, bound, np.nan) for bound in found.bought)
-        axes.plot(found.expected, value, label=shorten(name, 30), **style)
-        axes.vlines(found.expected, np.fmax(low, lowest / 10), high, color=style["color"], linewidth=1)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _place: format_share(value)))
-        axis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("probability that was said")
-    axes.set_ylabel("share that was bought")
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=2, fontsize=9, handlelength=3.2)
-    sentences = tuple(
-        f"Of what {name} thinks likeliest, with a probability of {format_share(found.expected[-1])} on average, "
-        f"{format_share(found.bought.value[-1])} ({format_share(found.bought.low[-1])} to {format_share(found.bought.high[-1])}) "
-        "was bought."
-        for name, found in shown.items()
-    )
-    caption = (
-        f"{' and '.join(sizes)}, in groups of which as many purchases are to be expected; the lines upright are 95% intervals over "
-        "customers."
-    )
-    data = {
-        name: {
-            "pairs": found.pairs.tolist(),
-            "expected": found.expected.tolist(),
-            "bought": {bound: value.tolist() for bound, value in found.bought._asdict().items()},
-        }
-        for name, found in curves.items()
-    }
-    return Figure("reliability", "Probabilities", title, sentences, caption, max(sizes.values()), data, axes)
+    return ReliabilityCurve(pairs.sum(axis=0), expected, share)

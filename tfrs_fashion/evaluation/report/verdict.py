@@ -1,4 +1,4 @@
-"""The verdict: which recommender to ship, and how sure to be, in words."""
+"""The verdict: which recommender to ship, and how certain that is, in words."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from tfrs_fashion.evaluation.metrics.bootstrap import Comparison, bootstrap_inte
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to ship.
+    """Which recommender to ship.
 
     Attributes:
-        recommender: The best; empty where none found anything.
-        alike: Others that cannot be told apart from it, the best of them first.
+        recommender: Name of the best recommender; empty if none has a hit.
+        alike: Others that are not significantly worse, the best of them first.
         headline: What to do.
-        reasons: Why, and how sure to be; one sentence each.
+        reasons: Why, and how certain it is; one sentence each.
     """
 
     recommender: str
@@ -40,57 +40,55 @@ def decide(
     num_samples: int = 1000,
     seed: int = 0,
 ) -> Verdict:
-    """Decides which recommender to ship: the best mean, and whoever cannot be told apart from it.
+    """Decides which recommender to ship: the one with the best mean, and those not significantly worse.
 
     Args:
-        values: For each recommender, the metric by `customer_index`, the same customers in the same order.
+        values: The metric by `customer_index` for each recommender, for the same customers in the same order.
         baselines: Names in `values` that the best must beat to be worth its cost.
-        metric: The metric's name.
-        num_windows: Windows that the means are over.
-        num_samples: Bootstrap samples.
-        seed: Fixes the samples.
+        metric: Name of the metric.
+        num_windows: Number of windows behind the means.
+        num_samples: Number of bootstrap samples.
+        seed: Seed of the samples.
 
     Raises:
-        InputError: There is no customer, or two recommenders were measured over different customers.
+        InputError: There is no customer, or two recommenders were evaluated on different customers.
     """
     ordered = sorted(values, key=lambda name: (-float(values[name].mean()), list(values).index(name)))
     if not ordered or not np.any(values[ordered[0]]):
-        reason = f"{metric} is 0 for every recommender that was judged: look for a mistake before anything else."
+        reason = f"{metric} is 0 for every evaluated recommender: look for a mistake before anything else."
         return Verdict("", (), "Ship none of them yet.", (reason,))
     best, *others = ordered
     num_customers = len(values[best])
     options: dict[str, Any] = {"num_samples": num_samples, "seed": seed}
-    found = {
+    comparisons = {
         name: Comparison(best, name, metric, num_customers, paired_difference(values[best], values[name], **options))
         for name in others
     }
-    alike = tuple(name for name in others if found[name].difference.low <= 0)
+    alike = tuple(name for name in others if comparisons[name].difference.low <= 0)
     value, low, high = bootstrap_interval(values[best], **options)
-    standing = f"{best} has the highest {metric}, {value:.4f} ({low:.4f} to {high:.4f})"
     if not others:
-        reasons = [f"It was judged alone, by {num_customers:,} customers: there is nothing to compare it with."]
-        return Verdict(
-            best, (), f"Only {best} was judged: {metric} {value:.4f} ({low:.4f} to {high:.4f}).", tuple(reasons)
-        )
+        headline = f"Only {best} was evaluated: {metric} {value:.4f} (95% CI {low:.4f} to {high:.4f})."
+        reason = f"It was evaluated alone, on {num_customers:,} customers: there is nothing to compare it with."
+        return Verdict(best, (), headline, (reason,))
+    headline = f"Ship {_join([best, *alike], 'or')}."
+    standing = f"{best} has the highest {metric}, {value:.4f} (95% CI {low:.4f} to {high:.4f})"
     if alike:
-        headline = f"Ship {_join([best, *alike], 'or')}."
         reasons = [
-            f"{standing}, but {num_customers:,} customers do not tell it from {_join(alike, 'or')}: let cost, speed and "
-            "the make-up of the lists decide."
+            f"{standing}, but its lead over {_join(alike, 'and')} is not significant with {num_customers:,} customers: decide by "
+            "cost, speed and the composition of the lists."
         ]
     else:
-        headline = f"Ship {best}."
         reasons = [
-            f"{standing}, and each of the {len(others)} others lies below it by more than chance explains at 95%, over "
-            f"the same {num_customers:,} customers."
+            f"{standing}, and its lead over each of the {len(others)} others is significant at 95%, on the same "
+            f"{num_customers:,} customers."
         ]
-    told = [others[0], *(name for name in baselines if name in found and name != others[0])]
-    reasons += [f"{found[name].sentence}{_role(name, others[0], baselines)}." for name in told]
+    shown = [others[0], *(name for name in baselines if name in comparisons and name != others[0])]
+    reasons += [f"{comparisons[name].sentence}{_role(name, others[0], baselines)}." for name in shown]
     if best in baselines:
-        reasons.append(f"{best} is itself a baseline: nothing that costs more has a higher {metric} here.")
+        reasons.append(f"{best} is itself a baseline: nothing more expensive has a higher {metric} here.")
     windows = "one window" if num_windows == 1 else f"{num_windows} windows"
     reasons.append(
-        f"It was chosen from {len(ordered)} by the customers that measure it, and by {windows}: a small lead may not last."
+        f"It was chosen from {len(ordered)} on the customers that measure it, in {windows}: a small lead may not last."
     )
     return Verdict(best, alike, headline, tuple(reasons))
 

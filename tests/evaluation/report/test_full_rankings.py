@@ -2,12 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfrs_fashion.evaluation.report.ranking_section import MEANINGS, describe_ranking
+from tfrs_fashion.evaluation.report.full_rankings import MEANINGS, describe_ranking
 from tfrs_fashion.schema import TARGET_RANK_COLUMNS, InputError
 
 
 def make_ranks(rows: list[tuple[int, int, int, str]]) -> pd.DataFrame:
-    """Five articles are ranked; a row is customer, article, rank and source."""
+    """Makes TargetRanks among five articles from (customer, article, rank, source)."""
     full = [(customer, article, rank, 5, source) for customer, article, rank, source in rows]
     return pd.DataFrame(full, columns=list(TARGET_RANK_COLUMNS)).astype(TARGET_RANK_COLUMNS)
 
@@ -21,19 +21,19 @@ RANKS = {
 }
 
 
-def test_figures_and_notes() -> None:
+def test_metrics_and_notes_equal_hand_worked_values() -> None:
     found = describe_ranking(RANKS, targets=BOUGHT, in_store=IN_STORE, num_samples=50, seed=1)
-    als = found.figures["als"]
+    als = found.metrics["als"]
     assert list(als) == ["auc", "auc_pooled", "rank_q10", "rank_q50", "rank_q90", "named"]
-    # Of three others 0 and 2 stand above what customer 2 bought, and of four others all above what customer 3 did.
+    # Of three others, 0 and 2 rank above customer 2's purchases; of four others, all rank above customer 3's.
     assert als["auc"]["value"] == pytest.approx(((1 + 1 / 3) / 2 + 0) / 2)
     assert als["auc_pooled"]["value"] == pytest.approx((1 + 1 / 3 + 0) / 3)
     assert [als[f"rank_q{share}"]["value"] for share in (10, 50, 90)] == [1, 4, 5]
-    # Customer 2 was named one of two, customer 3 none.
+    # The list has one of customer 2's two purchases, and none of customer 3's.
     assert als["named"]["value"] == pytest.approx(1 / 4)
-    assert found.figures["gru"]["named"] == {"value": 1, "low": 1, "high": 1}
-    for figures in found.figures.values():
-        assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in figures.values())
+    assert found.metrics["gru"]["named"] == {"value": 1, "low": 1, "high": 1}
+    for metrics in found.metrics.values():
+        assert all(value["low"] <= value["value"] <= value["high"] for value in metrics.values())
     first, second = found.notes
     assert first.startswith(
         "Each recommender ranked all 5 articles in store at the cutoff for 2 of the 3 customers who bought"
@@ -42,25 +42,25 @@ def test_figures_and_notes() -> None:
     assert found.figure.name == "roc_of_rank"
 
 
-def test_what_was_never_sold_is_measured_apart_and_sizes_stand_beside() -> None:
-    told = {"targets": BOUGHT, "in_store": IN_STORE, "num_samples": 50, "seed": 1}
+def test_cold_start_articles_are_measured_separately_and_sizes_are_added() -> None:
+    options = {"targets": BOUGHT, "in_store": IN_STORE, "num_samples": 50, "seed": 1}
     found = describe_ranking(
-        RANKS, cold_start_articles=np.array([3]), num_parameters={"als": 5, "gru": 7}, at_first_purchase=True, **told
+        RANKS, cold_start_articles=np.array([3]), num_parameters={"als": 5, "gru": 7}, at_first_purchase=True, **options
     )
-    # Of four other articles three stand above what customer 2 bought of it by als, and one by gru.
-    assert found.figures["als"]["auc_cold_start_articles"]["value"] == pytest.approx(1 / 4)
-    assert found.figures["gru"]["auc_cold_start_articles"]["value"] == pytest.approx(3 / 4)
-    assert found.figures["als"]["rank_q50_cold_start_articles"]["value"] == 4
-    assert {name: figures["num_parameters"]["value"] for name, figures in found.figures.items()} == {"als": 5, "gru": 7}
-    assert "at the time of the first purchase of each" in found.notes[0]
+    # Of four other articles, als ranks three above customer 2's cold-start purchase, and gru one.
+    assert found.metrics["als"]["auc_cold_start_articles"]["value"] == pytest.approx(1 / 4)
+    assert found.metrics["gru"]["auc_cold_start_articles"]["value"] == pytest.approx(3 / 4)
+    assert found.metrics["als"]["rank_q50_cold_start_articles"]["value"] == 4
+    assert {name: values["num_parameters"]["value"] for name, values in found.metrics.items()} == {"als": 5, "gru": 7}
+    assert "at the time of each customer's first purchase" in found.notes[0]
     assert found.notes[0].endswith("1 of their 3 purchases here are of articles never sold before.")
-    assert {name for names in MEANINGS for name in names.split(", ")} == set(found.figures["als"])
-    # Nothing of the kind was in store.
-    without = describe_ranking(RANKS, cold_start_articles=np.array([8]), **told)
-    assert "auc_cold_start_articles" not in without.figures["als"]
+    assert {name for names in MEANINGS for name in names.split(", ")} == set(found.metrics["als"])
+    # No cold-start article was in store.
+    without = describe_ranking(RANKS, cold_start_articles=np.array([8]), **options)
+    assert "auc_cold_start_articles" not in without.metrics["als"]
     assert "never sold" not in without.notes[0]
 
 
-def test_nothing_to_describe() -> None:
+def test_empty_ranks_are_refused() -> None:
     with pytest.raises(InputError, match="target ranks: there is no row"):
         describe_ranking({"als": make_ranks([])}, targets=BOUGHT, in_store=IN_STORE, num_samples=50, seed=1)

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfrs_fashion.evaluation.metrics.list_metrics import (
+from tfrs_fashion.evaluation.metrics.beyond_accuracy import (
     ArticleStatistics,
-    customer_list_metrics,
-    exposure_metrics,
     gini,
+    measure_exposure,
+    measure_lists,
 )
 from tfrs_fashion.schema import CANDIDATE_COLUMNS, InputError
 
 
 def make_candidates(lists: dict[int, list[int]]) -> pd.DataFrame:
-    """Candidates in the order of each list, best first."""
+    """Makes Candidates in the order of each list, best first."""
     rows = [
         (customer, article, rank, 1 / rank, "test")
         for customer, articles in lists.items()
@@ -49,24 +49,24 @@ def make_articles(**changes: object) -> ArticleStatistics:
         ([3, 1, 2], Fraction(8, 9) / 2 / 2),
     ],
 )
-def test_gini(amounts: list[int], expected: float) -> None:
+def test_gini_of_small_amounts_equals_hand_worked_values(amounts: list[int], expected: float) -> None:
     assert gini(np.array(amounts)) == pytest.approx(float(expected))
 
 
-def test_exposure_counts_only_what_is_in_store_and_within_k() -> None:
+def test_exposure_counts_only_articles_in_store_and_within_k() -> None:
     candidates = make_candidates({1: [2, 5, 3], 2: [2, 5, 3]})
-    found = exposure_metrics(candidates, k=2, in_store=np.array([2, 3, 4, 4]))
+    found = measure_exposure(candidates, k=2, in_store=np.array([2, 3, 4, 4]))
     assert found["coverage"] == pytest.approx(1 / 3)
     assert found["popularity_gini"] == pytest.approx(2 / 3)
-    assert exposure_metrics(make_candidates({}), k=2, in_store=np.array([2])) == {"coverage": 0, "popularity_gini": 0}
+    assert measure_exposure(make_candidates({}), k=2, in_store=np.array([2])) == {"coverage": 0, "popularity_gini": 0}
     with pytest.raises(InputError, match="`in_store` is empty"):
-        exposure_metrics(candidates, k=2, in_store=np.array([]))
+        measure_exposure(candidates, k=2, in_store=np.array([]))
 
 
-def test_novelty_price_and_diversity_of_each_list() -> None:
+def test_novelty_price_and_diversity_equal_hand_worked_values() -> None:
     candidates = make_candidates({1: [2, 3, 4], 2: [4], 3: [2, 5]}).sample(frac=1, random_state=0)
-    found = customer_list_metrics(candidates, make_articles(), k=3)
-    # Shares 4/8, 2/8 and, bought by nobody, 1/9.
+    found = measure_lists(candidates, make_articles(), k=3)
+    # Shares 4/8, 2/8, and 1/9 for the article that nobody bought.
     assert found.loc[1, "novelty"] == pytest.approx((1 + 2 + math.log2(9)) / 3)
     assert found.loc[3, "novelty"] == pytest.approx((1 + 0) / 2)
     assert found.loc[1, "price_mean"] == pytest.approx((10 + 20) / 2)
@@ -79,13 +79,13 @@ def test_novelty_price_and_diversity_of_each_list() -> None:
     assert found.loc[3, "diversity"] == pytest.approx(1 - 0.6)
 
 
-def test_diversity_of_many_lists_agrees_with_pairs() -> None:
+def test_diversity_of_many_lists_agrees_with_all_pairs() -> None:
     generator = np.random.default_rng(0)
     embedding = generator.normal(size=(60, 8))
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     lists = {c: (generator.permutation(50)[: generator.integers(1, 8)] + 2).tolist() for c in range(9000)}
     articles = ArticleStatistics(np.arange(2, 52), np.ones(60), 10, np.ones(60), embedding)
-    found = customer_list_metrics(make_candidates(lists), articles, k=5)["diversity"]
+    found = measure_lists(make_candidates(lists), articles, k=5)["diversity"]
     for customer in (0, 1, 4095, 4096, 4097, 8999):
         rows = embedding[lists[customer][:5]]
         pairs = [rows[i] @ rows[j] for i in range(len(rows)) for j in range(i)]
@@ -93,23 +93,23 @@ def test_diversity_of_many_lists_agrees_with_pairs() -> None:
         assert found.loc[customer] == pytest.approx(expected, nan_ok=True)
 
 
-def test_lists_of_one_length_and_of_several_have_the_same_diversity() -> None:
-    # Whole chunks of one length are summed another way.
+def test_diversity_is_the_same_for_equal_and_mixed_list_lengths() -> None:
+    # Chunks of lists of equal length take a faster path.
     candidates = make_candidates({1: [2, 4], 2: [2, 3], 3: [5, 4]})
-    alike = customer_list_metrics(candidates, make_articles(), k=2)["diversity"]
-    mixed = customer_list_metrics(pd.concat([candidates, make_candidates({9: [2]})]), make_articles(), k=2)["diversity"]
+    alike = measure_lists(candidates, make_articles(), k=2)["diversity"]
+    mixed = measure_lists(pd.concat([candidates, make_candidates({9: [2]})]), make_articles(), k=2)["diversity"]
     assert alike.tolist() == pytest.approx([1 - 0, 1 - 1, 1 - 0.8])
     assert mixed.loc[[1, 2, 3]].tolist() == pytest.approx(alike.tolist())
 
 
-def test_nothing_shown_and_no_embedding() -> None:
-    assert customer_list_metrics(make_candidates({}), make_articles(), k=3).empty
-    found = customer_list_metrics(make_candidates({1: [2, 3]}), make_articles(content_embedding=None), k=3)
+def test_lists_are_measured_without_candidates_and_without_an_embedding() -> None:
+    assert measure_lists(make_candidates({}), make_articles(), k=3).empty
+    found = measure_lists(make_candidates({1: [2, 3]}), make_articles(content_embedding=None), k=3)
     assert list(found) == ["novelty", "popularity_mean", "price_mean"]
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=30), st.integers(1, 9))
-def test_gini_is_half_the_relative_mean_difference_and_knows_no_unit(amounts: list[int], unit: int) -> None:
+def test_gini_is_half_the_relative_mean_difference_and_independent_of_the_unit(amounts: list[int], unit: int) -> None:
     found = gini(np.array(amounts))
     total, num = sum(amounts), len(amounts)
     differences = sum(abs(a - b) for a in amounts for b in amounts)
@@ -118,9 +118,9 @@ def test_gini_is_half_the_relative_mean_difference_and_knows_no_unit(amounts: li
 
 
 @given(st.dictionaries(st.integers(0, 9), st.lists(st.integers(2, 5), max_size=6, unique=True), max_size=9))
-def test_each_list_agrees_with_its_definition(lists: dict[int, list[int]]) -> None:
+def test_metrics_of_each_list_agree_with_their_definitions(lists: dict[int, list[int]]) -> None:
     articles = make_articles()
-    found = customer_list_metrics(make_candidates(lists).sample(frac=1, random_state=0), articles, k=3)
+    found = measure_lists(make_candidates(lists).sample(frac=1, random_state=0), articles, k=3)
     shown = {customer: listed[:3] for customer, listed in sorted(lists.items()) if listed}
     assert found.index.tolist() == list(shown)
     for customer, listed in shown.items():

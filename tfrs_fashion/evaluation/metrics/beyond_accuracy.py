@@ -1,4 +1,4 @@
-"""What lists are like, whatever was bought afterwards: how new, varied, dear and popular, and how they use the store."""
+"""Beyond-accuracy metrics of lists: novelty, diversity, price, popularity, and how evenly they cover the catalogue."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,25 +6,25 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from tfrs_fashion.evaluation.metrics.hits import count_runs, first_places
+from tfrs_fashion.evaluation.metrics.accuracy import first_places
+from tfrs_fashion.evaluation.metrics.pair_keys import count_runs
 from tfrs_fashion.schema import InputError
 
-LIST_METRICS = ("novelty", "popularity_mean", "price_mean", "diversity")
-_LISTS_A_CHUNK = 1 << 12
+_LISTS_PER_CHUNK = 1 << 12
 
 
 @dataclass(frozen=True)
 class ArticleStatistics:
-    """What the report needs to know about articles, as arrays by article_index.
+    """The article statistics that the metrics of lists read, as arrays by article_index.
 
     Attributes:
-        in_store: int `[num_in_store]`, the article_index of each article that could be shown.
-        num_buyers: `[num_articles + 2]`, distinct train customers who bought the article.
-        num_train_customers: Customers with a purchase in train.
+        in_store: int `[num_in_store]`, the article_index of each article that may be recommended.
+        num_buyers: `[num_articles + 2]`, number of distinct train customers who bought the article.
+        num_train_customers: Number of customers with a purchase in train.
         price: `[num_articles + 2]`, in the source's currency; NaN where unknown.
-        content_embedding: `[num_articles + 2, dim]`, one fixed embedding for all recommenders that are compared,
-            with rows of length 1 (or 0: no content, unlike everything).
-        groups: By name (`product`, `category`), each article's group; see `near_misses`.
+        content_embedding: `[num_articles + 2, dim]`, one fixed embedding for all compared recommenders, with
+            rows of length 1 (or 0: no content, similar to nothing).
+        groups: Each article's group, by name of the grouping (`product`, `category`); see `near_misses`.
     """
 
     in_store: np.ndarray
@@ -36,13 +36,13 @@ class ArticleStatistics:
 
 
 def gini(amounts: np.ndarray) -> float:
-    """Measures how unevenly amounts are spread.
+    """Computes the Gini coefficient of amounts.
 
     Args:
         amounts: `[num]`, each 0 or more.
 
     Returns:
-        0 if all are equal (or all 0), (num - 1) / num if one holds everything.
+        0 if all are equal (or all 0), (num - 1) / num if one of them holds everything.
     """
     ordered = np.sort(np.asarray(amounts, dtype=np.float64))
     num, total = len(ordered), ordered.sum()
@@ -52,17 +52,17 @@ def gini(amounts: np.ndarray) -> float:
 
 
 def _list_diversity(article_index: np.ndarray, starts: np.ndarray, content_embedding: np.ndarray) -> np.ndarray:
-    """1 - mean pairwise cosine of each list, NaN where it holds fewer than two articles: float64 `[num_lists]`."""
+    """Computes 1 - the mean pairwise cosine of each list, NaN for fewer than two articles: float64 `[num_lists]`."""
     embedding = np.asarray(content_embedding, dtype=np.float32)
     squares = np.square(embedding).sum(axis=1, dtype=np.float64)
     ends = np.append(starts[1:], len(article_index))
     diversity = np.full(len(starts), np.nan)
-    for first in range(0, len(starts), _LISTS_A_CHUNK):
-        chunk = slice(first, first + _LISTS_A_CHUNK)
+    for first in range(0, len(starts), _LISTS_PER_CHUNK):
+        chunk = slice(first, first + _LISTS_PER_CHUNK)
         begin, lengths = starts[first], (ends - starts)[chunk]
         articles = article_index[begin : ends[chunk][-1]]
         rows = embedding[articles]
-        # Σ_{i≠j} x_i·x_j = |Σ x_i|² - Σ |x_i|²: no pair is ever formed.
+        # Σ_{i≠j} x_i·x_j = |Σ x_i|² - Σ |x_i|²: linear in the list's length, since no pair is formed.
         if (lengths == lengths[0]).all():
             sums = rows.reshape(len(lengths), lengths[0], -1).sum(axis=1)
         else:
@@ -74,19 +74,19 @@ def _list_diversity(article_index: np.ndarray, starts: np.ndarray, content_embed
     return diversity
 
 
-def customer_list_metrics(candidates: pd.DataFrame, articles: ArticleStatistics, *, k: int) -> pd.DataFrame:
-    """Describes each customer's list, whatever the customer bought afterwards.
+def measure_lists(candidates: pd.DataFrame, articles: ArticleStatistics, *, k: int) -> pd.DataFrame:
+    """Computes novelty, popularity, price and diversity of each customer's list, independent of the targets.
 
     Args:
         candidates: Rows of Candidates in any order; `customer_index`, `article_index` and ranks up to `k` are read.
-        articles: What is known about the articles.
+        articles: Statistics of the articles.
         k: Length of the list.
 
     Returns:
-        One row for each customer with a list, indexed by `customer_index`, with the float64 columns
+        One row per customer with a list, indexed by `customer_index`, with the float64 columns
         `novelty` (mean of -log2 of the share of train customers who bought the article; an article that nobody
-        bought has the share 1 / (num_train_customers + 1)), `popularity_mean` (mean of that share, which is 0 where
-        nobody did), `price_mean` (mean of the known prices, NaN if none is known) and, given a content embedding,
+        bought has the share 1 / (num_train_customers + 1)), `popularity_mean` (mean of that share, 0 for an article that
+        nobody bought), `price_mean` (mean of the known prices, NaN if none is known) and, given a content embedding,
         `diversity` (1 - mean cosine of the list's pairs, NaN for lists of fewer than two).
     """
     shown = first_places(candidates, k=k)
@@ -118,24 +118,24 @@ def customer_list_metrics(candidates: pd.DataFrame, articles: ArticleStatistics,
     return pd.DataFrame(columns, index=pd.Index(customers, name="customer_index"))
 
 
-def exposure_metrics(candidates: pd.DataFrame, *, k: int, in_store: np.ndarray) -> dict[str, float]:
-    """Describes how the lists together use the store.
+def measure_exposure(candidates: pd.DataFrame, *, k: int, in_store: np.ndarray) -> dict[str, float]:
+    """Computes how much of the catalogue all lists together show, and how evenly.
 
     Args:
         candidates: Rows of Candidates in any order; ranks up to `k` are read.
         k: Length of the list.
-        in_store: article_index of every article that could be shown; duplicates are dropped.
+        in_store: article_index of every article that may be recommended; duplicates are dropped.
 
     Returns:
         `coverage`, the share of in-store articles shown to anyone, and `popularity_gini`, the Gini coefficient of
-        how often each in-store article is shown, articles that are never shown included.
+        how often each in-store article is shown, counting articles that are never shown.
 
     Raises:
         InputError: `in_store` is empty.
     """
     in_store = np.unique(np.asarray(in_store, dtype=np.int64))
     if len(in_store) == 0:
-        raise InputError("`in_store` is empty, so coverage has no denominator. Widen the rule of what is in store.")
+        raise InputError("`in_store` is empty, so coverage has no denominator. Widen the rule for what is in store.")
     article_index = first_places(candidates, k=k)["article_index"].to_numpy()
     exposures = np.bincount(article_index, minlength=int(in_store.max()) + 1)[in_store]
     return {"coverage": float((exposures > 0).mean()), "popularity_gini": gini(exposures)}

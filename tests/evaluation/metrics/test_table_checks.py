@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfrs_fashion.evaluation.metrics.rank_tables import check_candidates, check_target_ranks
+from tfrs_fashion.evaluation.metrics.table_checks import check_candidates, check_target_ranks
 from tfrs_fashion.schema import CANDIDATE_COLUMNS, TARGET_RANK_COLUMNS, InputError
 
 NAN = float("nan")
@@ -53,18 +53,18 @@ def test_candidates_without_a_source_are_refused(missing: float | None) -> None:
 
 
 @pytest.mark.parametrize("column", list(CANDIDATE_COLUMNS))
-def test_a_missing_candidate_column_is_named(column: str) -> None:
+def test_missing_candidate_column_is_named(column: str) -> None:
     with pytest.raises(InputError, match=rf"^als: candidates lack column\(s\) {column}; expected "):
         check_candidates(make_candidates(VALID).drop(columns=column), num_articles=3, where="als")
 
 
-def test_ranks_are_judged_whatever_the_index_of_the_frame() -> None:
+def test_ranks_are_checked_whatever_the_index_of_the_frame() -> None:
     frame = make_candidates(VALID)
     frame.index = pd.Index(np.array([9, 3, 5, 1]))
     check_candidates(frame, num_articles=3, where="test")
 
 
-def test_every_rule_that_is_broken_is_told_with_its_count() -> None:
+def test_every_broken_rule_is_listed_with_its_count() -> None:
     rows = [(2, 2, 1, NAN), (2, 2, 2, NAN), (2, 7, 9, 0.0), (2, 8, 10, 0.0), (2, 9, 11, 0.0)]
     with pytest.raises(InputError) as caught:
         check_candidates(make_candidates(rows), num_articles=3, where="als")
@@ -122,6 +122,6 @@ def test_invalid_target_ranks_are_refused(row: tuple[int, int, int, int], what: 
     assert str(caught.value) == expected
 
 
-def test_a_missing_column_of_target_ranks_is_named() -> None:
+def test_missing_target_rank_column_is_named() -> None:
     with pytest.raises(InputError, match=r"^lstm: target ranks lack column\(s\) num_ranked; expected "):
         check_target_ranks(make_target_ranks(VALID_TARGETS).drop(columns="num_ranked"), num_articles=3, where="lstm")

@@ -1,20 +1,20 @@
-"""Tables of ranks, Candidates and TargetRanks: what they must hold before anything is measured."""
+"""Checks of Candidates and TargetRanks tables before anything is measured."""
 
 import numpy as np
 import pandas as pd
 
-from tfrs_fashion.evaluation.metrics.hits import count_runs, pair_keys
+from tfrs_fashion.evaluation.metrics.pair_keys import count_runs, pair_keys
 from tfrs_fashion.schema import CANDIDATE_COLUMNS, FIRST_INDEX, MAX_INT32, TARGET_RANK_COLUMNS, InputError
 
-_WHOLE = ("customer_index", "article_index", "rank", "num_ranked")
+_INTEGER_COLUMNS = ("customer_index", "article_index", "rank", "num_ranked")
 
 
-def _whole_numbers(table: pd.DataFrame, columns: list[str], *, where: str, what: str) -> None:
-    """Refuses a table that lacks columns, or whose indices and ranks are not whole numbers of 32 bits."""
+def _check_columns(table: pd.DataFrame, columns: list[str], *, where: str, what: str) -> None:
+    """Raises an `InputError` if columns are missing, or indices and ranks are not whole numbers of 32 bits."""
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise InputError(f"{where}: {what}s lack column(s) {', '.join(missing)}; expected {columns}.")
-    for name in (name for name in columns if name in _WHOLE):
+    for name in (name for name in columns if name in _INTEGER_COLUMNS):
         values = table[name].to_numpy()
         if not np.issubdtype(values.dtype, np.integer):
             raise InputError(
@@ -28,17 +28,17 @@ def _whole_numbers(table: pd.DataFrame, columns: list[str], *, where: str, what:
             )
 
 
-def _refuse(table: pd.DataFrame, rules: list[tuple[np.ndarray, str]], *, where: str, what: str) -> None:
-    """Refuses rows, by every rule that they break: how many, and examples."""
-    told = []
+def _check_rows(table: pd.DataFrame, rules: list[tuple[np.ndarray, str]], *, where: str, what: str) -> None:
+    """Raises an `InputError` that lists every broken rule with its count and examples."""
+    messages = []
     for bad, words in rules:
         if count := int(bad.sum()):
             rows = table.loc[bad].head(5)
             pairs = zip(rows["customer_index"].tolist(), rows["article_index"].tolist(), strict=True)
             samples = ", ".join(map(repr, pairs))
-            told.append(f"{count:,} {what} row(s) {words}; (customer_index, article_index) e.g. {samples}.")
-    if told:
-        raise InputError(f"{where}: {' '.join(told)}")
+            messages.append(f"{count:,} {what} row(s) {words}; (customer_index, article_index) e.g. {samples}.")
+    if messages:
+        raise InputError(f"{where}: {' '.join(messages)}")
 
 
 def _is_unknown(index: np.ndarray, number: int | None) -> np.ndarray:
@@ -47,7 +47,7 @@ def _is_unknown(index: np.ndarray, number: int | None) -> np.ndarray:
 
 
 def _is_repeated(keys: np.ndarray) -> np.ndarray:
-    """Tells the rows whose key an earlier row has."""
+    """Marks the rows whose key occurs in an earlier row."""
     repeated = np.zeros(len(keys), dtype=bool)
     order = np.argsort(keys, kind="stable")
     repeated[order[1:]] = keys[order[1:]] == keys[order[:-1]]
@@ -61,16 +61,16 @@ def check_candidates(
 
     Args:
         candidates: `CANDIDATE_COLUMNS`.
-        num_articles: Articles known, so valid indices are `FIRST_INDEX .. num_articles + 1`.
-        num_customers: Customers known, likewise; None accepts any from `FIRST_INDEX` on.
-        where: File or recommender to name in messages.
+        num_articles: Number of known articles, so valid indices are `FIRST_INDEX .. num_articles + 1`.
+        num_customers: Number of known customers, likewise; None accepts any index from `FIRST_INDEX` on.
+        where: File or recommender for messages.
 
     Raises:
-        InputError: Columns are missing or not whole numbers; or, told all together with counts: a customer is given an
-            article twice, ranks are not 1, 2, 3, …, a score is NaN, a source is missing, or a customer or an article is
+        InputError: Columns are missing or not whole numbers; or, listed together with counts: an article is repeated in a
+            customer's list, ranks are not 1, 2, 3, …, a score is NaN, a source is missing, or a customer or an article is
             unknown.
     """
-    _whole_numbers(candidates, list(CANDIDATE_COLUMNS), where=where, what="candidate")
+    _check_columns(candidates, list(CANDIDATE_COLUMNS), where=where, what="candidate")
     article_index, customer_index = (candidates[name].to_numpy() for name in ("article_index", "customer_index"))
     places = pair_keys(candidates, key="rank")
     order = np.argsort(places, kind="stable")
@@ -85,26 +85,26 @@ def check_candidates(
         (candidates["rank"].to_numpy() != expected, "whose ranks are not 1, 2, 3, …"),
         (candidates["source"].isna().to_numpy(), "without a source"),
     ]
-    _refuse(candidates, rules, where=where, what="candidate")
+    _check_rows(candidates, rules, where=where, what="candidate")
 
 
 def check_target_ranks(ranks: pd.DataFrame, *, num_articles: int, where: str) -> None:
     """Checks a TargetRanks table of one recommender.
 
-    Equal ranks are refused: scores that tie must be ordered by something else, such as the article, or a recommender
-    that scores everything alike would put every target first.
+    Equal ranks are refused: ties in the score must be broken by something else, such as the article, or a recommender
+    with one score for everything would rank every target first.
 
     Args:
-        ranks: `TARGET_RANK_COLUMNS`: for each target the customer's rank of it, and how many articles were ranked.
-        num_articles: Articles known, so valid indices are `FIRST_INDEX .. num_articles + 1`.
-        where: File or recommender to name in messages.
+        ranks: `TARGET_RANK_COLUMNS`: each target's rank for the customer, and the number of ranked articles.
+        num_articles: Number of known articles, so valid indices are `FIRST_INDEX .. num_articles + 1`.
+        where: File or recommender for messages.
 
     Raises:
-        InputError: Columns are missing or not whole numbers; or, told all together with counts: a customer or an article
+        InputError: Columns are missing or not whole numbers; or, listed together with counts: a customer or an article
             is unknown, a target is repeated, a rank is shared or lies outside 1 to `num_ranked`, a customer has several
             `num_ranked`, or bought all that was ranked.
     """
-    _whole_numbers(ranks, list(TARGET_RANK_COLUMNS), where=where, what="target rank")
+    _check_columns(ranks, list(TARGET_RANK_COLUMNS), where=where, what="target rank")
     customers = ranks["customer_index"].to_numpy()
     rank, num_ranked = ranks["rank"].to_numpy(), ranks["num_ranked"].to_numpy()
     _known, row, num_targets = np.unique(customers, return_inverse=True, return_counts=True)
@@ -119,4 +119,4 @@ def check_target_ranks(ranks: pd.DataFrame, *, num_articles: int, where: str) ->
         (num_ranked != largest[row], "whose `num_ranked` is not the customer's"),
         (num_targets[row] >= largest[row], "of customers who bought everything that was ranked"),
     ]
-    _refuse(ranks, rules, where=where, what="target rank")
+    _check_rows(ranks, rules, where=where, what="target rank")
