@@ -336,8 +336,8 @@ def draw_violins(axes: Axes, labels: Sequence[str], ages: np.ndarray, counts: np
         violins.append(
             {"coords": padded[visible], "vals": density[visible], "mean": 0, "median": 0, "min": 0, "max": 0}
         )
-    bodies = axes.violin(violins, places, orientation="horizontal", widths=0.84, showextrema=False)["bodies"]
-    for place, body in enumerate(bodies):
+    drawn: dict[str, Any] = axes.violin(violins, places, orientation="horizontal", widths=0.84, showextrema=False)
+    for place, body in enumerate(drawn["bodies"]):
         body.set(facecolor=(LIGHT, MIDDLE)[place % 2], edgecolor=DARK, linewidth=0.9, alpha=1)
     low, middle, high = ([weighted_quantile(ages, row, share) for row in counts] for share in (0.25, 0.5, 0.75))
     axes.hlines(places, low, high, color=BLACK, linewidth=4)

@@ -67,6 +67,11 @@ def list_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
+def list_columns(frame: pd.DataFrame) -> dict[str, Any]:
+    """Returns a frame as one list per column."""
+    return {str(name): frame[name].tolist() for name in frame}
+
+
 def group_other(counted: pd.DataFrame, label: str, *, keep: int) -> tuple[pd.DataFrame, int]:
     """Keeps the first rows and sums the rest in one row.
 

@@ -169,11 +169,13 @@ def count_basis(tables: Tables, roles: Mapping[str, str] | None = None) -> Itera
         lines=_.lines.argmin(_.t_dat), times=_.count().cast("int32"), t_dat=_.t_dat.min()
     )
     sales = lines.group_by("article_index").agg(lines=_.count(), first=_.t_dat.min())
-    connection, created = lines.get_backend(), []
+    connection = lines.get_backend()
+    created: list[ibis.Table] = []
     try:
         for table in (baskets, pairs, sales):
             created.append(connection.create_table(ibis.util.gen_name("explored"), table, temp=True))
-        yield Basis(lines, tables.articles, tables.customers, *created, roles or {})
+        baskets, pairs, sales = created
+        yield Basis(lines, tables.articles, tables.customers, baskets, pairs, sales, roles or {})
     finally:
         for table in created:
             # DuckDB 2 cannot parse the statement that Ibis 12 writes to drop a table.

@@ -17,7 +17,15 @@ from tfrs_fashion.evaluation.drawing import (
     shorten,
 )
 from tfrs_fashion.evaluation.exploration.aggregates import Basis, count_assortment, count_long_tail
-from tfrs_fashion.evaluation.figure import OTHER_NOTE, Drawing, count_noun, group_other, join_sentences, list_rows
+from tfrs_fashion.evaluation.figure import (
+    OTHER_NOTE,
+    Drawing,
+    count_noun,
+    group_other,
+    join_sentences,
+    list_columns,
+    list_rows,
+)
 
 MAX_PANELS = 6
 MAX_BARS = 12
@@ -50,7 +58,7 @@ def draw_assortment(basis: Basis) -> Drawing | str:
     counted = counted.sort_values(["articles", "group", "section"], ascending=[False, True, True], ignore_index=True)
     total = int(counted["articles"].sum())
     groups = counted.groupby("group", sort=False)["articles"].sum().sort_values(ascending=False, kind="stable")
-    shown = list(groups.index[:MAX_PANELS]) if is_nested else [None]
+    shown: list[str | None] = list(groups.index[:MAX_PANELS]) if is_nested else [None]
     labels, panels, sections = Labels(), [], []
     for group in shown:
         rows = counted if group is None else counted[counted["group"] == group]
@@ -59,7 +67,7 @@ def draw_assortment(basis: Basis) -> Drawing | str:
         sections += [{"group": None if group is None else str(group), **row} for row in list_rows(kept)]
         panels.append(
             Rows(
-                title=f"{labels.draw(group)}: {int(groups.loc[group]):,} articles" if is_nested else "",
+                title=f"{labels.draw(group)}: {int(groups.loc[group]):,} articles" if group is not None else "",
                 labels=[labels.draw(value) for value in kept["section"]],
                 series={"": values},
                 texts={"": [f"{value:,} ({format_share(value / total)})" for value in values]},
@@ -254,6 +262,6 @@ def draw_long_tail(basis: Basis) -> Drawing | str:
         "lines": lines,
         "unsold": unsold,
         "marked": marked,
-        "points": points.to_dict("list"),
+        "points": list_columns(points),
     }
     return Drawing(title, (f"{', '.join(shares)}.".capitalize(),), caption, lines, data, axes)

@@ -19,7 +19,7 @@ from tfrs_fashion.evaluation.drawing import (
 )
 from tfrs_fashion.evaluation.exploration import aggregates
 from tfrs_fashion.evaluation.exploration.aggregates import Basis
-from tfrs_fashion.evaluation.figure import Drawing, clip_limit, count_noun, join_sentences
+from tfrs_fashion.evaluation.figure import Drawing, clip_limit, count_noun, join_sentences, list_columns
 
 MAX_BINS = 40
 MAX_VIOLINS = 8
@@ -170,7 +170,7 @@ def draw_prices(basis: Basis) -> Drawing | str:
         if left_out
         else "",
     )
-    data = {**counted.to_dict("list"), "left_out": left_out, "median": median, "free": free, "missing": missing}
+    data = {**list_columns(counted), "left_out": left_out, "median": median, "free": free, "missing": missing}
     return Drawing(title, (sentence,), caption, priced, data, axes)
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from tfrs_fashion.evaluation.drawing import Rows, draw_bars, draw_series, format_amount, format_share, make_panels
 from tfrs_fashion.evaluation.exploration.aggregates import Basis, count_repeating_customers
 from tfrs_fashion.evaluation.exploration.article_figures import MAX_BARS, format_shares
-from tfrs_fashion.evaluation.figure import OTHER_NOTE, Drawing, group_other, join_sentences, list_rows
+from tfrs_fashion.evaluation.figure import OTHER_NOTE, Drawing, group_other, join_sentences, list_columns, list_rows
 
 MAX_CHANNELS = 5
 ONE_DAY = "all purchases are on one day."
@@ -39,7 +39,7 @@ def draw_purchases(basis: Basis) -> Drawing | str:
         f"{total:,} lines in {int(counted['baskets'].sum()):,} baskets, {first.date()} to {last.date()}.",
         basis.partial_note,
     )
-    data = {**_list_periods(basis), **counted[columns].to_dict("list")}
+    data = {**_list_periods(basis), **list_columns(counted[columns])}
     return Drawing(title, (sentence,), caption, total, data, all_axes[0])
 
 
@@ -197,5 +197,5 @@ def draw_channels_over_time(basis: Basis) -> Drawing | str:
         basis.partial_note,
         f"Not drawn: {hidden:,} smaller channels." if hidden else "",
     )
-    data = {"periods": _list_periods(basis)["periods"], "lines": drawn.to_dict("list")}
+    data = {"periods": _list_periods(basis)["periods"], "lines": list_columns(drawn)}
     return Drawing(title, (sentence,), caption, total, data, axes)
