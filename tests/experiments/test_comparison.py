@@ -1,4 +1,4 @@
-"""Two experiments side by side: what changed, what it did, and when that cannot be said."""
+"""Comparison of two experiments: changes, differences per customer, and runs that are not comparable."""
 
 import datetime
 import json
@@ -45,9 +45,9 @@ def make(letter: str, **changes: Any) -> Experiment:
 
 
 def by_customer(**columns: list[float]) -> pd.DataFrame:
-    found = {name.replace("gru", "<gru>"): values for name, values in columns.items()}
+    renamed = {name.replace("gru", "<gru>"): values for name, values in columns.items()}
     index = pd.Index([f"Größe {number}" for number in range(len(columns["gru"]))], name="customer_id")
-    return pd.DataFrame(found, index=index)
+    return pd.DataFrame(renamed, index=index)
 
 
 BEFORE = by_customer(gru=[0.0, 0.5, 0.25, 0.0], only_a=[1.0] * 4)
@@ -58,54 +58,54 @@ def compare(a: Experiment | None = None, b: Experiment | None = None, after: pd.
     return make_comparison(a or make("a"), b or make("b"), BEFORE, after, num_samples=200)
 
 
-def test_settings_differ_by_dotted_key() -> None:
+def test_list_changes_names_settings_by_dotted_key() -> None:
     a = {"seed": 1, "gru": {"epochs": 3, "gone": True}, "same": {"x": [1]}, "empty": {}}
     b = {"seed": 2, "gru": {"epochs": 3, "new": None}, "same": {"x": [1]}, "empty": {}}
-    changes = [(change.name, change.a, change.b) for change in list_changes(a, b)]
-    # What is null in one and absent in the other is told too.
+    changes = [(change["name"], change["a"], change["b"]) for change in list_changes(a, b)]
+    # Null and absent differ.
     assert changes == [("seed", "1", "2"), ("gru.new", "-", "null"), ("gru.gone", "true", "-")]
     assert flatten({"a": {"b": {"c": 1}}}) == {"a.b.c": 1}
 
 
-def test_the_difference_is_that_of_each_customer_whatever_their_order() -> None:
+def test_difference_is_paired_by_customer_in_any_order() -> None:
     # Each customer gains a half: no sample of customers shows another difference.
-    (found,) = compare(after=AFTER[::-1])["differences"]
-    assert (found["recommender"], found["customers"]) == ("<gru>", 4)
-    assert {edge: found["difference"][edge] for edge in ("difference", "low", "high")} == {
+    (row,) = compare(after=AFTER[::-1])["differences"]
+    assert (row["recommender"], row["customers"]) == ("<gru>", 4)
+    assert {edge: row["difference"][edge] for edge in ("difference", "low", "high")} == {
         "difference": 0.5,
         "low": 0.5,
         "high": 0.5,
     }
     # From a mean of 3/16 to one of 11/16.
-    assert found["difference"]["relative"] == pytest.approx(8 / 3)
-    assert found["sentence"].startswith("<gru> of B vs <gru> of A on map@2: +266.7% (95% CI +")
-    assert found["sentence"].endswith(", significant")
+    assert row["difference"]["relative"] == pytest.approx(8 / 3)
+    assert row["sentence"].startswith("<gru> of B vs <gru> of A on map@2: +266.7% (95% CI +")
+    assert row["sentence"].endswith(", significant")
 
 
-def test_customers_of_one_run_alone_are_left_out() -> None:
-    (found,) = compare(after=AFTER.iloc[:3])["differences"]
-    assert found["customers"] == 3
+def test_customers_in_only_one_run_are_left_out() -> None:
+    (row,) = compare(after=AFTER.iloc[:3])["differences"]
+    assert row["customers"] == 3
     # From 1/4 to 3/4.
-    assert found["difference"]["difference"] == pytest.approx(0.5)
+    assert row["difference"]["difference"] == pytest.approx(0.5)
 
 
-def test_what_is_the_same_is_said_to_be() -> None:
+def test_equal_runs_are_reported_as_the_same() -> None:
     document = compare(after=BEFORE)
     assert document["differences"][0]["sentence"] == "<gru> has the same map@2 for every customer in A and in B"
-    assert document["verdict"]["headline"] == "B against A on map@2: 0 better, 0 worse, 2 not to be told apart"
+    assert document["verdict"]["headline"] == "B against A on map@2: 0 better, 0 worse, 2 not significant"
 
 
-def test_a_loss_is_a_loss() -> None:
+def test_lower_metric_is_reported_as_worse() -> None:
     document = make_comparison(make("a"), make("b"), AFTER, BEFORE, num_samples=200)
-    assert document["verdict"]["headline"] == "B against A on map@2: 0 better, 1 worse, 0 not to be told apart"
+    assert document["verdict"]["headline"] == "B against A on map@2: 0 better, 1 worse, 0 not significant"
     assert document["differences"][0]["difference"]["difference"] == -0.5
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"purchases_fingerprint": "q" * 64}, "The data differ: other customers, articles or instants of purchases"),
-        ({"targets_fingerprint": "q" * 64}, "of the same purchases, others are to be found in B than in A"),
+        ({"purchases_fingerprint": "q" * 64}, "The data differ: other customers, articles or times of purchases"),
+        ({"targets_fingerprint": "q" * 64}, "the purchases are the same, but B has other targets than A"),
         (
             {"split": {"kind": "window", "as_of": "2024-02-01T00:00:00"}},
             "as_of is 2024-03-01T00:00:00 in A and 2024-02-01T00:00:00 in B",
@@ -117,7 +117,7 @@ def test_a_loss_is_a_loss() -> None:
         ({"config": {"evaluation": {"k": 3}}}, "`evaluation.k` is 2 in A and 3 in B"),
     ],
 )
-def test_other_questions_are_not_compared(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+def test_other_data_splits_or_lengths_are_not_comparable(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     document = compare(b=make("b", **changes))
     assert not document["is_comparable"]
     assert document["differences"] == []
@@ -129,25 +129,25 @@ def test_other_questions_are_not_compared(tmp_path: Path, changes: dict[str, Any
     assert "not comparable, their differences are not measured" in page
 
 
-def test_code_settings_libraries_and_validation_may_differ() -> None:
+def test_runs_of_other_code_libraries_and_seeds_are_comparable() -> None:
     b = make("b", libraries={"numpy": "2.2"}, seed=2, data_fingerprint="x" * 64)
     assert find_obstacles(make("a"), b) == []
     changes = compare(b=b)["changes"]
     assert changes["libraries"] == [{"name": "numpy", "a": "2.1", "b": "2.2"}]
     assert changes["code"][:2] == [
         {"name": "commit", "a": "a" * 40, "b": "b" * 40},
-        {"name": "changes not committed", "a": "no", "b": "yes"},
+        {"name": "uncommitted changes", "a": "no", "b": "yes"},
     ]
-    assert changes["data"] == [{"name": "tables, and what prepared them", "a": "a" * 12, "b": "x" * 12}]
+    assert changes["data"] == [{"name": "tables and how they were prepared", "a": "a" * 12, "b": "x" * 12}]
     assert changes["settings"] == []
 
 
-def test_a_value_that_is_no_number_is_refused() -> None:
+def test_nan_is_refused() -> None:
     with pytest.raises(InputError, match="1 of 4 customers"):
         compare(after=AFTER.replace(0.5, float("nan")).fillna({"<gru>": 0.5}, limit=1))
 
 
-def test_the_page_and_its_numbers(tmp_path: Path) -> None:
+def test_write_comparison_shows_changes_and_metrics(tmp_path: Path) -> None:
     b = make("b", config={"evaluation": {"k": 2, "bootstrap_samples": 200}, "gru": {"epochs": 4, "dims": [1, 2]}})
     json_path, html_path = write_comparison(tmp_path, compare(b=b))
     document = json.loads(json_path.read_text(encoding="utf-8"))
@@ -159,11 +159,11 @@ def test_the_page_and_its_numbers(tmp_path: Path) -> None:
     # Escaped: in the verdict, in two tables, and as a stage.
     assert "<gru>" not in page
     assert page.count("&lt;gru&gt;") >= 4
-    for words in ("<strong>+0.5000</strong>", "0.7500", "gru.epochs", "In A alone: only_a.", "In B alone: only_b."):
+    for words in ("<strong>+0.5000</strong>", "0.7500", "gru.epochs", "Only in A: only_a.", "Only in B: only_b."):
         assert words in page
 
 
-def test_runs_without_a_recommender_in_common(tmp_path: Path) -> None:
+def test_runs_without_a_common_recommender_say_so(tmp_path: Path) -> None:
     b = make("b", figures=list_figures({"only_b": {"map@2": FIGURE}}))
     document = make_comparison(make("a"), b, BEFORE[["only_a"]], AFTER[["only_b"]])
     assert document["verdict"]["headline"] == "No recommender is in both runs"

@@ -1,4 +1,4 @@
-"""Records of experiments: kept whole by many at once, found by id or folder, and compared."""
+"""The log of experiments: concurrent and interrupted writes, lookup by id or folder, and comparison."""
 
 import datetime
 import json
@@ -37,7 +37,7 @@ PAGE = (Path(__file__).parent.parent.parent / "docs" / "experiments.md").read_te
 def write_report(
     run_folder: Path, config: PipelineConfig, *, gru: float = 0.5, fingerprints: dict[str, str] = FINGERPRINTS
 ) -> Path:
-    """What a run keeps beside its report: each of three customers has so much of `map@12`."""
+    """Writes a record's files as a run does, with `map@12` of three customers."""
     report = run_folder / "report"
     report.mkdir(parents=True, exist_ok=True)
     customers = pd.DataFrame({"customer_id": ["Größe", "b", "c"], "gru": [gru] * 3, "two_tower": [0.25, 0.0, 0.5]})
@@ -71,7 +71,7 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_a_record_holds_what_the_report_was_made_from(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
+def test_record_holds_settings_code_data_and_metrics(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
     before = datetime.datetime.now(datetime.UTC)
     name = keep(tmp_path / "größe", config)
     assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{6}", name)
@@ -91,22 +91,22 @@ def test_a_record_holds_what_the_report_was_made_from(tmp_path: Path, folder: Pa
     assert kept["customer_id"].tolist() == ["Größe", "b", "c"]
 
 
-def test_the_settings_of_every_pipeline_run_again(root: Path, tmp_path: Path) -> None:
+def test_recorded_settings_of_every_pipeline_load_again(root: Path, tmp_path: Path) -> None:
     for path in sorted((root / "pipelines").glob("*.toml")):
         pipeline = load_config(path)
         assert load_config(write_report(tmp_path / path.stem, pipeline) / "config.toml") == pipeline, path.name
 
 
-def test_a_report_is_recorded_once(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
+def test_report_is_recorded_once(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
     report = write_report(tmp_path / "run", config)
     assert keep_record(report, folder) == keep_record(report, folder)
     assert len(read_experiments(folder)) == 1
-    # Written anew, it is another experiment, though nothing changed.
+    # A report written again is another experiment, even if nothing changed.
     keep(tmp_path / "run", config)
     assert len(read_experiments(folder)) == 2
 
 
-def test_the_folder_of_a_record_that_was_damaged_or_lost_is_written_again(
+def test_damaged_or_lost_folder_of_a_record_is_written_again(
     tmp_path: Path, folder: Path, config: PipelineConfig
 ) -> None:
     report = write_report(tmp_path / "run", config)
@@ -121,16 +121,14 @@ def test_the_folder_of_a_record_that_was_damaged_or_lost_is_written_again(
     assert len(read_experiments(folder)) == 2
 
 
-def test_a_lost_log_is_not_made_from_what_was_being_written(
-    tmp_path: Path, folder: Path, config: PipelineConfig
-) -> None:
+def test_lost_log_is_rebuilt_without_incomplete_records(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
     name = keep(tmp_path / "run", config)
     shutil.copytree(folder / name, folder / f".{name}x.partial")
     (folder / "experiments.parquet").unlink()
     assert [found.id for found in read_experiments(folder)] == [name]
 
 
-def test_many_append_at_once(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
+def test_concurrent_processes_append_every_record(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
     reports = [write_report(tmp_path / f"run_{number}", config) for number in range(12)]
     program = (
         "import sys; from pathlib import Path; from tfrs_fashion.experiments.log import keep_record\n"
@@ -156,7 +154,7 @@ def test_many_append_at_once(tmp_path: Path, folder: Path, config: PipelineConfi
     assert not [path for path in folder.rglob("*") if "partial" in path.name]
 
 
-def test_killed_half_way_nothing_is_lost(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
+def test_interrupted_append_loses_nothing(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
     first = keep(tmp_path / "a", config)
     report = write_report(tmp_path / "b", config)
     second = json.loads((report / "experiment.json").read_text())["id"]
@@ -178,7 +176,7 @@ def test_killed_half_way_nothing_is_lost(tmp_path: Path, folder: Path, config: P
     assert [found.id for found in read_experiments(folder)] == [first, second, name]
 
 
-def test_a_failed_append_leaves_the_log_as_it_was(
+def test_failed_append_leaves_the_log_unchanged(
     tmp_path: Path, folder: Path, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep(tmp_path / "a", config)
@@ -199,7 +197,7 @@ def test_a_failed_append_leaves_the_log_as_it_was(
     assert len(read_experiments(folder)) == 2
 
 
-def test_a_damaged_log_is_named_and_left_alone(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
+def test_damaged_log_is_refused_and_left_unchanged(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
     first = keep(tmp_path / "a", config)
     log = folder / "experiments.parquet"
     damaged = log.read_bytes()[:-20]
@@ -209,14 +207,14 @@ def test_a_damaged_log_is_named_and_left_alone(tmp_path: Path, folder: Path, con
         with pytest.raises(InputError, match=r"experiments\.parquet: cannot be read \(.*, and was left as it is"):
             read()
     assert log.read_bytes() == damaged
-    # As the message says: moved away, it is written anew from what each record's folder holds.
+    # Moved away, the log is rebuilt from the records' folders, as the message says.
     log.unlink()
     second = keep_record(report, folder)
     assert [found.id for found in read_experiments(folder)] == [first, second]
     assert log.is_file()
 
 
-def test_a_table_that_is_no_log_is_refused_and_more_columns_are_kept(
+def test_log_keeps_additional_columns_and_refuses_missing_ones(
     tmp_path: Path, folder: Path, config: PipelineConfig
 ) -> None:
     keep(tmp_path / "a", config)
@@ -225,11 +223,11 @@ def test_a_table_that_is_no_log_is_refused_and_more_columns_are_kept(
     keep(tmp_path / "a", config)
     assert pd.read_parquet(log)["note"].tolist() == ["by hand", None]
     pd.read_parquet(log).drop(columns=["seed", "split"]).to_parquet(log, index=False)
-    with pytest.raises(InputError, match="lacks `split`, `seed`, so it is no log of this version"):
+    with pytest.raises(InputError, match="lacks `split`, `seed`, so it is not a log of this version"):
         read_log(folder)
 
 
-def test_the_log_lies_beside_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_experiments_folder_is_next_to_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert experiments_folder(Path("runs/tiny")) == Path("runs/experiments")
     assert experiments_folder(tmp_path / "run" / "..") == tmp_path.parent / "experiments"
     monkeypatch.chdir(tmp_path)
@@ -238,7 +236,7 @@ def test_the_log_lies_beside_the_run_folder(tmp_path: Path, monkeypatch: pytest.
         experiments_folder(Path("runs/experiments"))
 
 
-def test_experiments_are_found_by_id_beginning_and_folder(
+def test_find_experiment_by_id_prefix_or_run_folder(
     tmp_path: Path, folder: Path, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [keep(tmp_path / place, config) for place in ("a", "größe", "a")]
@@ -267,7 +265,7 @@ def test_experiments_are_found_by_id_beginning_and_folder(
         find(" ")
 
 
-def test_two_runs_are_compared_customer_by_customer(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
+def test_compare_command_reports_paired_differences(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
     a = keep(tmp_path / "a", config)
     b = keep(tmp_path / "b", config.model_copy(update={"seed": 7}), gru=0.75)
     result = invoke("compare", str(tmp_path / "a"), b, "--experiments", str(folder))
@@ -281,7 +279,7 @@ def test_two_runs_are_compared_customer_by_customer(tmp_path: Path, folder: Path
     assert "two_tower has the same map@12" in page.read_text(encoding="utf-8")
 
 
-def test_other_data_are_not_compared(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
+def test_compare_command_refuses_to_compare_other_data(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
     names = [
         keep(tmp_path / letter, config, fingerprints={**FINGERPRINTS, "purchases": letter * 64}) for letter in "ab"
     ]
@@ -292,32 +290,32 @@ def test_other_data_are_not_compared(tmp_path: Path, folder: Path, config: Pipel
     assert "above" not in result.stdout
 
 
-def test_what_cannot_be_compared_is_bad_input(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
+def test_missing_equal_or_damaged_records_are_bad_input(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
     result = invoke("compare", "a", "b", "--experiments", str(folder))
     assert result.exit_code == 2
     assert "no experiments here. `tfrs-fashion evaluate PIPELINE.toml`" in result.stderr
     assert not folder.exists()
     a, b = (keep(tmp_path / letter, config) for letter in "ab")
-    with pytest.raises(InputError, match=f"are one record, {a}"):
+    with pytest.raises(InputError, match=f"are the same record, {a}"):
         compare_experiments(folder, a, str(tmp_path / "a"))
     (folder / b / "customers.parquet").unlink()
     with pytest.raises(InputError, match=rf"{b}: 1 file\(s\) missing .* writes them again"):
         compare_experiments(folder, a, b)
 
 
-def test_experiments_are_listed_newest_last(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
+def test_experiments_command_lists_newest_last(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
     names = [keep(tmp_path / f"run_{number}", config, gru=number / 4) for number in range(3)]
     result = invoke("experiments", "--experiments", str(folder))
     assert result.exit_code == 0, result.output
     lines = [line.split() for line in result.stdout.splitlines() if line.strip().startswith("20")]
     assert [line[0] for line in lines] == names
-    # Of what the pipeline recommends from: two towers, with a mean of .25.
+    # The pipeline's recommender is two_tower, with a mean of 0.25.
     assert config.recommend.recommender == "two_tower"
     assert all(line[-3:] == ["two_tower", "map@12", "0.2500"] for line in lines)
     assert invoke("experiments", "--experiments", str(tmp_path / "nowhere")).exit_code == 2
 
 
-def test_pandas_reads_the_log_as_the_page_says(
+def test_documented_pandas_code_reads_the_log(
     tmp_path: Path, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [keep(tmp_path / "runs" / letter, config, gru=gru) for letter, gru in (("a", 0.5), ("b", 0.75))]
@@ -333,7 +331,7 @@ def test_pandas_reads_the_log_as_the_page_says(
     assert found["customers"]["gru"].tolist() == [0.75] * 3
 
 
-def test_a_run_records_its_report_and_once_only(tiny_run: "Run") -> None:
+def test_run_records_its_report_once(tiny_run: "Run") -> None:
     from tfrs_fashion.evaluation.report.page import load_metrics
 
     folder = tiny_run.folder.parent / "experiments"
@@ -342,7 +340,7 @@ def test_a_run_records_its_report_and_once_only(tiny_run: "Run") -> None:
     (record,) = read_experiments(folder)
     assert again.messages[-1] == f"experiment: {record.id} in {folder / 'experiments.parquet'}"
     metrics = load_metrics(tiny_run.folder / "report")
-    assert record.figures_by_recommender() == metrics["recommenders"]
+    assert record.metrics() == metrics["recommenders"]
     assert record.split == metrics["split"]
     metadata = json.loads((tiny_run.folder / "saved_models" / "two_tower" / "1" / "metadata.json").read_text())
     assert record.data_fingerprint == metadata["data_fingerprint"]
@@ -360,7 +358,7 @@ def test_a_run_records_its_report_and_once_only(tiny_run: "Run") -> None:
     assert set(customers.index) == set(ids[bought])
 
 
-def test_a_damaged_log_is_told_before_anything_is_done(tiny_run: "Run", tmp_path: Path) -> None:
+def test_damaged_log_stops_a_run_before_it_begins(tiny_run: "Run", tmp_path: Path) -> None:
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "experiments.parquet").write_text("no log")
     run = type(tiny_run)(config=tiny_run.config, folder=tmp_path / "run")

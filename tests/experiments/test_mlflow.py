@@ -1,4 +1,4 @@
-"""Records as runs of MLflow: each once, whole, and without a word to its makers."""
+"""Export to MLflow: each record once and complete, without telemetry."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty database of MLflow; what it calls artifacts goes below the working directory."""
+    """An empty MLflow database; artifacts go below the working directory."""
     monkeypatch.chdir(tmp_path)
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
@@ -36,7 +36,9 @@ def mlflow_runs(store: str, pipeline: str) -> list[Any]:
     return sorted(client.search_runs([number]), key=lambda run: run.info.run_name)
 
 
-def test_records_become_runs_of_mlflow(tmp_path: Path, folder: Path, config: PipelineConfig, store: str) -> None:
+def test_export_writes_params_metrics_tags_and_artifacts(
+    tmp_path: Path, folder: Path, config: PipelineConfig, store: str
+) -> None:
     first = keep(tmp_path / "größe", config)
     result = invoke("mlflow", store, "--experiments", str(folder))
     assert result.stdout == "1 run(s) written, 0 already there\n"
@@ -60,18 +62,18 @@ def test_records_become_runs_of_mlflow(tmp_path: Path, folder: Path, config: Pip
     assert load_config(loaded / "config.toml") == config
 
 
-def test_mlflow_is_given_each_record_once(
+def test_export_writes_each_record_once_after_an_interruption(
     tmp_path: Path, folder: Path, config: PipelineConfig, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(3):
         keep(tmp_path / f"run_{number}", config)
     write = mlflow_export._write_run
 
-    def die(client: Any, *told: Any, **also: Any) -> None:
+    def die(client: Any, *args: Any, **kwargs: Any) -> None:
         if len(written) == 1:
-            client.set_terminated = lambda *_of, **_told: sys.exit()  # before it is finished
-        write(client, *told, **also)
-        written.append(told)
+            client.set_terminated = lambda *_args, **_kwargs: sys.exit()  # before it is finished
+        write(client, *args, **kwargs)
+        written.append(args)
 
     written: list[Any] = []
     monkeypatch.setattr(mlflow_export, "_write_run", die)
@@ -87,22 +89,26 @@ def test_mlflow_is_given_each_record_once(
 
 
 @pytest.mark.parametrize("uri", ["nonsense:x: y", "./mlruns"])
-def test_mlflow_refuses_in_a_line(tmp_path: Path, folder: Path, config: PipelineConfig, store: str, uri: str) -> None:
+def test_refused_uri_is_reported_in_one_line(
+    tmp_path: Path, folder: Path, config: PipelineConfig, store: str, uri: str
+) -> None:
     keep(tmp_path / "run", config)
     result = invoke("mlflow", uri, "--experiments", str(folder))
     (line,) = result.stderr.splitlines()
     assert result.exit_code == 2
     assert line.startswith(f"error: {uri}: ")
-    assert line.endswith(". 0 record(s) were written, 0 were there, and 1 are left; the same command writes these.")
+    assert line.endswith(
+        ". 0 record(s) were written, 0 were already there, and 1 are left; run the same command again to write these."
+    )
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///no_folder/mlflow.db", "nosuchdriver://shop:secret@db/mlflow"])
-def test_a_database_that_cannot_be_opened_is_bad_input(
+def test_unopenable_database_is_bad_input_without_its_password(
     tmp_path: Path, folder: Path, config: PipelineConfig, store: str, uri: str
 ) -> None:
     keep(tmp_path / "run", config)
     (tmp_path / "no_folder").write_text("a file")
-    # A database that does not answer is asked ten times, with pauses that grow.
+    # MLflow retries an unresponsive database ten times, with growing pauses.
     patient = "mlflow.store.db.utils.time.sleep"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(patient, lambda _seconds: None)
@@ -111,9 +117,7 @@ def test_a_database_that_cannot_be_opened_is_bad_input(
     assert "secret" not in str(found.value)
 
 
-def test_a_deleted_experiment_is_not_written_to(
-    tmp_path: Path, folder: Path, config: PipelineConfig, store: str
-) -> None:
+def test_deleted_experiment_is_refused(tmp_path: Path, folder: Path, config: PipelineConfig, store: str) -> None:
     keep(tmp_path / "run", config)
     client = mlflow.MlflowClient(tracking_uri=store)
     client.delete_experiment(client.create_experiment("tiny"))
@@ -121,7 +125,7 @@ def test_a_deleted_experiment_is_not_written_to(
         export_experiments(folder, store)
 
 
-def test_without_mlflow_its_extra_is_named(
+def test_missing_mlflow_names_its_extra(
     tmp_path: Path, folder: Path, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep(tmp_path / "run", config)
@@ -130,9 +134,9 @@ def test_without_mlflow_its_extra_is_named(
         export_experiments(folder, "sqlite:///none.db")
 
 
-def test_nothing_is_told_of_the_use_of_mlflow(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
+def test_export_disables_telemetry(tmp_path: Path, folder: Path, config: PipelineConfig) -> None:
     keep(tmp_path / "run", config)
-    # What the package finds when it is first imported, by which it decides.
+    # The setting must be in place when the package is first imported.
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"

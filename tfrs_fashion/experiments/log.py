@@ -1,4 +1,4 @@
-"""Experiments: one record of each report, in a log beside the run folders, and two of them compared."""
+"""The log of experiments: one record per report, kept next to the run folders."""
 
 import datetime
 import difflib
@@ -28,9 +28,9 @@ from tfrs_fashion.serving.provenance import git_commit, has_uncommitted_changes,
 from tfrs_fashion.settings.pipeline import PipelineConfig
 
 FOLDER, LOG = "experiments", "experiments.parquet"
-# What a report's folder keeps for its record.
+# Files of a record's folder.
 RECORD, CONFIG, _CUSTOMERS = "experiment.json", "config.toml", "customers.parquet"
-# Of these the names differ from run to run: a column holds them as JSON.
+# Columns stored as JSON, since their keys differ between runs.
 _AS_JSON = ("split", "config", "libraries", "durations")
 _FIGURE = pa.struct(
     [
@@ -50,24 +50,24 @@ _NUM_LISTED = 5
 
 
 def experiments_folder(run_folder: Path) -> Path:
-    """Returns the folder of the experiments of a run folder, which lies beside it.
+    """Returns the folder of experiments, which is next to the run folder.
 
     Raises:
-        InputError: The run folder has that very name.
+        InputError: The run folder has the same name.
     """
     folder = Path(os.path.normpath(run_folder))
     if folder.name in ("", ".."):
         folder = Path(os.path.abspath(run_folder))
     if folder.name == FOLDER:
-        raise InputError(f"{run_folder}: experiments of the runs beside it go here. Choose another --run-dir.")
+        raise InputError(f"{run_folder}: this folder holds the log of experiments. Choose another --run-dir.")
     return folder.parent / FOLDER
 
 
 def _without_null(value: Any) -> Any:
-    """Leaves out what TOML has no word for: it is the default wherever it may be."""
+    """Drops null values, which TOML lacks; null is the default wherever it is allowed."""
     if isinstance(value, dict):
-        return {name: _without_null(found) for name, found in value.items() if found is not None}
-    return [_without_null(found) for found in value] if isinstance(value, list) else value
+        return {name: _without_null(item) for name, item in value.items() if item is not None}
+    return [_without_null(item) for item in value] if isinstance(value, list) else value
 
 
 def write_record(
@@ -80,16 +80,16 @@ def write_record(
     durations: Mapping[str, float],
     fingerprints: Mapping[str, str | None],
 ) -> None:
-    """Writes what is to be known of a report into its folder: `experiment.json`, and the settings as `config.toml`.
+    """Writes the record of a report into its folder: `experiment.json`, and the settings as `config.toml`.
 
     Args:
-        folder: Of the report, while it is being written.
-        config: The pipeline.
-        run_folder: Where its outputs are.
-        split: The split's dates and rule, by name.
-        recommenders: Figures of `metrics.json`.
+        folder: Folder of the report.
+        config: Settings of the pipeline.
+        run_folder: Folder of the run.
+        split: Dates and rule of the split.
+        recommenders: Metrics by recommender, as in `metrics.json`.
         durations: Seconds that each stage took.
-        fingerprints: Of `data`, `purchases` and `targets`; see `Experiment`.
+        fingerprints: Fingerprints of `data`, `purchases` and `targets`; see `Experiment`.
     """
     now = datetime.datetime.now(datetime.UTC)
     place = Path(os.path.abspath(run_folder))
@@ -111,7 +111,7 @@ def write_record(
         **{f"{name}_fingerprint": value for name, value in fingerprints.items()},  # type: ignore[arg-type]
     )
     write_json(folder / RECORD, asdict(experiment))
-    # What a source has no setting for is refused even at its default.
+    # A source refuses settings of other sources even at their defaults.
     settings = {**experiment.config, "data": config.data.model_dump(mode="json", exclude_unset=True)}
     write_text(folder / CONFIG, tomlkit.dumps(_without_null(settings)))
 
@@ -137,38 +137,40 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def read_log(folder: Path) -> pa.Table:
-    """Reads the log of a folder; of a log that was lost, what its records' own folders hold.
+    """Reads the log, or rebuilds it from the records' folders if it is missing.
 
     Raises:
-        InputError: The log is damaged, or not one of experiments.
+        InputError: The log is damaged, or not a log of experiments.
     """
     path = folder / LOG
     if not path.is_file():
-        # Names that begin with a dot are of what was being written.
-        rows = [_read_record(found) for found in sorted(folder.glob(f"[!.]*/{RECORD}"))]
+        # Folders that begin with a dot are incomplete.
+        rows = [_read_record(path) for path in sorted(folder.glob(f"[!.]*/{RECORD}"))]
         return pa.Table.from_pylist(rows, schema=_SCHEMA)
     try:
         log = pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"{path}: cannot be read ({reason}), and was left as it is. Put a whole copy in its place; or move it away, "
-            f"and it is written anew from the {RECORD} of each record when a run is next evaluated."
+            f"{path}: cannot be read ({reason}), and was left as it is. Restore it from a copy, or move it away: the next "
+            f"evaluation rebuilds it from the {RECORD} of each record."
         ) from error
     if missing := [name for name in _SCHEMA.names if name not in log.column_names]:
         columns = ", ".join(f"`{name}`" for name in missing)
-        raise InputError(f"{path}: lacks {columns}, so it is no log of this version. Move it away and evaluate again.")
+        raise InputError(
+            f"{path}: lacks {columns}, so it is not a log of this version. Move it away and evaluate again."
+        )
     return log
 
 
 def keep_record(report: Path, folder: Path) -> str:
-    """Appends the record of a report to the log, unless it is there.
+    """Appends the record of a report to the log, unless it is already there.
 
-    The log is written beside its place and renamed, by one process at a time: killed at any moment, it is whole.
+    The log is replaced atomically, by one process at a time, so that a kill at any moment leaves it intact.
 
     Args:
-        report: Of a run, with what `write_record` wrote, and `customers.parquet`.
-        folder: Of the experiments.
+        report: Folder of the report, with the files of `write_record` and `customers.parquet`.
+        folder: Folder of experiments.
 
     Returns:
         The record's id.
@@ -188,11 +190,11 @@ def keep_record(report: Path, folder: Path) -> str:
             for file in (RECORD, _CUSTOMERS, CONFIG):
                 shutil.copyfile(report / file, partial / file)
         new = pa.Table.from_pylist([] if is_known else [row], schema=_SCHEMA)
-        # A column that another version wrote is kept.
-        whole = pa.concat_tables([log, new], promote_options="default")
+        # Keeps columns that another version or a user added.
+        combined = pa.concat_tables([log, new], promote_options="default")
         partial = folder / f".{LOG}.partial"
         try:
-            pq.write_table(whole, partial)
+            pq.write_table(combined, partial)
             partial.replace(folder / LOG)
         finally:
             partial.unlink(missing_ok=True)
@@ -205,13 +207,13 @@ def read_experiments(folder: Path) -> list[Experiment]:
     Raises:
         InputError: There is none, or the log is damaged.
     """
-    found = [_from_row(row) for row in read_log(folder).to_pylist()]
-    if not found:
+    experiments = [_from_row(row) for row in read_log(folder).to_pylist()]
+    if not experiments:
         raise InputError(
-            f"{folder}: no experiments here. `tfrs-fashion evaluate PIPELINE.toml` (or `run`) records one beside its run "
-            "folder; --experiments names another folder."
+            f"{folder}: no experiments here. `tfrs-fashion evaluate PIPELINE.toml` (or `run`) records one next to its run "
+            "folder; use --experiments for another folder."
         )
-    return sorted(found, key=lambda experiment: (experiment.time, experiment.id))
+    return sorted(experiments, key=lambda experiment: (experiment.time, experiment.id))
 
 
 def _list_ids(known: Sequence[Experiment]) -> str:
@@ -220,15 +222,15 @@ def _list_ids(known: Sequence[Experiment]) -> str:
 
 
 def find_experiment(known: Sequence[Experiment], asked: str, *, folder: Path) -> Experiment:
-    """Finds a record.
+    """Returns the record that an id, the beginning of an id, or a run folder identifies.
 
     Args:
         known: All records, newest last.
-        asked: An id, the beginning of one, or a run folder, of which the latest record is meant.
-        folder: Of the experiments.
+        asked: An id, the beginning of one, or a run folder, which stands for its latest record.
+        folder: Folder of experiments.
 
     Raises:
-        InputError: Nothing, or more than one, is meant.
+        InputError: No record matches, or several do.
     """
     if not asked.strip():
         raise InputError("an empty id; `tfrs-fashion experiments` lists them.")
@@ -240,13 +242,13 @@ def find_experiment(known: Sequence[Experiment], asked: str, *, folder: Path) ->
     if exact or of_folder:
         return (exact or of_folder)[-1]
     if len(begun) > 1:
-        raise InputError(f"`{asked}` begins {len(begun)} ids: {_list_ids(begun)}. Give more of the one that is meant.")
+        raise InputError(f"`{asked}` begins {len(begun)} ids: {_list_ids(begun)}. Give more characters.")
     if begun:
         return begun[0]
     if place.is_dir():
         raise InputError(
-            f"{asked}: no record of this run folder in {folder / LOG}. `tfrs-fashion evaluate` records one beside the run "
-            "folder; --experiments names another folder."
+            f"{asked}: no record of this run folder in {folder / LOG}. `tfrs-fashion evaluate` records one next to the run "
+            "folder; use --experiments for another folder."
         )
     near = difflib.get_close_matches(asked, [experiment.id for experiment in known], n=1)
     hint = f"did you mean {near[0]}? " if near else ""
@@ -258,32 +260,32 @@ def _read_customers(folder: Path, experiment: Experiment) -> pd.DataFrame:
     lost = damage(place) if place.is_dir() else "no such folder"
     if lost is not None:
         raise InputError(
-            f"{place}: {lost}; its figures by customer are needed. While the report of {experiment.run_folder} is still that one, "
-            "`tfrs-fashion evaluate` there writes them again."
+            f"{place}: {lost}; the metrics of each customer are needed. If the report of {experiment.run_folder} is still the "
+            "same, `tfrs-fashion evaluate` there writes them again."
         )
     return pd.read_parquet(place / _CUSTOMERS).set_index("customer_id")
 
 
 def compare_experiments(folder: Path, first: str, second: str) -> tuple[dict[str, Any], Path]:
-    """Writes `<A>_<B>/comparison.html` and `comparison.json`, of what the second changed in the first and what that did.
+    """Compares two records, and writes `<A>_<B>/comparison.html` and `comparison.json`.
 
     Args:
-        folder: Of the experiments.
+        folder: Folder of experiments.
         first: See `find_experiment`.
         second: The same.
 
     Returns:
-        What `comparison.json` holds, and the path of the page.
+        The content of `comparison.json`, and the path of the page.
 
     Raises:
-        InputError: One is not found, both are the same record, or what is kept of one is damaged.
+        InputError: A record is not found or damaged, or both are the same.
     """
     known = read_experiments(folder)
     a, b = (find_experiment(known, asked, folder=folder) for asked in (first, second))
     if a.id == b.id:
-        raise InputError(f"`{first}` and `{second}` are one record, {a.id}: there is nothing to compare.")
+        raise InputError(f"`{first}` and `{second}` are the same record, {a.id}: there is nothing to compare.")
     settings: dict[str, Any] = {"num_samples": int(b.config["evaluation"]["bootstrap_samples"]), "seed": b.seed}
-    document = make_comparison(a, b, *(_read_customers(folder, found) for found in (a, b)), **settings)
+    document = make_comparison(a, b, *(_read_customers(folder, one) for one in (a, b)), **settings)
     place = folder / f"{a.id}_{b.id}"
     with exclusive_lock(folder, waits=True), write_atomically(place, fingerprint=place.name) as partial:
         write_comparison(partial, document)
@@ -291,8 +293,8 @@ def compare_experiments(folder: Path, first: str, second: str) -> tuple[dict[str
 
 
 def experiments_table(known: Sequence[Experiment]) -> Table:
-    """Lays records out for a terminal: one row each, with the headline figure of what the pipeline recommends from."""
-    # Narrow enough for a terminal of 80 columns; the time is in the id.
+    """Formats records for a terminal: one row each, with the headline metric of the pipeline's recommender."""
+    # Fits a terminal of 80 columns; the time is in the id.
     table = Table(
         title=f"{len(known):,} experiment{'' if len(known) == 1 else 's'}",
         box=rich.box.SIMPLE_HEAD,
@@ -304,10 +306,10 @@ def experiments_table(known: Sequence[Experiment]) -> Table:
     for column in ("run folder", "recommender"):
         table.add_column(column, overflow="fold")
     table.add_column("headline", justify="right", no_wrap=True)
-    for found in known:
-        name = found.config["recommend"]["recommender"]
-        value = found.figures_by_recommender().get(name, {}).get(f"map@{found.k}", {}).get("value")
-        figure = "-" if value is None else f"map@{found.k} {value:.4f}"
-        row = (found.id, found.code, found.run_folder, name, figure)
+    for experiment in known:
+        name = experiment.config["recommend"]["recommender"]
+        value = experiment.metrics().get(name, {}).get(f"map@{experiment.k}", {}).get("value")
+        figure = "-" if value is None else f"map@{experiment.k} {value:.4f}"
+        row = (experiment.id, experiment.code, experiment.run_folder, name, figure)
         table.add_row(*map(escape, row))
     return table

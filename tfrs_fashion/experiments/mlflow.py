@@ -1,4 +1,4 @@
-"""Records of experiments as runs of MLflow, for teams that keep all of theirs there."""
+"""Exports the log of experiments to MLflow."""
 
 import json
 import logging
@@ -16,17 +16,13 @@ from tfrs_fashion.experiments.record import Experiment
 from tfrs_fashion.outputs import exclusive_lock
 from tfrs_fashion.schema import InputError
 
-# By which a run is known again.
+# The tag that identifies the record of a run.
 _TAG = "tfrs_fashion.experiment"
-# Below the folder of the experiments: one export at a time holds it.
-_PLACE = ".mlflow"
-# MLflow takes so many params or tags at a time.
-_BATCH = 100
-# Of a param and of a tag; what is longer ends with an ellipsis.
-_MAX_LENGTH = 6000
-# Of a key.
-_MAX_KEY = 250
-_ABOUT = (
+# Locked by one export at a time, below the folder of experiments.
+_LOCK = ".mlflow"
+# MLflow's limits: params or tags per call, characters of their values, characters of a key.
+_BATCH, _MAX_LENGTH, _MAX_KEY = 100, 6000, 250
+_TAGS = (
     "run_folder",
     "version",
     "code_fingerprint",
@@ -37,7 +33,7 @@ _ABOUT = (
 
 
 def _import_mlflow() -> Any:
-    # MLflow tells its makers of its use unless it is told not to; and where a server does not answer it asks for minutes.
+    # No telemetry, and no minutes of retries if a server does not answer.
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     try:
@@ -50,14 +46,14 @@ def _import_mlflow() -> Any:
 
 
 def _refusals(mlflow: Any) -> tuple[type[Exception], ...]:
-    """What a server, a database, its driver or a disk says no by."""
+    """Returns the errors by which a server, a database, its driver or a disk refuses."""
     database = sys.modules.get("sqlalchemy.exc")
-    of_database = () if database is None else (database.SQLAlchemyError,)
-    return (mlflow.exceptions.MlflowException, OSError, ImportError, *of_database)
+    database_errors = () if database is None else (database.SQLAlchemyError,)
+    return (mlflow.exceptions.MlflowException, OSError, ImportError, *database_errors)
 
 
 def _without_password(uri: str) -> str:
-    """Returns an address as it may be shown.
+    """Hides the password in an address.
 
     >>> _without_password("postgresql://shop:secret@db:5432/mlflow"), _without_password("sqlite:///mlflow.db")
     ('postgresql://shop:...@db:5432/mlflow', 'sqlite:///mlflow.db')
@@ -66,119 +62,119 @@ def _without_password(uri: str) -> str:
 
 
 def mlflow_key(name: str) -> str:
-    """Returns a name with what MLflow refuses in keys written out.
+    """Returns a valid MLflow key, with other characters spelled out.
 
     >>> mlflow_key("two_tower/map@12"), mlflow_key("a(b)")
     ('two_tower/map_at_12', 'a_x28_b_x29_')
     """
-    named = name.replace("@", "_at_")
-    return re.sub(r"[^\w.\-/ :]", lambda found: f"_x{ord(found[0]):x}_", named)[:_MAX_KEY]
+    key = re.sub(r"[^\w.\-/ :]", lambda match: f"_x{ord(match[0]):x}_", name.replace("@", "_at_"))
+    return key[:_MAX_KEY]
 
 
-def _words(value: Any) -> str:
-    words = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return words if len(words) <= _MAX_LENGTH else f"{words[: _MAX_LENGTH - 1]}…"
+def _write(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH - 1]}…"
 
 
 def _tags(experiment: Experiment) -> dict[str, str]:
-    """What a run was made by and from, but for its settings."""
-    about = {name: getattr(experiment, name) for name in _ABOUT}
+    """Returns what a run was made from, except its settings."""
+    about = {name: getattr(experiment, name) for name in _TAGS}
     about |= {f"split.{name}": value for name, value in experiment.split.items()}
     about |= {f"library.{name}": version for name, version in experiment.libraries.items()}
-    tags = {f"tfrs_fashion.{mlflow_key(name)}": _words(value) for name, value in about.items() if value is not None}
+    tags = {f"tfrs_fashion.{mlflow_key(name)}": _write(value) for name, value in about.items() if value is not None}
     if experiment.git_commit is not None:
         tags["mlflow.source.git.commit"] = experiment.git_commit
-        tags["tfrs_fashion.has_uncommitted_changes"] = _words(experiment.has_uncommitted_changes)
+        tags["tfrs_fashion.has_uncommitted_changes"] = _write(experiment.has_uncommitted_changes)
     return tags
 
 
 def _settings(experiment: Experiment) -> dict[str, Any]:
-    """All settings by dotted key, but for those of generators that nothing was made of."""
+    """Returns all settings by dotted key, except those of generators that were not used."""
     config = experiment.config
     used = {*config["recommenders"], *config["blend"]["generators"], config["recommend"]["recommender"]}
-    generators = {name: made for name, made in config["generators"].items() if name in used}
+    generators = {name: settings for name, settings in config["generators"].items() if name in used}
     return flatten({**config, "generators": generators})
 
 
 def _metrics(experiment: Experiment) -> dict[str, float]:
-    """The figures of all customers, the edges of their intervals, and the seconds of every stage."""
-    found: dict[str, float] = {}
+    """Returns the metrics over all customers with their intervals, and the seconds of every stage."""
+    metrics: dict[str, float] = {}
     for row in experiment.figures:
-        # Of a group of customers; a page of MLflow shows what it is given.
+        # Metrics of single slices of customers would drown the others on MLflow's page.
         if "=" in row["metric"]:
             continue
         name = f"{row['recommender']}/{row['metric']}"
         has_interval = row["low"] != row["high"]
         for edge, key in (("value", name), ("low", f"{name}_low"), ("high", f"{name}_high")):
             if row[edge] is not None and (edge == "value" or has_interval):
-                found[mlflow_key(key)] = float(row[edge])
-    return found | {mlflow_key(f"seconds/{name}"): float(seconds) for name, seconds in experiment.durations.items()}
+                metrics[mlflow_key(key)] = float(row[edge])
+    return metrics | {mlflow_key(f"seconds/{name}"): float(seconds) for name, seconds in experiment.durations.items()}
 
 
-def _write_run(client: Any, mlflow: Any, experiment: Experiment, *, group: str, place: Path) -> None:
+def _write_run(client: Any, mlflow: Any, experiment: Experiment, *, group: str, record_folder: Path) -> None:
     instant = int(experiment.time.timestamp() * 1000)
     started = client.create_run(group, start_time=instant, run_name=experiment.id, tags={_TAG: experiment.id})
     run, entities = started.info.run_id, mlflow.entities
-    params = [entities.Param(mlflow_key(key), _words(value)) for key, value in _settings(experiment).items()]
+    params = [entities.Param(mlflow_key(key), _write(value)) for key, value in _settings(experiment).items()]
     tags = [entities.RunTag(key, value) for key, value in _tags(experiment).items()]
     metrics = [entities.Metric(key, value, instant, 0) for key, value in _metrics(experiment).items()]
     for start in range(0, max(len(params), len(tags), len(metrics)), _BATCH):
-        some = slice(start, start + _BATCH)
-        client.log_batch(run, params=params[some], tags=tags[some], metrics=metrics[some])
-    # The log alone holds all but the pipeline file, should the record's own folder be gone.
+        batch = slice(start, start + _BATCH)
+        client.log_batch(run, params=params[batch], tags=tags[batch], metrics=metrics[batch])
+    # From the log rather than the record's folder, which may be gone.
     client.log_dict(run, to_json_types(asdict(experiment)), RECORD)
-    if (place / CONFIG).is_file():
-        client.log_artifact(run, str(place / CONFIG))
+    if (record_folder / CONFIG).is_file():
+        client.log_artifact(run, str(record_folder / CONFIG))
     client.set_terminated(run, end_time=instant)
 
 
 def export_experiments(folder: Path, tracking_uri: str) -> tuple[int, int]:
-    """Writes each record as a run of the MLflow experiment that has the name of its pipeline.
+    """Writes each record as a run of the MLflow experiment named after its pipeline.
 
-    Settings of what was used become params by dotted key, figures of all customers metrics (`two_tower/map_at_12`, with `_low` and
-    `_high`), seconds of stages metrics (`seconds/tables`), and what else a record says tags; `experiment.json` and `config.toml`, which hold all of it, go with the run as
-    artifacts. A record that is there is not written again; one that a process left half-written is.
+    Settings become params by dotted key; metrics over all customers (`two_tower/map_at_12`, with `_low` and `_high`) and seconds
+    of stages (`seconds/tables`) become metrics; everything else becomes tags. `experiment.json` and `config.toml` are artifacts.
+    Records already exported are skipped; one that an interrupted export left incomplete is written again.
 
     Args:
-        folder: Of the experiments.
-        tracking_uri: Of a tracking server or database, e.g. `sqlite:///mlflow.db`.
+        folder: Folder of experiments.
+        tracking_uri: URI of a tracking server or database, e.g. `sqlite:///mlflow.db`.
 
     Returns:
-        How many were written, and how many were there.
+        The number of runs written, and of those already there.
 
     Raises:
-        InputError: There is no record, the log is damaged, MLflow is not installed, or it refuses.
+        InputError: There is no record, the log is damaged, MLflow is not installed, or it fails.
     """
     known = read_experiments(folder)
     mlflow = _import_mlflow()
-    written = there = 0
+    written = present = 0
     shown = _without_password(tracking_uri)
-    # What another process is writing would look half-written.
-    with exclusive_lock(folder / _PLACE, waits=True):
+    # A run that another export is still writing would look incomplete.
+    with exclusive_lock(folder / _LOCK, waits=True):
         try:
             client = mlflow.MlflowClient(tracking_uri=tracking_uri)
             for experiment in known:
                 group = _find_group(client, experiment.pipeline)
                 runs = client.search_runs([group], filter_string=f"tags.`{_TAG}` = '{experiment.id}'")
                 if any(run.info.status == "FINISHED" for run in runs):
-                    there += 1
+                    present += 1
                     continue
-                for half in runs:
-                    client.delete_run(half.info.run_id)
-                _write_run(client, mlflow, experiment, group=group, place=folder / experiment.id)
+                for incomplete in runs:
+                    client.delete_run(incomplete.info.run_id)
+                _write_run(client, mlflow, experiment, group=group, record_folder=folder / experiment.id)
                 written += 1
         except Exception as error:
             if not isinstance(error, _refusals(mlflow)):
                 raise
             reason = str(error).replace(tracking_uri, shown).splitlines()[0].rstrip(". ")
             raise InputError(
-                f"{shown}: {reason}. {written} record(s) were written, {there} were there, and {len(known) - written - there} are left; "
-                "the same command writes these."
+                f"{shown}: {reason}. {written} record(s) were written, {present} were already there, and "
+                f"{len(known) - written - present} are left; run the same command again to write these."
             ) from error
-    return written, there
+    return written, present
 
 
 def _find_group(client: Any, name: str) -> str:
-    """Returns the MLflow experiment of a name, made if there is none; one that is deleted refuses what is written to it."""
+    """Returns the id of the MLflow experiment of this name, which is created if necessary."""
     group = client.get_experiment_by_name(name)
     return str(group.experiment_id if group is not None else client.create_experiment(name))

@@ -1,32 +1,34 @@
-"""An experiment: what a report was made from, and what it found."""
+"""The record of an experiment: what a report was made from, and its metrics."""
 
 import datetime
 from dataclasses import dataclass
 from typing import Any
 
+EDGES = ("value", "low", "high")
+
 
 @dataclass(frozen=True)
 class Experiment:
-    """One record of the log.
+    """One row of the log: an evaluated run.
 
     Attributes:
-        id: When the report was written (UTC) and a short hash: ids sort by time.
-        time: The same instant.
-        pipeline: Its name.
-        run_folder: Name of the run folder, which lies beside that of the experiments.
-        version: Of this package.
-        git_commit: Of the code, where it ran from a checkout.
+        id: Time of the report (UTC) and a short hash; ids sort by time.
+        time: Time of the report, UTC.
+        pipeline: Name of the pipeline.
+        run_folder: Name of the run folder, which is next to the folder of experiments.
+        version: Version of this package.
+        git_commit: Commit of the code, if it ran from a checkout.
         has_uncommitted_changes: Whether the package's files differed from the commit.
         code_fingerprint: SHA-256 over the package's files.
-        data_fingerprint: Of the tables' stage, as in the metadata of artifacts: source files, settings and code.
-        purchases_fingerprint: SHA-256 over who bought what and when, whatever prepared it.
-        targets_fingerprint: SHA-256 over what recommenders were judged by.
-        split: Dates and rule of the split, by name.
-        seed: Of the pipeline.
+        data_fingerprint: Fingerprint of the tables' stage, as in the metadata of artifacts: source files, settings and code.
+        purchases_fingerprint: SHA-256 over who bought what and when, however it was prepared.
+        targets_fingerprint: SHA-256 over the targets of the evaluation.
+        split: Dates and rule of the split.
+        seed: Seed of the pipeline.
         config: Every setting, by section.
         libraries: Version by library.
-        durations: Seconds that each stage took when it was written.
-        figures: `recommender, metric, value, low, high` each.
+        durations: Seconds that each stage took when it was last written.
+        figures: All metrics, each with `recommender, metric, value, low, high`.
     """
 
     id: str
@@ -49,27 +51,26 @@ class Experiment:
 
     @property
     def k(self) -> int:
-        """Length of the judged lists."""
+        """Length of the evaluated lists."""
         return int(self.config["evaluation"]["k"])
 
     @property
     def code(self) -> str:
-        """The commit in a few characters, with a `+` where the code differed from it."""
+        """The abbreviated commit, with a `+` if the code differed from it."""
         return (self.git_commit or "-")[:7] + ("+" if self.has_uncommitted_changes else "")
 
-    def figures_by_recommender(self) -> dict[str, dict[str, dict[str, float | None]]]:
-        """Returns the figures as reports hold them: by recommender, then by metric."""
-        found: dict[str, dict[str, dict[str, float | None]]] = {}
+    def metrics(self) -> dict[str, dict[str, dict[str, float | None]]]:
+        """Returns the metrics as reports hold them: by recommender, then by name."""
+        metrics: dict[str, dict[str, dict[str, float | None]]] = {}
         for row in self.figures:
-            figure = {edge: row[edge] for edge in ("value", "low", "high")}
-            found.setdefault(row["recommender"], {})[row["metric"]] = figure
-        return found
+            metrics.setdefault(row["recommender"], {})[row["metric"]] = {edge: row[edge] for edge in EDGES}
+        return metrics
 
 
 def list_figures(recommenders: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the figures of a report one by one: `recommender, metric, value, low, high` each."""
+    """Returns the metrics of a report as rows of `recommender, metric, value, low, high`."""
     return [
-        {"recommender": name, "metric": metric, **{edge: figure[edge] for edge in ("value", "low", "high")}}
-        for name, figures in recommenders.items()
-        for metric, figure in figures.items()
+        {"recommender": name, "metric": metric, **{edge: value[edge] for edge in EDGES}}
+        for name, metrics in recommenders.items()
+        for metric, value in metrics.items()
     ]
