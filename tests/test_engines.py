@@ -135,7 +135,7 @@ def assert_equal(left: pd.DataFrame, right: pd.DataFrame, *, keys: list[str]) ->
             assert next(found) == next(found), name
 
 
-def test_a_tables_checks(spark: ibis.BaseBackend, folder: Path) -> None:
+def test_check_tables_passes_on_spark(spark: ibis.BaseBackend, folder: Path) -> None:
     check_tables(raw_tables(spark, folder))
 
 

@@ -127,7 +127,7 @@ def test_an_empty_table_names_what_the_source_dropped() -> None:
     assert "the table is empty." in refusal(make_tables(transactions=nothing))
 
 
-def test_repeated_ids_are_counted_once_a_value_with_five_samples() -> None:
+def test_repeated_ids_are_counted_once_per_value_with_five_samples() -> None:
     # Seven ids appear twice: seven values, of which five are shown.
     ids = [f"{number:02d}" for number in range(7)]
     message = refusal(make_tables(articles={"article_id": pa.array(ids * 2), "description": pa.array(["x"] * 14)}))

@@ -74,7 +74,7 @@ def test_sequences_of_ids_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "1|2|3" in tables.articles.attributes.execute().tolist()
 
 
-def test_what_more_the_files_may_hold_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_mapping_of_the_page_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     files = {
         "sales": "Kunde;Artikel;Datum;Preis;Rabatt\nJörg;1;05.03.2024;1.234,50;20 %\nJörg;2;06.03.2024;9,90;\n",

@@ -182,7 +182,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"household_id,store_id\n1,2\n", b"", b"PAR1 but no more"])
-def test_what_is_no_parquet_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_parquet_is_named(tmp_path: Path, content: bytes) -> None:
     path = write_raw(tmp_path) / "products.parquet"
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
@@ -218,7 +218,7 @@ def test_a_wrong_type_is_named_with_its_file(tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"{path}: column `quantity` has type string, expected int.")
 
 
-def test_demographics_that_nobody_gave_are_missing(tmp_path: Path) -> None:
+def test_empty_demographics_columns_are_read_as_missing(tmp_path: Path) -> None:
     # A column without a value has no type in Parquet.
     empty = DEMOGRAPHICS.assign(income=None, kids_count=None)
     write_raw(

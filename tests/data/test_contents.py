@@ -32,7 +32,7 @@ def of_purchases(tables: Tables) -> str:
     return Contents.of(tables).of_purchases(tables.transactions)
 
 
-def test_order_other_columns_and_other_indices_change_nothing() -> None:
+def test_fingerprint_ignores_row_order_other_columns_and_indices() -> None:
     expected = of_purchases(make(PURCHASES))
     assert len(expected) == 64
     assert of_purchases(make(PURCHASES[::-1])) == expected
@@ -53,11 +53,11 @@ def test_order_other_columns_and_other_indices_change_nothing() -> None:
         [("c1", "a2", 1), ("c1", "a1", 2), *PURCHASES[2:]],
     ],
 )
-def test_every_purchase_counts(changed: list[tuple[str, str, int]]) -> None:
+def test_fingerprint_changes_with_any_purchase(changed: list[tuple[str, str, int]]) -> None:
     assert of_purchases(make(changed)) != of_purchases(make(PURCHASES))
 
 
-def test_what_is_to_be_found_is_told_without_its_time() -> None:
+def test_fingerprint_of_targets_ignores_time() -> None:
     tables = make(PURCHASES)
     contents, rows = Contents.of(tables), tables.transactions.execute()
     assert contents.of_targets(rows) == contents.of_targets(rows[::-1].assign(t_dat=pd.Timestamp("2020-01-01")))

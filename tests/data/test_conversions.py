@@ -65,20 +65,20 @@ def test_categories_may_be_fractions_but_ids_may_not(tmp_path: Path) -> None:
         from_parquet(tmp_path, pa.array([36.0, 36.5, 1e17]), "id")
 
 
-def test_lost_leading_zeros_are_put_back(tmp_path: Path) -> None:
+def test_lost_leading_zeros_are_restored(tmp_path: Path) -> None:
     values, counts = from_csv(tmp_path, ["108775015", "0108775044", "A1", "12345678901"], "id", digits=10)
     assert values == ["0108775015", "0108775044", "A1", "12345678901"]
     assert counts == {"`x`: leading zeros restored, to 10 digits": 1}
     assert from_parquet(tmp_path, pa.array([108775015]), "id", digits=10)[0] == ["0108775015"]
 
 
-def test_numbers(tmp_path: Path) -> None:
+def test_numbers_are_read_from_text_and_parquet(tmp_path: Path) -> None:
     assert from_csv(tmp_path, ["1.5", " 2 ", "", "nan", "-3e2", "+.5"], "number")[0] == [1.5, 2, None, None, -300, 0.5]
     assert from_parquet(tmp_path, pa.array([1.5, None, NAN]), "number")[0] == [1.5, None, None]
     assert from_parquet(tmp_path, pa.array([Decimal("1.99")], pa.decimal128(5, 2)), "number")[0] == [1.99]
 
 
-def test_whole_numbers(tmp_path: Path) -> None:
+def test_whole_numbers_are_read_from_text_and_parquet(tmp_path: Path) -> None:
     largest = 2**31 - 1
     cells = ["1", " -2", "3.0", "", str(largest), "+4"]
     assert from_csv(tmp_path, cells, "integer")[0] == [1, -2, 3, None, largest, 4]
@@ -86,7 +86,7 @@ def test_whole_numbers(tmp_path: Path) -> None:
     assert from_parquet(tmp_path, pa.array([largest, 5]), "integer")[0] == [largest, 5]
 
 
-def test_times(tmp_path: Path) -> None:
+def test_times_are_read_from_text_and_parquet(tmp_path: Path) -> None:
     day = datetime.datetime(2024, 3, 1)
     cells = ["2024-03-01", "2024-03-01 09:30:00", " 2024-03-01T09:30 ", "", "2024-03-01T10:30:00+01:00"]
     assert from_csv(tmp_path, cells, "timestamp")[0] == [day, TIME, TIME, None, TIME]
@@ -136,7 +136,7 @@ def test_an_ordinal_is_days_or_seconds_since_1970(tmp_path: Path) -> None:
         ("timestamp", ["infinity", "294000-01-01"], "a time", "Set data.t.date_format"),
     ],
 )
-def test_what_does_not_parse_is_refused_and_never_null(
+def test_unreadable_values_are_refused_and_never_null(
     tmp_path: Path, kind: str, bad: list[str], meaning: str, fix: str
 ) -> None:
     good = "2024-03-01" if kind == "timestamp" else "1"
@@ -181,7 +181,7 @@ def from_text(tmp_path: Path, cells: list[str], kind: Any, dialect: Dialect, **r
         (".", "'", ["1'234.5", "1\u2019234"], [1234.5, 1234]),
     ],
 )
-def test_numbers_with_other_signs(
+def test_numbers_with_other_separators_are_read(
     tmp_path: Path, decimal: str, thousands: str, cells: list[str], expected: list[float | None]
 ) -> None:
     dialect = Dialect(decimal=decimal, thousands=thousands)
@@ -200,7 +200,9 @@ def test_numbers_with_other_signs(
         (",", " ", ["1 5", "inf"]),
     ],
 )
-def test_numbers_that_mix_their_signs_are_refused(tmp_path: Path, decimal: str, thousands: str, bad: list[str]) -> None:
+def test_numbers_with_misplaced_separators_are_refused(
+    tmp_path: Path, decimal: str, thousands: str, bad: list[str]
+) -> None:
     dialect = Dialect(decimal=decimal, thousands=thousands)
     for cell in bad:
         with pytest.raises(InputError) as caught:
@@ -254,7 +256,7 @@ def test_infinite_numbers_in_parquet_are_refused(tmp_path: Path) -> None:
         (pa.array([1]), "timestamp", r"type int64, expected a time\. Set `date_format` \(e\.g\. \"%Y%m%d\"\) or"),
     ],
 )
-def test_a_type_that_cannot_be_meant_is_refused(tmp_path: Path, values: Any, kind: str, problem: str) -> None:
+def test_a_column_of_an_unsuitable_type_is_refused(tmp_path: Path, values: Any, kind: str, problem: str) -> None:
     with pytest.raises(InputError, match=rf"a\.parquet: column `x` has {problem}"):
         from_parquet(tmp_path, values, kind)
 

@@ -20,9 +20,7 @@ from tfrs_fashion.schema import InputError
         ("a.csv", "customer_id,x\n,1\n", "no customer id in 1 row"),
     ],
 )
-def test_a_list_of_customers_that_cannot_be_used_is_refused(
-    tmp_path: Path, name: str, content: str, message: str
-) -> None:
+def test_an_unusable_list_of_customers_is_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
         read_customers(tmp_path / name)
@@ -43,21 +41,19 @@ def test_empty_and_repeated_customers_are_left_out_and_counted(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("name", "sign"), [("a.csv", ","), ("a.csv", ";"), ("a.csv", "|"), ("a.tsv", "\t")])
-def test_a_column_may_have_the_pipelines_own_name_and_a_file_its_separator(
-    tmp_path: Path, name: str, sign: str
-) -> None:
+def test_the_id_column_may_have_the_mapped_name_and_any_separator(tmp_path: Path, name: str, sign: str) -> None:
     (tmp_path / name).write_text(f"Ort{sign}Kunde\nWien{sign}007\nGraz{sign} 8 \nLinz{sign}\n")
     assert read_customers(tmp_path / name, names=("customer_id", "Kunde")) == (["007", "8"], 1)
     with pytest.raises(InputError, match=r"no column `customer_id` or `Nummer`; found `Ort`, `Kunde`\."):
         read_customers(tmp_path / name, names=("customer_id", "Nummer"))
 
 
-def test_whole_numbers_are_the_ids_that_the_tables_have(tmp_path: Path) -> None:
+def test_ids_stored_as_floats_are_read_as_in_the_tables(tmp_path: Path) -> None:
     pd.DataFrame({"Kunde": [17850.0, None, 3.0]}).to_parquet(tmp_path / "a.parquet")
     assert read_customers(tmp_path / "a.parquet", names=("Kunde",)) == (["17850", "3"], 1)
 
 
-def test_a_list_may_be_written_as_the_tables_are(tmp_path: Path) -> None:
+def test_a_list_is_read_in_the_encoding_of_the_tables(tmp_path: Path) -> None:
     for name, text in (("a.csv", "customer_id\nJürgen\n"), ("a.txt", "Jürgen\n")):
         (tmp_path / name).write_bytes(text.encode("latin-1"))
         assert read_customers(tmp_path / name, dialect=Dialect(encoding="latin-1")) == (["Jürgen"], 0)

@@ -70,7 +70,7 @@ def test_lines_of_a_day_are_a_basket_and_equal_ones_are_units(folder: Path) -> N
     }
 
 
-def test_articles_keep_what_the_study_kept(folder: Path) -> None:
+def test_articles_have_the_mapped_columns(folder: Path) -> None:
     rows = load(folder).articles.order_by("article_id").to_pyarrow().to_pylist()
     assert rows[0] == {
         "article_id": "0108775015",
@@ -149,7 +149,7 @@ def test_missing_files_are_named(folder: Path) -> None:
         complete_mapping(config)
 
 
-def test_age_bands_are_those_of_the_study() -> None:
+def test_age_bands_have_fixed_edges() -> None:
     assert AGE_EDGES == (16, 20, 25, 30, 35, 40, 50, 60)
 
 

@@ -157,7 +157,7 @@ TEXT = "größe;x\nä;1,5\n"
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_other_encodings_are_read_where_they_are_named(tmp_path: Path, encoding: str) -> None:
+def test_other_encodings_are_read_if_configured(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(TEXT.encode(encoding))
     raw = read_raw(ibis.duckdb.connect(), path, dialect=Dialect(encoding=encoding))
@@ -205,7 +205,7 @@ def test_a_truncated_parquet_is_named(tmp_path: Path) -> None:
     assert refusal(path).startswith(f"{path}: cannot be read as Parquet (")
 
 
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_with_alternatives(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.csv") == f"{tmp_path / 'a.csv'}: no such file."
     for number in range(7):
         (tmp_path / f"{number}.csv").touch()
@@ -235,7 +235,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     assert refusal(tmp_path).startswith(f"{tmp_path}: parts of several kinds (")
 
 
-def test_what_is_kept_is_computed_once() -> None:
+def test_a_materialized_table_is_computed_once() -> None:
     connection = ibis.duckdb.connect()
     kept = materialize(connection, ibis.memtable({"a": [1, 2]}).mutate(b=ibis.random()))
     assert kept.execute().equals(kept.execute())

@@ -105,7 +105,7 @@ def test_each_rule_is_counted(shop: Tables) -> None:
     }
 
 
-def test_a_derived_row_is_that_of_the_first_line_and_known_from_then_on(shop: Tables) -> None:
+def test_a_derived_row_has_the_values_of_the_first_line_and_is_known_from_then_on(shop: Tables) -> None:
     # 007 was first sold on day 4 as Jersey-Kids, and 008 in the basket that began at 10:00 without a size.
     articles = shop.articles.order_by("article_id").to_pyarrow().to_pylist()
     day = datetime.datetime(2024, 3, 1)
@@ -135,7 +135,7 @@ def test_a_derived_row_is_that_of_the_first_line_and_known_from_then_on(shop: Ta
     assert (counts_of(shop, "customers")[derived], counts_of(shop, "articles")[derived]) == (3, 3)
 
 
-def test_derived_tables_can_be_indexed_and_lack_no_row(shop: Tables) -> None:
+def test_derived_tables_have_a_row_for_every_id_when_indexed(shop: Tables) -> None:
     indexed = index_tables(shop)
     assert {count.rule for count in indexed.counts} - {count.rule for count in shop.counts} == {
         "moved to the first instant of their basket",
@@ -158,7 +158,7 @@ def test_later_lines_change_no_row_that_was_known_before(tmp_path: Path, shop: T
         assert first == second
 
 
-def test_a_row_is_derived_no_earlier_for_a_receipt_number_used_again(tmp_path: Path) -> None:
+def test_a_reused_receipt_number_does_not_date_a_derived_row_earlier(tmp_path: Path) -> None:
     # Customer 1 buys article 011 on the 12th, under the number of a receipt of the 5th.
     tables = load(tmp_path, SALES + "1.0,011,2024-03-12 15:00,3.00,1,B1,Hut,,34,Wien\n")
     known = {row["article_id"]: row["known_from"] for row in tables.articles.to_pyarrow().to_pylist()}
@@ -166,7 +166,7 @@ def test_a_row_is_derived_no_earlier_for_a_receipt_number_used_again(tmp_path: P
     assert known["008"] == datetime.datetime(2024, 3, 5, 10)
 
 
-def test_ties_are_broken_by_what_the_lines_say_and_not_by_their_order(tmp_path: Path) -> None:
+def test_ties_are_broken_by_the_values_of_lines_and_not_by_their_order(tmp_path: Path) -> None:
     header, *lines = SALES.splitlines()
     tied = [line.replace("Jersey,Kids", f"{group},{size}") for group, size in (("B", "2"), ("A", "9"), ("A", "3"))
             for line in lines if ",B2," in line]  # fmt: skip
@@ -177,7 +177,7 @@ def test_ties_are_broken_by_what_the_lines_say_and_not_by_their_order(tmp_path: 
     assert found == ["A-3", "A-3"]
 
 
-def test_returns_are_netted_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_returns_are_netted_if_configured(tmp_path: Path) -> None:
     tables = load(tmp_path, transactions={"returns": "net"})
     assert ("05 10:00", "1", "007", 9.99, 1, "B1") in lines_of(tables)
     assert counts_of(tables, "transactions")["a return, subtracted from the latest earlier purchases"] == 1
@@ -186,7 +186,7 @@ def test_returns_are_netted_where_that_is_asked_for(tmp_path: Path) -> None:
     assert counts["dropped: a return by an anonymous customer, whose purchase is unknown"] == 1
 
 
-def test_without_baskets_a_day_is_one_and_anonymous_lines_stay_alone(tmp_path: Path) -> None:
+def test_without_basket_ids_a_day_is_a_basket_and_each_anonymous_line_its_own(tmp_path: Path) -> None:
     sales = "k,a,t\n1,x,2024-01-02 08:00\n1,y,2024-01-02 20:00\n,y,2024-01-03\n,y,2024-01-03\nx,x,2024-01-01\n?,a,2024-01-04\n"
     mapping = {
         "customer_id": "k",
@@ -214,7 +214,7 @@ def test_without_baskets_a_day_is_one_and_anonymous_lines_stay_alone(tmp_path: P
     assert sorted(tables.customers.customer_id.to_pyarrow().to_pylist()) == ["1", "x"]
 
 
-def test_identical_lines_are_units_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_identical_lines_are_summed_if_configured(tmp_path: Path) -> None:
     sales = SALES + SALES.splitlines()[1] + "\n"
     assert len(lines_of(load(tmp_path, sales))) == 8
     tables = load(tmp_path, sales, transactions={"identical_lines": "sum"})
@@ -274,7 +274,7 @@ def test_repeated_rows_are_dropped_if_equal_and_refused_if_not(tmp_path: Path) -
     )
 
 
-def test_odd_features_are_kept_and_named(tmp_path: Path) -> None:
+def test_uninformative_features_are_kept_and_reported(tmp_path: Path) -> None:
     rows = [f"{number},same,,v{number},{number % 2}" for number in range(1001)]
     (tmp_path / "catalogue.csv").write_text("\n".join(["sku,constant,empty,unique,fine", *rows]) + "\n")
     features = ["constant", "empty", "unique", "fine"]
@@ -293,7 +293,7 @@ def test_odd_features_are_kept_and_named(tmp_path: Path) -> None:
     }
 
 
-def test_features_may_have_any_name_that_is_free(tmp_path: Path) -> None:
+def test_features_may_have_any_unused_name(tmp_path: Path) -> None:
     names = ["Farbe/Größe", "start", "age", "place", "0", "d.e'f", 'g"h', "t_dat", "quantity"]
     header = ",".join(f'"{name.replace(chr(34), chr(34) * 2)}"' for name in names)
     values = ",".join(f"v{place}" for place in range(len(names)))
@@ -317,7 +317,7 @@ def test_features_may_have_any_name_that_is_free(tmp_path: Path) -> None:
         ((1_000_000,), (1, 2_000_000), ("<1000000", "1000000+")),
     ],
 )
-def test_bands(tmp_path: Path, edges: Any, values: Any, bands: Any) -> None:
+def test_numbers_get_the_name_of_their_band(tmp_path: Path, edges: Any, values: Any, bands: Any) -> None:
     frame = pd.DataFrame({"c": [f"{place:02d}" for place in range(len(values))], "x": values})
     frame.assign(a="1", t=pd.Timestamp("2024-01-01")).to_parquet(tmp_path / "sales.parquet")
     mapping = {"file": "sales.parquet", "customer_id": "c", "article_id": "a", "t_dat": "t"}
@@ -335,7 +335,7 @@ def test_checks_name_the_files_own_column(tmp_path: Path) -> None:
         check_tables(tables)
 
 
-def test_a_missing_customer_names_the_way_out(tmp_path: Path) -> None:
+def test_a_missing_customer_id_is_refused_with_the_setting_for_anonymous_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load(tmp_path, SALES.replace("2.0,007", ",007"))
     assert str(caught.value) == (
@@ -344,7 +344,7 @@ def test_a_missing_customer_names_the_way_out(tmp_path: Path) -> None:
     )
 
 
-def test_a_mapped_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_mapped_column_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'no column for data\.transactions\.price = "Pres"\. Did you mean "Preis"\?'):
         load(tmp_path, transactions={"price": "Pres"})
     with pytest.raises(InputError, match=r'no column for data\.articles\.derived\.family = "Grösse"'):
@@ -353,7 +353,7 @@ def test_a_mapped_column_that_is_not_there_is_named(tmp_path: Path) -> None:
         load(tmp_path, customers={"features": {"city": "Stadt"}})
 
 
-def test_files_are_those_that_are_read(tmp_path: Path) -> None:
+def test_source_files_lists_every_file_that_is_read(tmp_path: Path) -> None:
     load(tmp_path)
     (tmp_path / "catalogue.csv").write_text(CATALOGUE)
     config = make_config(tmp_path, articles={"file": "catalogue.csv"}, customers={})

@@ -19,7 +19,7 @@ def netted(rows: list[tuple[str, str, int, int]]) -> tuple[list[tuple[str, str, 
     return lines, {count.rule: count.rows for count in counts}
 
 
-def test_a_return_is_taken_off_the_latest_earlier_purchase() -> None:
+def test_a_return_reduces_the_latest_earlier_purchase() -> None:
     lines, counts = netted([("a", "x", 1, 3), ("a", "x", 2, 2), ("a", "x", 3, -1), ("a", "x", 4, 5)])
     assert lines == [("a", "x", 1, 3), ("a", "x", 2, 1), ("a", "x", 4, 5)]
     assert counts == {
@@ -28,7 +28,7 @@ def test_a_return_is_taken_off_the_latest_earlier_purchase() -> None:
     }
 
 
-def test_what_the_latest_purchase_does_not_hold_is_taken_off_the_one_before() -> None:
+def test_the_rest_of_a_return_reduces_the_purchase_before() -> None:
     # Of 3 + 2 units 4 come back: both of day 2 and two of day 1.
     lines, counts = netted([("a", "x", 1, 3), ("a", "x", 2, 2), ("a", "x", 3, -4)])
     assert lines == [("a", "x", 1, 1)]
@@ -43,7 +43,7 @@ def test_another_customer_article_or_a_later_purchase_is_not_touched() -> None:
     assert counts == {"dropped: a return without an earlier purchase": 1}
 
 
-def test_more_than_was_bought_cannot_come_back() -> None:
+def test_a_return_of_more_units_than_were_bought_is_cut() -> None:
     lines, counts = netted([("a", "x", 1, 2), ("a", "x", 2, -5), ("a", "x", 3, 1)])
     assert lines == [("a", "x", 3, 1)]
     assert counts["a return of more units than were bought: the rest is dropped"] == 1
@@ -55,7 +55,7 @@ def test_at_one_instant_purchases_come_first() -> None:
 
 @settings(max_examples=20)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 28), st.integers(-3, 3).filter(bool)), min_size=1))
-def test_it_is_a_stack_of_units(drawn: list[tuple[str, int, int]]) -> None:
+def test_net_returns_equals_a_stack_of_units(drawn: list[tuple[str, int, int]]) -> None:
     expected: list[tuple[str, str, int, int]] = []
     for customer in "ab":
         stack: list[int] = []

@@ -33,7 +33,7 @@ def test_the_order_is_kept_and_every_purchase_is_a_basket(tmp_path: Path) -> Non
     assert tables.counts == ()
 
 
-def test_attributes_are_sets_and_may_name_what_nobody_bought(tmp_path: Path) -> None:
+def test_attributes_may_include_articles_that_nobody_bought(tmp_path: Path) -> None:
     tables = load(tmp_path, "c1 a1 a2\n", json.dumps({"a1": [7, "wool"], "é9": ["silk"], "a2": []}))
     found = tables.articles.execute().set_index("article_id")["attributes"]
     assert found["a1"] == "7|wool"
@@ -56,7 +56,7 @@ def test_a_customer_without_an_article_is_counted(tmp_path: Path) -> None:
         ("c1 " + "a " * 100_001, "100,001 purchases"),
     ],
 )
-def test_lines_that_tell_no_order_are_refused(tmp_path: Path, lines: str, told: str) -> None:
+def test_malformed_lines_are_refused(tmp_path: Path, lines: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
         load(tmp_path, lines)
 
@@ -71,7 +71,7 @@ def test_lines_that_tell_no_order_are_refused(tmp_path: Path, lines: str, told: 
         ('{"a1": ["x|y"], "a2": ["x"]}', "e.g. a1"),
     ],
 )
-def test_attributes_of_another_form_are_refused(tmp_path: Path, attributes: str, told: str) -> None:
+def test_malformed_attributes_are_refused(tmp_path: Path, attributes: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
         load(tmp_path, "c1 a1\n", attributes)
 

@@ -130,9 +130,7 @@ def test_embedded_and_generated_data_need_no_folder() -> None:
     assert int(tables.articles.count().execute()) == 6
 
 
-def test_invented_files_of_another_generator_are_not_taken_for_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_another_generator_version_are_not_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[Path] = []
 
     def write(folder: Path, **_settings: object) -> None:

@@ -80,7 +80,7 @@ def test_last_basket() -> None:
 
 
 def test_validation_on_the_last_basket_but_one() -> None:
-    # Of what test leaves visible, the last baskets are rows 4 and 5. Customer 4 keeps one basket and is not judged,
+    # Of what test leaves visible, the last baskets are rows 4 and 5. Customer 4 keeps one basket and is not evaluated,
     # and the customer's test basket (row 8) stays hidden, although others buy later.
     transactions = make_transactions(ROWS)
     validation = make_splits(transactions, kind="last_basket")["validation"]
@@ -88,7 +88,7 @@ def test_validation_on_the_last_basket_but_one() -> None:
     assert target_pairs(validation, transactions) == [(2, 2), (3, 5)]
 
 
-def test_leave_one_out_has_one_target_a_customer() -> None:
+def test_leave_one_out_has_one_target_per_customer() -> None:
     transactions = make_transactions([*ROWS, (10, 2, 7, "2024-01-09 00:00:00"), (11, 2, 5, "2024-01-09 00:00:00")])
     splits = make_splits(transactions, kind="leave_one_out")
     found = target_pairs(splits["test"], transactions)
@@ -175,7 +175,7 @@ def test_a_window_longer_than_the_calendar_is_refused_like_any_other(days: dict[
 
 
 @pytest.mark.parametrize("kind", ["last_basket", "share", "leave_one_out"])
-def test_customers_with_one_basket_each_leave_nobody_to_judge(kind: str) -> None:
+def test_customers_with_one_basket_each_leave_nobody_to_evaluate(kind: str) -> None:
     rows = [(number, 2 + number, 2, f"2024-01-{number + 1:02d}") for number in range(3)]
     with pytest.raises(InputError, match=f"none of 3 customer.* two baskets before the test targets, so `{kind}`"):
         make_splits(make_transactions(rows), kind=kind)  # type: ignore[arg-type]
@@ -197,7 +197,7 @@ def test_cutoff_seconds_by_customer() -> None:
     assert cutoff_seconds(split, 4).tolist() == expected
 
 
-def test_the_first_purchase_of_the_window_is_told_for_those_who_bought_in_it() -> None:
+def test_first_purchase_seconds_are_the_cutoff_for_customers_without_a_target() -> None:
     transactions = make_transactions([*ROWS, (10, 2, 2, "2024-01-10 01:00:00"), (11, 9, 2, "2024-01-10 01:00:00")])
     split = make_splits(transactions, test_days=2, validation_days=2)["test"]
     found = first_purchase_seconds(split, transactions, cutoff_seconds(split, 4))
@@ -287,7 +287,7 @@ def test_two_baskets_near_one_second_never_leak(tmp_path: Path, times: tuple[str
     assert "q" not in by_timeline["a"]
 
 
-# The ten rows, and three of customers who are not told apart: before, at and after the cutoffs.
+# The ten rows, and three of anonymous customers: before, at and after the cutoffs.
 ANONYMOUS_ROWS = [
     *ROWS,
     (10, OUT_OF_VOCABULARY_INDEX, 2, "2024-01-05 10:00:00"),
@@ -297,7 +297,7 @@ ANONYMOUS_ROWS = [
 
 
 @pytest.mark.parametrize("kind", ["window", "last_basket", "share", "leave_one_out"])
-def test_anonymous_customers_are_never_judged_and_change_nobodys_cutoff(kind: Kind) -> None:
+def test_anonymous_customers_are_never_evaluated_and_change_no_cutoff(kind: Kind) -> None:
     plain, more = make_transactions(ROWS), make_transactions(ANONYMOUS_ROWS)
     for name in ("validation", "test", "release"):
         split, other = (make_splits(rows, kind=kind, test_days=2, validation_days=2)[name] for rows in (plain, more))
@@ -318,7 +318,7 @@ def test_anonymous_purchases_before_the_cutoff_are_visible() -> None:
     assert [row for row in visible_rows(by_customer, transactions) if row >= 10] == [10, 11, 12]
 
 
-def test_anonymous_customers_alone_leave_nobody_to_judge() -> None:
+def test_anonymous_customers_alone_leave_nobody_to_evaluate() -> None:
     rows = [(number, OUT_OF_VOCABULARY_INDEX, 2, f"2024-01-{number + 1:02d}") for number in range(9)]
     with pytest.raises(InputError, match=r"split: the test window .* and 0 purchase\(s\) in it"):
         make_splits(make_transactions(rows), kind="window", test_days=2)
@@ -347,7 +347,7 @@ def test_purchases_with_a_date_alone_are_at_its_midnight() -> None:
     assert target_pairs(splits["test"], transactions) == [(2, 3)]
 
 
-def test_a_split_says_what_it_is() -> None:
+def test_describe_returns_name_kind_and_dates() -> None:
     splits = make_splits(make_transactions(ROWS), test_days=2, validation_days=2)
     assert splits["validation"].describe() == {
         "name": "validation",

@@ -17,7 +17,7 @@ def show(tables: Tables) -> list[str]:
     return [line.strip() for line in console.file.getvalue().splitlines() if line.strip()]
 
 
-def test_rows_the_time_that_they_span_and_each_rule() -> None:
+def test_summary_shows_rows_time_span_and_each_rule() -> None:
     lines = pd.DataFrame({"t_dat": [datetime.datetime(2024, 2, 28, 23), datetime.datetime(2024, 3, 1, 1)] * 600})
     tables = Tables(
         customers=ibis.memtable(pd.DataFrame({"customer_id": ["a"]})),

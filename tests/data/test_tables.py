@@ -57,7 +57,7 @@ def indices(table: ibis.Table, key: str) -> dict[str, int]:
     return dict(zip(frame[key], frame[f"{key.removesuffix('_id')}_index"], strict=True))
 
 
-def test_rows_of_the_source_come_first_by_id_then_those_made_from_transactions(indexed: Tables) -> None:
+def test_indices_start_with_source_rows_by_id_then_rows_derived_from_transactions(indexed: Tables) -> None:
     # a, b, y, z and ä have rows, in the order of their bytes; 日本 is known from the first purchase on.
     customers = indexed.customers.execute()
     assert customers["customer_id"].tolist() == ["a", "b", "y", "z", "ä", "日本"]
@@ -73,7 +73,7 @@ def test_rows_of_the_source_come_first_by_id_then_those_made_from_transactions(i
     assert articles["known_from"][5] == pd.Timestamp(day(3))
 
 
-def test_rows_made_from_transactions_are_known_from_their_first_one_ties_by_id() -> None:
+def test_added_rows_are_known_from_their_first_transaction_with_ties_by_id() -> None:
     # Without a row: q and p first bought on day 2, at one instant, and o on day 1; r is listed from day 1, noon.
     lines = pd.DataFrame(
         [("q", "7", day(2)), ("p", "7", day(2)), ("o", "8", day(1)), ("p", "9", day(3)), ("r", "7", day(2))],
@@ -94,9 +94,7 @@ def test_rows_made_from_transactions_are_known_from_their_first_one_ties_by_id()
 
 
 @pytest.mark.parametrize("cutoff", [day(2), day(2, 10), day(2, 11), day(3), day(4)])
-def test_what_is_known_before_an_instant_are_the_indices_below_some_bound(
-    indexed: Tables, cutoff: datetime.datetime
-) -> None:
+def test_rows_known_before_an_instant_have_the_lowest_indices(indexed: Tables, cutoff: datetime.datetime) -> None:
     for table, index in ((indexed.customers, "customer_index"), (indexed.articles, "article_index")):
         frame = table.execute()
         known = frame["known_from"].isna() | (frame["known_from"] < cutoff)
@@ -107,7 +105,7 @@ def test_what_is_known_before_an_instant_are_the_indices_below_some_bound(
 
 
 def make_tables_with_anonymous() -> Tables:
-    """Of the purchases, three more on day 2 by customers who are not told apart, two of them in one basket."""
+    """Of the purchases, three more on day 2 by anonymous customers, two of them in one basket."""
     tables = make_tables()
     named = tables.transactions.execute()
     more = named.iloc[:3].assign(
@@ -117,7 +115,7 @@ def make_tables_with_anonymous() -> Tables:
     return Tables(tables.customers, tables.articles, ibis.memtable(lines), counts=tables.counts)
 
 
-def test_anonymous_customers_have_no_row_and_the_index_of_what_is_out_of_vocabulary(indexed: Tables) -> None:
+def test_anonymous_customers_have_no_row_and_the_out_of_vocabulary_index(indexed: Tables) -> None:
     found = index_tables(make_tables_with_anonymous())
     pd.testing.assert_frame_equal(found.customers.execute(), indexed.customers.execute())
     lines = found.transactions.execute()
@@ -133,7 +131,7 @@ def test_anonymous_customers_have_no_row_and_the_index_of_what_is_out_of_vocabul
     assert rows == 3
 
 
-def test_a_column_that_is_made_here_is_refused() -> None:
+def test_a_column_with_the_name_of_an_index_is_refused() -> None:
     tables = make_tables()
     named = tables.articles.mutate(article_index=ibis.literal(7))
     with pytest.raises(
@@ -234,7 +232,7 @@ def test_transactions_carry_both_indices_in_order(indexed: Tables) -> None:
     assert lines[order].equals(lines[order].sort_values(order, ignore_index=True))
 
 
-def test_nothing_is_counted_where_nothing_was_touched() -> None:
+def test_rules_that_touch_no_row_are_not_counted() -> None:
     tables = make_tables()
     lines = tables.transactions.filter(ibis._.customer_id == "b")
     assert index_tables(Tables(tables.customers, tables.articles, lines)).counts == ()
@@ -254,7 +252,7 @@ def test_a_later_purchase_changes_no_index_before_it(indexed: Tables) -> None:
         assert len(late) == 6
 
 
-def test_what_is_written_is_read_back(indexed: Tables, tmp_path: Path) -> None:
+def test_written_tables_are_read_back_unchanged(indexed: Tables, tmp_path: Path) -> None:
     write_tables(indexed, tmp_path)
     found = read_tables(ibis.duckdb.connect(), tmp_path)
     for name in ("customers", "articles", "transactions"):

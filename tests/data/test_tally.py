@@ -26,7 +26,7 @@ def test_each_value_of_each_column_is_counted_once() -> None:
     assert sorted(tally.list_values("a").value.to_pyarrow().to_pylist()) == ["x", "y"]
 
 
-def test_ids_that_repeat_are_held_as_numbers_and_look_and_sort_like_text(tmp_path: Path) -> None:
+def test_repeated_ids_are_read_as_enums_that_behave_like_text(tmp_path: Path) -> None:
     ids = ["b", "ä", "B", "b", "", "ä", "b", "B", "10", "9", "9", "10"]
     lines = [f"{name},u{number}" for number, name in enumerate(ids)]
     (tmp_path / "it's.csv").write_text("\n".join(["the 'id',unique", *lines]) + "\n", encoding="utf-8")
@@ -47,7 +47,7 @@ def test_ids_that_repeat_are_held_as_numbers_and_look_and_sort_like_text(tmp_pat
     assert int(table.count(where=table.repeated == "never seen").execute()) == 0
 
 
-def test_ids_to_be_mended_stay_text(tmp_path: Path) -> None:
+def test_ids_that_need_trimming_are_not_read_as_enums(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id\n 7\n7\n7\n 7\n")
     connection = ibis.duckdb.connect()
     lazy, _counts = convert(read_raw(connection, tmp_path / "a.csv"), [MappedColumn("id", "id", "k", "id")], table="t")

@@ -67,7 +67,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-def test_rows_and_columns_are_those_asked_for(
+def test_written_files_have_the_requested_rows_and_columns(
     articles: pd.DataFrame, customers: pd.DataFrame, lines: pd.DataFrame
 ) -> None:
     assert len(articles) == ARTICLES
@@ -100,7 +100,7 @@ def test_columns_and_types_are_those_of_the_real_files(tmp_path: Path, data_path
         assert described[0] == real
 
 
-def test_the_text_of_the_files_is_kaggles(folder: Path) -> None:
+def test_csv_text_has_the_format_of_kaggle(folder: Path) -> None:
     head, first = (folder / "transactions_train.csv").read_text().splitlines()[:2]
     assert head == "t_dat,customer_id,article_id,price,sales_channel_id"
     date, customer, article, price, channel = first.split(",")
@@ -174,13 +174,13 @@ def test_categories_nest(articles: pd.DataFrame, inner: str, outer: str) -> None
         ("garment_group_no", "garment_group_name"),
     ],
 )
-def test_a_number_is_a_name(articles: pd.DataFrame, number: str, name: str) -> None:
+def test_numbers_and_names_of_a_category_correspond(articles: pd.DataFrame, number: str, name: str) -> None:
     pairs = articles[[number, name]].drop_duplicates()
     assert pairs[number].is_unique
     assert pairs[name].is_unique
 
 
-def test_index_groups_are_those_that_recipes_name(articles: pd.DataFrame) -> None:
+def test_index_groups_have_the_names_that_pipelines_use(articles: pd.DataFrame) -> None:
     found = articles.groupby("index_group_name")["index_name"].agg(set).to_dict()
     assert found == INDEX_GROUPS
 
@@ -275,7 +275,7 @@ def test_taste_drifts(sales: pd.DataFrame) -> None:
     assert late.mean() > 1.5 * (shares**2).sum()
 
 
-def test_children_are_dressed_by_their_parents(sales: pd.DataFrame, customers: pd.DataFrame) -> None:
+def test_customers_of_parents_age_buy_most_childrens_articles(sales: pd.DataFrame, customers: pd.DataFrame) -> None:
     bought = sales.merge(customers[["customer_id", "age"]], on="customer_id")
     is_children = bought["index_group_name"] == "Baby/Children"
     of_parents_age = bought["age"].between(25, 45)
@@ -307,7 +307,7 @@ def test_both_formats_hold_the_same(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(text, binary, check_dtype=False, check_exact=True)
 
 
-def test_pieces_that_are_written_leave_no_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_of_written_chunks_does_not_change_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_small(tmp_path / "once")
     monkeypatch.setattr(hm_scale, "_ROWS_PER_WRITE", 7)
     write_small(tmp_path / "often")
@@ -317,7 +317,7 @@ def test_pieces_that_are_written_leave_no_seam(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("customers", "articles", "transactions"), [(1, 1, 1), (1, 1, 2_000), (5, 400, 3), (900, 1, 900), (1, 700, 50)]
 )
-def test_any_size_has_as_many_rows_as_asked_for(
+def test_any_size_gives_the_requested_number_of_rows(
     tmp_path: Path, customers: int, articles: int, transactions: int
 ) -> None:
     write_hm_scale(
@@ -351,14 +351,14 @@ def test_any_size_has_as_many_rows_as_asked_for(
         ({"format": "xlsx"}, "format is 'xlsx'; expected 'csv' or 'parquet'"),
     ],
 )
-def test_impossible_wishes_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_invalid_arguments_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError) as caught:
         write_small(tmp_path / "hm", **changes)
     assert str(caught.value).startswith(message)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "hm").mkdir()
     write_small(tmp_path / "hm")
     before = digests(tmp_path / "hm")
@@ -376,7 +376,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_small(tmp_path / "file" / "hm")
 
 
-def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_write_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_arguments: object) -> None:
         raise KeyboardInterrupt
 

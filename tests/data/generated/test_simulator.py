@@ -18,18 +18,18 @@ def small(seed: int) -> dict[str, pd.DataFrame]:
     return frames(make_tables(num_customers=20, num_articles=15, num_days=30, seed=seed))
 
 
-def test_same_seed_same_tables() -> None:
+def test_equal_seeds_give_equal_tables() -> None:
     first, second = small(3), small(3)
     for name in NAMES:
         pd.testing.assert_frame_equal(first[name], second[name])
 
 
-def test_another_seed_another_history() -> None:
+def test_different_seeds_give_different_tables() -> None:
     first, second = small(3), small(4)
     assert all(not first[name].equals(second[name]) for name in NAMES)
 
 
-def test_sizes_are_those_asked_for() -> None:
+def test_tables_have_the_requested_sizes() -> None:
     made = frames(make_tables(num_customers=100, num_articles=15, num_days=30, seed=1))
     assert len(made["articles"]) == 15
     assert made["transactions"]["customer_id"].nunique() == 100
