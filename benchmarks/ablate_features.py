@@ -22,13 +22,15 @@ import tfrs_fashion  # noqa: F401  (before TensorFlow)
 from tfrs_fashion.data.split import Split, targets
 from tfrs_fashion.evaluation.metrics.accuracy import measure_accuracy
 from tfrs_fashion.evaluation.metrics.bootstrap import bootstrap_interval, paired_difference
+from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.outputs import code_fingerprint, fingerprint
-from tfrs_fashion.recommenders.kinds import fit_recommender
+from tfrs_fashion.recommenders.kinds import fit_by_name, fit_recommender
+from tfrs_fashion.recommenders.recommender import FitContext
 from tfrs_fashion.run.backtest import rolling_windows
 from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.run.objective import make_validator
 from tfrs_fashion.run.run import Run
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 K = 12
 # Other recommenders and fallbacks may go by the very columns that are taken out.
@@ -46,7 +48,11 @@ NO_TEXT = ["features.num_text_buckets=0"]
 NO_HISTORY = ["features.history=false"]
 NO_WEEKS = ["features.article_weeks=false"]
 # Ids alone, without what was bought: the towers of most tutorials. Nothing but ids to learn from, so none is dropped.
-NO_BOUGHT = ["two_tower.history_articles=0", "two_tower.customer_dropout=0", "two_tower.article_dropout=0"]
+NO_BOUGHT = [
+    "recommender.two_tower.history_articles=0",
+    "recommender.two_tower.customer_dropout=0",
+    "recommender.two_tower.article_dropout=0",
+]
 REFERENCES = ("ids alone", "ids and bought ids")
 VARIANTS: dict[str, list[str]] = {
     "ids alone": [*NO_PROFILE, *NO_CONTENT, *NO_TEXT, *NO_HISTORY, *NO_WEEKS, *NO_BOUGHT],
@@ -57,16 +63,23 @@ VARIANTS: dict[str, list[str]] = {
     "without weekly article features": NO_WEEKS,
     "without article categories and numbers": NO_CONTENT,
     "without text": NO_TEXT,
-    "embedding instead of one-hot": ["two_tower.categorical_encoding=embedding"],
-    "quantiles instead of logarithms": ["two_tower.number_encoding=quantile"],
-    "deep instead of shallow": ["two_tower.hidden_dims=[256, 128]"],
+    "embedding instead of one-hot": ["recommender.two_tower.categorical_encoding=embedding"],
+    "quantiles instead of logarithms": ["recommender.two_tower.number_encoding=quantile"],
+    "deep instead of shallow": ["recommender.two_tower.hidden_dims=[256, 128]"],
 }
 
 
 def judge(run: Run, window: Split, epochs: int) -> pd.DataFrame:
     """Fits on everything before a window; returns the metrics of each customer who bought in it."""
     view, wanted = run.view(window.name), targets(window, run.tables.transactions).execute()
-    fitted = fit_recommender("two_tower", view, run.config, choice={"epochs": epochs}, console=run.console)
+    fitted = fit_by_name(
+        "two_tower",
+        view,
+        run.config.recommender,
+        seed=run.config.seed,
+        choice={"epochs": epochs},
+        log=TrainingLog(console=run.console),
+    )
     customers = np.unique(wanted["customer_index"].to_numpy(dtype=np.int32))
     candidates = rank_customers(fitted, view, customers, k=K)
     has_history = np.diff(view.timelines.row_splits) > 0
@@ -85,8 +98,11 @@ def judge_variant(run: Run, windows: list[Split], kept: Path, *, epochs: int | N
     if force or not choice.is_file():
         view, wanted = run.view(choose_on.name), targets(choose_on, run.tables.transactions).execute()
         validate = make_validator(view, wanted, k=K)
-        fitted = fit_recommender("two_tower", view, run.config, choice={}, validate=validate, console=run.console)
-        chosen = {"epochs": fitted.epochs, "validation": max(fitted.curves[f"val_map@{K}"])}
+        log = TrainingLog(console=run.console)
+        context = FitContext("two_tower", run.config.seed, validate=validate, log=log)
+        fit_recommender(view, run.config.recommender["two_tower"], context)
+        figures = context.curves[f"val_map@{K}"]
+        chosen = {"epochs": int(np.argmax(figures)) + 1, "validation": max(figures)}
         choice.write_text(json.dumps(chosen), encoding="utf-8")
     return judge_windows(run, judged, kept, chosen=json.loads(choice.read_text(encoding="utf-8")), force=force)
 

@@ -22,10 +22,10 @@ from tfrs_fashion.evaluation.metrics.accuracy import measure_accuracy
 from tfrs_fashion.evaluation.metrics.bootstrap import bootstrap_interval, paired_difference
 from tfrs_fashion.features.article_weeks import FEATURES
 from tfrs_fashion.features.pair_lookups import PRICE_FEATURES
-from tfrs_fashion.recommenders.fit_ranker import RankerWeek, score_week
+from tfrs_fashion.recommenders.two_stage.ranker_week import RankerWeek, score_week
 from tfrs_fashion.run.ranker_weeks import best_articles
 from tfrs_fashion.run.run import Run
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 K = 12
 

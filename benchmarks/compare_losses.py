@@ -21,14 +21,22 @@ import tfrs_fashion  # noqa: F401  (before TensorFlow)
 from tfrs_fashion.data.split import first_purchase_seconds
 from tfrs_fashion.evaluation.metrics.target_ranks import find_rankable, measure_target_ranks
 from tfrs_fashion.models.training_log import TrainingLog
-from tfrs_fashion.recommenders.kinds import fit_recommender
+from tfrs_fashion.recommenders.kinds import fit_by_name, fit_recommender
+from tfrs_fashion.recommenders.recommender import FitContext
 from tfrs_fashion.run.inference import rank_targets
 from tfrs_fashion.run.objective import make_validator
 from tfrs_fashion.run.run import Run
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 K = 12
 MODEL, VECTORS = "lstm_dna", "fashion_dna"
+LSTM_DNA = [
+    f"recommender.{MODEL}.kind=sequential",
+    f"recommender.{MODEL}.tower=lstm",
+    f"recommender.{MODEL}.hidden_dim=256",
+    f"recommender.{MODEL}.vectors_of={VECTORS}",
+    f'recommender.{MODEL}.event_features=["gap", "season"]',
+]
 LOSSES = ("sampled_sigmoid", "sampled_softmax", "sigmoid_rank", "calibrated_sigmoid")
 NUM_NEGATIVES = (1, 5, 20, 50, 100)
 # A shop that is generated in seconds.
@@ -51,7 +59,8 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
     log = TrainingLog(console=console)
-    overrides = ["split.never_sold_in_store=true", f"generators.{MODEL}.epochs={options.epochs}", *options.overrides]
+    overrides = ["split.never_sold_in_store=true", *LSTM_DNA, f"recommender.{MODEL}.epochs={options.epochs}"]
+    overrides += options.overrides
     if options.pipeline == parser.get_default("pipeline"):
         overrides = [*SMALL, *overrides]
     run = Run(config=load_config(options.pipeline, overrides), folder=options.run_dir, log=log)
@@ -59,7 +68,8 @@ def main() -> None:
     view, wanted = run.view("validation"), run._targets("validation")
     now = first_purchase_seconds(view.split, run.tables.transactions, view.now)
     rankable = find_rankable(wanted, view.articles.in_store)
-    styles = fit_recommender(VECTORS, view, run.config, choice={}, log=log)
+    seed = run.config.seed
+    styles = fit_by_name(VECTORS, view, run.config.recommender, seed=seed, log=log)
     validate = make_validator(view, wanted, k=K)
     head = ["loss", "n", "AUC", "10%", "50%", "90%", f"map@{K}", f"recall@{K}", "seconds"]
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
@@ -67,7 +77,8 @@ def main() -> None:
         for number in options.num_negatives:
             settings = {"loss": loss, "num_negatives": number}
             start = time.monotonic()
-            fitted = fit_recommender(MODEL, view, run.config, choice=settings, fitted=lambda _name: styles, log=log)
+            tower = run.config.recommender[MODEL].model_copy(update=settings)
+            fitted = fit_recommender(view, tower, FitContext(MODEL, seed, part=lambda _name: styles, log=log))
             seconds = time.monotonic() - start
             lists = validate(fitted)
             ranks = rank_targets(fitted, replace(view, now=now), rankable, seed=run.config.seed)

@@ -23,12 +23,12 @@ import tfrs_fashion  # noqa: F401  (before TensorFlow)
 from tfrs_fashion.evaluation.metrics.accuracy import measure_accuracy
 from tfrs_fashion.features.purchase_matrices import customer_matrix
 from tfrs_fashion.features.view import View
-from tfrs_fashion.recommenders.kinds import fit_recommender
+from tfrs_fashion.recommenders.kinds import fit_by_name
 from tfrs_fashion.recommenders.neighbours import Neighbours
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.run.run import Run
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 PIPELINES = Path(__file__).parent.parent / "pipelines"
 FULL = ("item_knn", "item_knn_bm25", "co_visitation", "basket_pairs", "customer_knn", "graph_filter")
@@ -68,6 +68,7 @@ def fit_implicit(view: View, similarity: str, *, num_neighbours: int, settings: 
         weight,
         history_articles=settings.history_articles,
         half_life_days=settings.half_life_days,
+        kind="item_knn",
         name=f"implicit_{similarity}",
     )
 
@@ -91,8 +92,10 @@ def against_implicit(pipeline: Path, folder: Path) -> None:
         )
 
     for name in ("item_knn", "item_knn_bm25"):
-        settings = run.config.generators[name]
-        ours, seconds, processor = timed(lambda name=name: fit_recommender(name, view, run.config, choice={}))
+        settings = run.config.recommender[name]
+        ours, seconds, processor = timed(
+            lambda name=name: fit_by_name(name, view, run.config.recommender, seed=run.config.seed)
+        )
         judge(name, ours, seconds, processor)
         (model, theirs), seconds, processor = timed(
             lambda settings=settings: fit_implicit(
@@ -124,7 +127,9 @@ def at_full_size(rows: int, folder: Path) -> None:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"view of {len(view.timelines.time):,} events: {seconds:.1f} s, {memory:.1f} GiB so far", flush=True)
     for name in FULL:
-        _fitted, seconds, processor = timed(lambda name=name: fit_recommender(name, view, run.config, choice={}))
+        _fitted, seconds, processor = timed(
+            lambda name=name: fit_by_name(name, view, run.config.recommender, seed=run.config.seed)
+        )
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
             f"{name:24} fit {seconds:6.1f} s (processor {processor:6.1f}), {memory:.1f} GiB at most so far", flush=True

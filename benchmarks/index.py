@@ -16,10 +16,10 @@ import tensorflow as tf  # isort: skip
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.index.exact import Exact
 from tfrs_fashion.index.scann import Scann
-from tfrs_fashion.recommenders.towers import TwoTower
+from tfrs_fashion.recommenders.kinds import load_recommender
 from tfrs_fashion.run.run import Run
 from tfrs_fashion.schema import FIRST_INDEX
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 K = 100
 
@@ -32,7 +32,7 @@ def main() -> None:
     run = Run(config=load_config("pipelines/complete_journey.toml"), folder=options.run_dir)
     run.train()
     view = run.view("test")
-    model = TwoTower.load(options.run_dir / "models" / "two_tower")
+    model = load_recommender(options.run_dir / "models" / "two_tower")
     table = HistoryTable(view.timelines, view.profiles)
     customers = np.arange(FIRST_INDEX, len(view.now), dtype=np.int32)
     embed = tf.function(lambda index, now: model.embed(table(index), now))

@@ -12,9 +12,10 @@ import tfrs_fashion  # noqa: F401  (chooses Keras 2 before TensorFlow loads)
 import tensorflow as tf  # isort: skip
 
 from tfrs_fashion.features.inputs import SECONDS_PER_DAY, HistoryTable, make_training_baskets, make_training_dataset
-from tfrs_fashion.recommenders import fit_towers
+from tfrs_fashion.recommenders import trained
+from tfrs_fashion.recommenders.kinds import fit_by_name
 from tfrs_fashion.run.run import Run
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
     options = parser.parse_args()
     run = Run(config=load_config("pipelines/complete_journey.toml"), folder=options.run_dir)
     run.prepare()
-    view, settings = run.view("validation"), run.config.two_tower
+    view, settings = run.view("validation"), run.config.recommender["two_tower"]
     since = int(view.now.max()) - settings.target_days * SECONDS_PER_DAY
     baskets = make_training_baskets(view.timelines, since=since, history_length=settings.history_length)
     table = HistoryTable(view.timelines, view.profiles)
@@ -52,8 +53,8 @@ def main() -> None:
         rates["step"] = options.steps * settings.batch_size / (time.monotonic() - start)
         return 1, {}
 
-    fit_towers.fit_model = fit
-    fit_towers.fit_two_tower(view, seed=1, **settings.model_dump())
+    trained.fit_model = fit
+    fit_by_name("two_tower", view, run.config.recommender)
     rates["input"] = baskets_a_second(dataset)
     print(
         f"input pipeline {rates['input']:,.0f} baskets/s, training step {rates['step']:,.0f} baskets/s: "

@@ -21,12 +21,12 @@ import tfrs_fashion  # noqa: F401  (before TensorFlow)
 from tfrs_fashion.evaluation.report.projector import write_projector
 from tfrs_fashion.models.training_log import TrainingLog
 from tfrs_fashion.recommenders.indexed_tower import IndexedTower
-from tfrs_fashion.recommenders.kinds import fit_recommender
+from tfrs_fashion.recommenders.kinds import fit_by_name
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.run.objective import make_validator
 from tfrs_fashion.run.projector_tables import project
 from tfrs_fashion.run.run import Run
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
         is_logged = number % 2 == 0
         log = TrainingLog(folder=place / str(number) if is_logged else None, settings="{}")
         judging, start = 0.0, time.perf_counter()
-        fitted = fit_recommender(options.recommender, view, config, choice={}, validate=judge, log=log)
+        fitted = fit_by_name(options.recommender, view, config.recommender, seed=config.seed, validate=judge, log=log)
         took = time.perf_counter() - start - judging
         shown = "warms up" if number == 0 else "with the log" if is_logged else "without"
         print(f"{shown}: {took:.2f} s", flush=True)

@@ -22,7 +22,7 @@ from tfrs_fashion.features.pair_lookups import make_pair_lookups
 from tfrs_fashion.features.pairs import PairFeatureLayer
 from tfrs_fashion.run.run import Run
 from tfrs_fashion.schema import FIRST_INDEX
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 GROUPS = ("product_category", "product_type", "department", "brand")
 WIDTH = 200

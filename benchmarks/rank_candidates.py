@@ -19,10 +19,10 @@ import tfrs_fashion  # noqa: F401  (before TensorFlow)
 import tensorflow as tf  # isort: skip
 
 from tfrs_fashion.features.inputs import HistoryTable
-from tfrs_fashion.recommenders.two_stage import DescribedPairs, TwoStage
+from tfrs_fashion.recommenders.two_stage.two_stage import DescribedPairs, TwoStage
 from tfrs_fashion.run.run import Run
 from tfrs_fashion.schema import FIRST_INDEX
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 NUM_CUSTOMERS, NUM_ROUNDS = 100, 3
 
@@ -44,9 +44,9 @@ def main() -> None:
     settings = [
         f'recommenders=["popularity_7d", "{options.name}"]',
         f"recommend.recommender={options.name}",
-        f"generators.{options.name}.network.epochs=1",
-        f"generators.{options.name}.weeks=2",
-        f"generators.{options.name}.blend_weeks=1",
+        f"recommender.{options.name}.network.epochs=1",
+        f"recommender.{options.name}.weeks=2",
+        f"recommender.{options.name}.blend_weeks=1",
         *options.overrides,
     ]
     run = Run(config=load_config(options.pipeline, settings), folder=options.run_dir, console=Console(highlight=False))

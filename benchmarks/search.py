@@ -3,7 +3,7 @@
     python benchmarks/search.py
     python benchmarks/search.py pipelines/complete_journey.toml --minutes 15 --seeds 1 2 3
 
-Both search what the pipeline's `[tune]` names, from the defaults of the package: `two_tower.epochs` of `--epochs` looks at
+Both search what the pipeline's `[tune]` names, from the defaults of the package: `recommender.two_tower.epochs` of `--epochs` looks at
 validation. No trial begins when the time is over; one that has begun is finished. Trials are pruned, as by default. A search
 that an earlier call left in the folder is begun anew. The defaults must lie in the space of the pipeline.
 """
@@ -15,8 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 import tfrs_fashion  # noqa: F401  (before TensorFlow)
-from tfrs_fashion.settings.file import read_default
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config, read_default
 from tfrs_fashion.settings.tune import plain
 from tfrs_fashion.tuning.search import Search, TrialWorkspace
 from tfrs_fashion.tuning.tune import tune
@@ -48,8 +47,8 @@ def main() -> None:
                 "tune.max_trials": 1000,
                 "tune.num_sweeps": 100,
                 "tune.max_minutes": options.minutes,
-                "two_tower.epochs": options.epochs,
-                "two_tower.steps_per_epoch": options.steps,
+                "recommender.two_tower.epochs": options.epochs,
+                "recommender.two_tower.steps_per_epoch": options.steps,
             }
             overrides = (*options.overrides, *(f"{key}={value}" for key, value in settings.items()))
             place = folder / f"{algorithm}_{seed}"

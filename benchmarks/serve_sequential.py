@@ -27,13 +27,13 @@ EMBEDDED = 1_000_000
 def export(options: argparse.Namespace) -> Path:
     """Trains for an epoch and exports; returns the artifact's folder."""
     from tfrs_fashion.run.run import Run
-    from tfrs_fashion.settings.pipeline import load_config
+    from tfrs_fashion.settings.file import load_config
 
     tower = options.tower
     settings = [
         f"data.path={options.data}",
         f'recommenders=["popularity_all", "{tower}"]',
-        f"generators.{tower}.epochs=1",
+        f"recommender.{tower}.epochs=1",
     ]
     settings += [f"recommend.recommender={tower}", 'index.kinds=["exact"]']
     config = load_config("pipelines/amazon_beauty.toml", settings)

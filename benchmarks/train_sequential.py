@@ -28,12 +28,12 @@ from rich.console import Console
 
 from tfrs_fashion.features.sequences import Windows
 from tfrs_fashion.features.view import View
-from tfrs_fashion.recommenders.fit_sequential import fit_sequential
-from tfrs_fashion.recommenders.recommender import Recommender
+from tfrs_fashion.recommenders import sequential
+from tfrs_fashion.recommenders.recommender import FitContext, Recommender
 from tfrs_fashion.run.objective import make_validator
 from tfrs_fashion.run.run import Run
 from tfrs_fashion.schema import FIRST_INDEX
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 from tfrs_fashion.settings.sequences import SequentialConfig
 
 LENGTH, DIM, DROPOUT, K = 50, 128, 0.4, 10
@@ -148,10 +148,9 @@ def run_ours(
         epochs=epochs,
         patience=epochs,
     )
-    told = {"num_text_buckets": 0, "in_store_days": run.config.split.in_store_days, "seed": 1, "name": "gru"}
     # Preparing batches and tracing are part of what it takes, so the clock starts before the fit.
     clock["start"] = time.monotonic()
-    fit_sequential(view, settings, max_epochs=epochs, validate=judge, **told)
+    sequential.fit(view, settings, FitContext("gru", validate=judge))
     return epochs * num_sequences / clock["seconds"]
 
 

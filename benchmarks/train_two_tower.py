@@ -25,12 +25,12 @@ from rich.console import Console
 from tfrs_fashion.data.split import targets
 from tfrs_fashion.evaluation.metrics.accuracy import measure_accuracy
 from tfrs_fashion.features.view import View
-from tfrs_fashion.recommenders.fit_towers import fit_two_tower
-from tfrs_fashion.recommenders.recommender import Recommender
+from tfrs_fashion.recommenders.kinds import fit_recommender
+from tfrs_fashion.recommenders.recommender import FitContext, Recommender
 from tfrs_fashion.run.objective import make_validator
 from tfrs_fashion.run.run import Run
 from tfrs_fashion.schema import FIRST_INDEX
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 K = 12
 LOOKS_AN_EPOCH = 4
@@ -109,12 +109,12 @@ def run_tutorial(view: View, judged: pd.DataFrame, *, epochs: int, batch_size: i
 def run_ours(run: Run, judged: pd.DataFrame) -> Curve:
     view, config = run.view("validation"), run.config
     validate = make_validator(view, judged, k=K)
-    settings = config.two_tower.model_dump()
-    steps = settings["epochs"] * settings["steps_per_epoch"]
+    settings = config.recommender["two_tower"]
+    steps = settings.epochs * settings.steps_per_epoch
     if not steps:
-        raise SystemExit("this benchmark needs two_tower.steps_per_epoch in the pipeline")
+        raise SystemExit("this benchmark needs recommender.two_tower.steps_per_epoch in the pipeline")
     looks = 20
-    settings |= {"steps_per_epoch": steps // looks, "epochs": looks, "max_epochs": looks, "patience": looks}
+    changed = {"steps_per_epoch": steps // looks, "epochs": looks, "patience": looks}
     curve: Curve = []
     clock = {"seconds": 0.0, "start": 0.0}
 
@@ -127,7 +127,7 @@ def run_ours(run: Run, judged: pd.DataFrame) -> Curve:
 
     # Preparing batches and tracing are part of what it takes, so the clock starts before the fit.
     clock["start"] = time.monotonic()
-    fit_two_tower(view, num_text_buckets=config.features.num_text_buckets, seed=config.seed, validate=judge, **settings)
+    fit_recommender(view, settings.model_copy(update=changed), FitContext("two_tower", config.seed, validate=judge))
     return curve
 
 

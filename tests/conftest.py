@@ -12,14 +12,15 @@ import ibis
 import pytest
 
 from tfrs_fashion.schema import FIRST_INDEX, Tables
-from tfrs_fashion.settings.pipeline import PipelineConfig, load_config
+from tfrs_fashion.settings.file import load_config
+from tfrs_fashion.settings.pipeline import PipelineConfig
 
 # TensorFlow takes seconds to load: only tests that need it shall pay.
 if TYPE_CHECKING:
     from tfrs_fashion.data.split import Split
     from tfrs_fashion.features.timelines import Timelines
     from tfrs_fashion.features.view import View
-    from tfrs_fashion.recommenders.two_stage import TwoStage
+    from tfrs_fashion.recommenders.two_stage.two_stage import TwoStage
     from tfrs_fashion.run.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -238,19 +239,19 @@ def make_two_stage() -> "Callable[..., TwoStage]":
     from tfrs_fashion.features.pairs import PairFeatureLayer
     from tfrs_fashion.models.ranking import RankingNetwork
     from tfrs_fashion.models.trees import Trees, read_trees
-    from tfrs_fashion.recommenders.blend import Blend
-    from tfrs_fashion.recommenders.kinds import fit_recommender
-    from tfrs_fashion.recommenders.rankers import NetworkRanker, TreesRanker
-    from tfrs_fashion.recommenders.two_stage import PairDescriber, TwoStage
+    from tfrs_fashion.recommenders.blend.blend import Blend
+    from tfrs_fashion.recommenders.kinds import fit_by_name
+    from tfrs_fashion.recommenders.two_stage.rankers import NetworkRanker, TreesRanker
+    from tfrs_fashion.recommenders.two_stage.two_stage import PairDescriber, TwoStage
 
     names = ("popularity_7d", "repurchase", "co_visitation")
 
     def make(view: "View", config: PipelineConfig, *rankers: str, combination: str = "score") -> TwoStage:
-        generators = {name: fit_recommender(name, view, config, choice={}) for name in names}
+        generators = {name: fit_by_name(name, view, config.recommender) for name in names}
         quotas, size = np.array([1.0, 3.0, 2.0], np.float32), view.articles.num_articles + FIRST_INDEX
         known = np.zeros((size, 0), np.float32)
         blend = Blend(generators, num_candidates=40, quotas=quotas, article_features=known)
-        tower = fit_recommender("two_tower", view, config, choice={"epochs": 1})
+        tower = fit_by_name("two_tower", view, config.recommender, choice={"epochs": 1})
         layer = PairFeatureLayer(make_pair_lookups(view, ["section", "product_code"]))
         describer = PairDescriber(layer, {"two_tower": tower}, blend.generators)
         settings = {

@@ -21,13 +21,14 @@ from tfrs_fashion.features import view as view_module
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.timelines import Timelines
 from tfrs_fashion.features.view import View, make_view
-from tfrs_fashion.recommenders.kinds import fit_recommender
+from tfrs_fashion.recommenders.kinds import fit_by_name
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.run.evidence import gather_purchases, make_answers
 from tfrs_fashion.run.run import Run
 from tfrs_fashion.run.scoring import article_statistics, bought_pairs
 from tfrs_fashion.schema import CANDIDATE_COLUMNS, FIRST_INDEX, Tables
-from tfrs_fashion.settings.pipeline import PipelineConfig, load_config
+from tfrs_fashion.settings.file import load_config
+from tfrs_fashion.settings.pipeline import PipelineConfig
 
 K = 12
 NUM_CANDIDATES = 50
@@ -130,7 +131,7 @@ def make_case(config: PipelineConfig, tables: Tables, timelines: Timelines, spli
     seen = tf.ragged.constant(listed.tolist(), dtype=tf.int32).to_tensor()
     lists = {}
     for name in NAMES:
-        recommender = fit_recommender(name, view, config, choice={})  # type: ignore[arg-type]
+        recommender = fit_by_name(name, view, config.recommender)  # type: ignore[arg-type]
         kinds = [np.zeros([len(customers), 0], np.int32), seen.numpy()]
         lists[name] = [ask(recommender, view, customers, exclude=exclude) for exclude in kinds]
     complete = {

@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 from ibis import _
 
+from tests.every_recommender import GROUPED, SETTINGS, SINGLE
 from tfrs_fashion.data.generated import simulator
 from tfrs_fashion.data.split import Split, visible
 from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
@@ -27,48 +28,32 @@ from tfrs_fashion.features.inputs import HistoryTable, make_training_baskets, ma
 from tfrs_fashion.features.timelines import EVENT_TYPES, Timelines, read_timelines, write_timelines
 from tfrs_fashion.features.view import View, make_view
 from tfrs_fashion.models.encoders import ArticleEncoder
-from tfrs_fashion.recommenders.kinds import fit_recommender
-from tfrs_fashion.recommenders.towers import TwoTower, make_history_layer
+from tfrs_fashion.recommenders.indexed_tower import IndexedTower
+from tfrs_fashion.recommenders.kinds import fit_by_name
+from tfrs_fashion.recommenders.two_tower.query import TwoTowerQuery, make_history_layer
 from tfrs_fashion.run import pools as pooling
 from tfrs_fashion.run.pools import past_weeks
 from tfrs_fashion.run.rankers import Ranking
 from tfrs_fashion.schema import ANONYMOUS_CUSTOMER, FIRST_INDEX, Tables, check_tables
-from tfrs_fashion.settings.pipeline import PipelineConfig, load_config
-from tfrs_fashion.settings.recommenders import GENERATORS
+from tfrs_fashion.settings.file import load_config
+from tfrs_fashion.settings.pipeline import PipelineConfig
 
 CUTOFF = datetime.datetime(2024, 2, 20)
 SPLIT = Split(name="test", kind="window", as_of=CUTOFF)
 NUM_WEEKS = 7
 Values = dict[str, np.ndarray]
-# Popularity by each kind of group, in addition to the generators that every pipeline has.
-GROUPED = {
-    "popularity_age_band": "age_band",
-    "popularity_channel": "sales_channel_id",
-    "popularity_store": "store_id",
-    "popularity_garment_group": "garment_group",
-}
-# Generators that differ from another one only in a number are left out.
-ALIKE = {
-    *("popularity_1d", "popularity_3d", "popularity_30d", "popularity_90d", "repurchase_7d", "basket_mlp"),
-    *("base_two_tower", "base_two_tower_deep", "base_two_tower_one_hot", "two_tower_30d"),
-}
-# Two-stage recommenders are trained on weeks of their own and tested below.
-ALONE = tuple(name for name in GENERATORS if name not in ALIKE and not name.startswith("two_stage"))
-NAMES = (*ALONE, *GROUPED, "two_tower")
+NAMES = (*SINGLE, *GROUPED)
 
 
 @pytest.fixture(scope="module")
 def pipeline(root: Path) -> PipelineConfig:
     overrides = (
         'features.sets=["materials"]',
-        "two_tower.epochs=1",
-        "two_tower.embedding_dim=8",
-        "two_tower.min_baskets=2",
-        "generators.als.iterations=3",
-        "generators.basket_pairs.min_baskets=2",
-        *(f"generators.{name}={{kind='popularity', by='{by}', days=30}}" for name, by in GROUPED.items()),
-        *(f"generators.{name}.epochs=1" for name, made in GENERATORS.items() if hasattr(made, "epochs")),
-        "generators.bpr.iterations=5",
+        *SETTINGS,
+        "recommender.two_tower.embedding_dim=8",
+        "recommender.two_tower.min_baskets=2",
+        "recommender.als.iterations=3",
+        "recommender.bpr.iterations=5",
     )
     return load_config(root / "pipelines" / "tiny.toml", overrides)
 
@@ -277,9 +262,9 @@ def candidates_of(view: View, config: PipelineConfig, names: Sequence[str]) -> V
     exclude = tf.zeros([view.timelines.num_customers, 0], tf.int32)
     found: Values = {}
     for name in names:
-        fitted = fit_recommender(name, view, config, choice={})
+        fitted = fit_by_name(name, view, config.recommender)
         asked = [fitted]
-        if isinstance(fitted, TwoTower):
+        if isinstance(fitted, IndexedTower) and isinstance(fitted.query, TwoTowerQuery):
             asked.append(fitted.with_index("new_arrivals", name="two_tower_new_arrivals"))
             found["edges: profile and history"] = fitted.query.tower._numbers._edges.numpy()
             found["medians: profile and history"] = fitted.query.tower._numbers._median.numpy()
@@ -448,13 +433,13 @@ BLENDED = ("repurchase", "item_knn", "co_visitation", "popularity_age_band")
 def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Values:
     """Collects the pools and ranker weeks of a blend before the cutoff, and its candidates and scores."""
     settings = [
-        f"generators.popularity_age_band={{kind='popularity', by='{GROUPED['popularity_age_band']}'}}",
-        f"blend.generators={list(BLENDED)}",
-        "blend.num_candidates=30",
-        "blend.weeks=2",
-        "two_tower.epochs=1",
-        *(f"generators.two_stage.{setting}" for setting in ("weeks=2", "blend_weeks=1", "num_candidates=30")),
-        "generators.two_stage.network.epochs=1",
+        f"recommender.popularity_age_band={{kind='popularity', by='{GROUPED['popularity_age_band']}'}}",
+        f"recommender.blend.generators={list(BLENDED)}",
+        "recommender.blend.num_candidates=30",
+        "recommender.blend.weeks=2",
+        "recommender.two_tower.epochs=1",
+        *(f"recommender.two_stage.{setting}" for setting in ("weeks=2", "blend_weeks=1", "num_candidates=30")),
+        "recommender.two_stage.network.epochs=1",
     ]
     config = load_config(root / "pipelines" / "tiny.toml", settings)
     # Some rows that become known late were sold earlier, which only works for a single cutoff: weeks need them from the start.
@@ -475,7 +460,7 @@ def blended(frames: dict[str, pd.DataFrame], folder: Path, root: Path) -> Values
         for number, pool in enumerate(pools)
         for field in fields(pool)
     }
-    generators = {name: fit_recommender(name, view, config, choice={}) for name in BLENDED}
+    generators = {name: fit_by_name(name, view, config.recommender) for name in BLENDED}
     histories, now = look_up_all(view)
     for method in ("selector", "quotas"):
         blend = run.fit_blend(view, generators, method=method)

@@ -109,7 +109,7 @@ def start() -> Iterator[Starter]:
 
 
 def arguments_of(folder: Path) -> list[str]:
-    settings = ("two_tower.epochs=2", "data.num_customers=80", f"export.folder={folder / 'released'}")
+    settings = ("recommender.two_tower.epochs=2", "data.num_customers=80", f"export.folder={folder / 'released'}")
     overrides = [word for setting in settings for word in ("--set", setting)]
     return ["run", str(PIPELINE), "--run-dir", str(folder / "run"), *overrides]
 

@@ -13,7 +13,7 @@ from tfrs_fashion.features.view import check_features
 from tfrs_fashion.run.run import Run
 from tfrs_fashion.schema import check_tables
 from tfrs_fashion.settings.data import ArticlesConfig, CustomersConfig, DataConfig, TransactionsConfig
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "your_tables.md").read_text(encoding="utf-8")

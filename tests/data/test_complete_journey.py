@@ -10,7 +10,7 @@ from ibis import _
 from tfrs_fashion.data.complete_journey import embedded_path, load_tables, source_files
 from tfrs_fashion.data.tables import index_tables
 from tfrs_fashion.schema import InputError, Tables, check_tables
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 # Facts of the study data: rows in the raw table, and rows of merchandise that was bought and paid for.
 NUM_RAW, NUM_CLEAN = 1_469_307, 1_439_180

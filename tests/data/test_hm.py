@@ -10,7 +10,7 @@ from tfrs_fashion.data.sources import load_source, source_files
 from tfrs_fashion.data.tables import index_tables
 from tfrs_fashion.schema import InputError, Tables, check_tables
 from tfrs_fashion.settings.data import ArticlesConfig, CustomersConfig, DataConfig, TransactionsConfig
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 LINES = """\
 t_dat,customer_id,article_id,price,sales_channel_id

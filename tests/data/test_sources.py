@@ -13,7 +13,7 @@ from tfrs_fashion.data.split import make_splits, targets
 from tfrs_fashion.data.tables import index_tables, read_tables, write_tables
 from tfrs_fashion.schema import ANONYMOUS_CUSTOMER, InputError, Tables, check_tables
 from tfrs_fashion.settings.data import DataConfig
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 RECIPES = Path(__file__).parent.parent.parent / "pipelines"
 

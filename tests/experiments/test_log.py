@@ -24,7 +24,8 @@ from tfrs_fashion.experiments.log import (
     write_record,
 )
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.settings.pipeline import PipelineConfig, load_config
+from tfrs_fashion.settings.file import load_config
+from tfrs_fashion.settings.pipeline import PipelineConfig
 
 if TYPE_CHECKING:
     from tfrs_fashion.run.run import Run

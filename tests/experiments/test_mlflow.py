@@ -15,7 +15,8 @@ from tfrs_fashion.experiments import mlflow as mlflow_export
 from tfrs_fashion.experiments.log import read_experiments
 from tfrs_fashion.experiments.mlflow import export_experiments
 from tfrs_fashion.schema import InputError
-from tfrs_fashion.settings.pipeline import PipelineConfig, load_config
+from tfrs_fashion.settings.file import load_config
+from tfrs_fashion.settings.pipeline import PipelineConfig
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ def test_no_basket_to_learn_from(histories: list[list[tuple[int, int]]], since: 
         make_training_baskets(make_timelines(histories), since=since, history_length=9)
     assert str(caught.value).startswith("two_tower: no baskets to train on: ")
     assert counts in str(caught.value)
-    assert "`two_tower.target_days`" in str(caught.value)
+    assert "`recommender.two_tower.target_days`" in str(caught.value)
 
 
 def no_profiles(num_customers: int) -> Profiles:

@@ -76,7 +76,7 @@ def test_every_first_of_a_basket_is_predicted_once(make_view: MakeView) -> None:
     view = make_view(sorted(purchases))
     timelines = view.timelines
     for length in (2, 3, 4, 7, 50):
-        windows = make_windows(timelines, since=0, length=length, section="generators.gru")
+        windows = make_windows(timelines, since=0, length=length, section="recommender.gru")
         assert (windows.end - windows.start <= length).all()
         predicted: list[int] = []
         for start, first, end in zip(windows.start, windows.first_target, windows.end, strict=True):
@@ -91,7 +91,7 @@ def test_every_first_of_a_basket_is_predicted_once(make_view: MakeView) -> None:
 def test_what_lies_before_the_targets_is_read_alone(make_view: MakeView) -> None:
     view = make_view([(2, 2, 1), (2, 3, 4), (2, 4, 9), (3, 5, 1)])
     since = int(view.timelines.time[2])
-    windows = make_windows(view.timelines, since=since, length=9, section="generators.gru")
+    windows = make_windows(view.timelines, since=since, length=9, section="recommender.gru")
     assert windows.row.tolist() == [0]
     (batch,) = make_sequence_dataset(view, windows, batch_events=50, shuffle=False, seed=1)
     assert batch["steps"].article_index.numpy().tolist() == [[0, 2, 3]]
@@ -102,7 +102,7 @@ def test_what_lies_before_the_targets_is_read_alone(make_view: MakeView) -> None
 def test_each_of_a_basket_is_as_often_a_target(make_view: MakeView) -> None:
     view = make_view([(2, 2, 1), (2, 3, 1), (2, 4, 1), (2, 5, 3), (3, 3, 4), (3, 5, 4), (4, 7, 1)])
     since = int(view.timelines.time[3])  # day 3
-    windows = make_windows(view.timelines, since=since, length=9, section="generators.gru")
+    windows = make_windows(view.timelines, since=since, length=9, section="recommender.gru")
     counted = count_targets(view.timelines, windows, size=8)
     assert counted.tolist() == [0, 0, 0, 0.5, 0, 1.5, 0, 0]
     found = np.zeros(8)
@@ -113,8 +113,8 @@ def test_each_of_a_basket_is_as_often_a_target(make_view: MakeView) -> None:
 
 def test_no_target_raises(make_view: MakeView) -> None:
     view = make_view([(2, 2, 1)])
-    with pytest.raises(InputError, match=r"^gru: no baskets to train on: 1 customer.*`generators\.gru\.target_days`"):
-        make_windows(view.timelines, since=2**40, length=9, section="generators.gru")
+    with pytest.raises(InputError, match=r"^gru: no baskets to train on: 1 customer.*`recommender\.gru\.target_days`"):
+        make_windows(view.timelines, since=2**40, length=9, section="recommender.gru")
 
 
 def test_baskets_are_shuffled_within_themselves(make_view: MakeView) -> None:
@@ -138,7 +138,7 @@ def test_batches_are_nearly_full_and_hold_every_window_once(make_view: MakeView)
         ),
         since=0,
         length=50,
-        section="generators.gru",
+        section="recommender.gru",
     )
     batches = batch_windows(windows, batch_events=1000, random=random)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(windows.row)))
@@ -151,7 +151,7 @@ def test_batches_are_nearly_full_and_hold_every_window_once(make_view: MakeView)
 
 def test_training_reads_what_a_query_would_read(view: View) -> None:
     """The steps before each target equal those of a query at its time."""
-    windows = make_windows(view.timelines, since=0, length=20, section="generators.gru")
+    windows = make_windows(view.timelines, since=0, length=20, section="recommender.gru")
     dataset = make_sequence_dataset(view, windows, batch_events=400, shuffle=False, seed=1)
     table = HistoryTable(view.timelines, view.profiles)
     is_long = np.diff(view.timelines.row_splits) > 20
@@ -180,7 +180,7 @@ def test_training_reads_what_a_query_would_read(view: View) -> None:
 
 
 def test_no_future_event_is_read(view: View) -> None:
-    windows = make_windows(view.timelines, since=0, length=20, section="generators.gru")
+    windows = make_windows(view.timelines, since=0, length=20, section="recommender.gru")
     for batch in make_sequence_dataset(view, windows, batch_events=400, shuffle=False, seed=1):
         steps = batch["steps"]
         is_target = batch["is_target"].numpy()

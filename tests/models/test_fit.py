@@ -76,7 +76,9 @@ def test_training_stops_when_the_figure_no_longer_rises(
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_ends_training(loss: float) -> None:
-    with pytest.raises(RunError, match=r"told: the loss of epoch 1 is (nan|inf)\. Lower `two_tower\.learning_rate`"):
+    with pytest.raises(
+        RunError, match=r"told: the loss of epoch 1 is (nan|inf)\. Lower `recommender\.two_tower\.learning_rate`"
+    ):
         fit_model(make_model(), make_dataset([loss]), epochs=2)
 
 

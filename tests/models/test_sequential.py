@@ -10,7 +10,7 @@ from tfrs_fashion.features.sequences import Steps
 from tfrs_fashion.models.objectives import FullSoftmax, InBatch, Sampled
 from tfrs_fashion.models.sequence_encoders import Lstm, SequenceKind, make_sequence_encoder
 from tfrs_fashion.models.sequential import describe_steps, hide_baskets
-from tfrs_fashion.recommenders.sequential import make_sequential_tower
+from tfrs_fashion.recommenders.sequence_query import make_sequential_tower
 
 KINDS: tuple[SequenceKind, ...] = ("gru", "lstm", "attention")
 DAY = 86_400

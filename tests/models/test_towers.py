@@ -20,7 +20,7 @@ from tfrs_fashion.models.encoders import ArticleEncoder, CategoryEncoding
 from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.retrieval import TwoTowerModel
 from tfrs_fashion.models.towers import CandidateTower, QueryTower, residual
-from tfrs_fashion.recommenders.towers import make_history_layer
+from tfrs_fashion.recommenders.two_tower.query import make_history_layer
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX
 
 DIM = 8

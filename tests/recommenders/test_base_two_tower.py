@@ -11,10 +11,12 @@ import tensorflow as tf
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.base_two_tower import BaseTower, BaseTwoTowerModel
-from tfrs_fashion.recommenders.base_two_tower import fit_base_two_tower
+from tfrs_fashion.recommenders import base_two_tower
 from tfrs_fashion.recommenders.factorization import Factorization
+from tfrs_fashion.recommenders.recommender import FitContext
 from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import InputError
+from tfrs_fashion.settings.recommenders import BaseTwoTowerConfig
 
 MakeView = Callable[[Sequence[tuple[int, int, int]]], View]
 SETTINGS: dict[str, Any] = {
@@ -24,8 +26,6 @@ SETTINGS: dict[str, Any] = {
     "epochs": 40,
     "batch_size": 8,
     "learning_rate": 0.05,
-    "seed": 1,
-    "name": "base_two_tower",
 }
 # Even customers buy 2, 3 and 4, odd ones 5, 6 and 7.
 ROWS = [(customer, article + 3 * (customer % 2), 1 + article) for customer in range(2, 20) for article in (2, 3, 4)]
@@ -33,11 +33,14 @@ ROWS = [(customer, article + 3 * (customer % 2), 1 + article) for customer in ra
 
 @pytest.mark.parametrize("encoding", ["one_hot", "embedding"])
 @pytest.mark.parametrize("hidden_dims", [(), (8, 6)])
-def test_each_is_shown_what_they_bought(make_view: MakeView, encoding: str, hidden_dims: tuple[int, ...]) -> None:
+def test_the_base_two_towers_recommend_past_purchases(
+    make_view: MakeView, encoding: str, hidden_dims: tuple[int, ...]
+) -> None:
     view = make_view(ROWS)
     # Rectifiers die of large steps.
     steps = {"learning_rate": 0.01, "epochs": 100} if hidden_dims else {}
-    fitted = fit_base_two_tower(view, **{**SETTINGS, **steps, "encoding": encoding, "hidden_dims": hidden_dims})
+    settings = BaseTwoTowerConfig(**{**SETTINGS, **steps, "encoding": encoding, "hidden_dims": hidden_dims})
+    fitted = base_two_tower.fit(view, settings, FitContext("base_two_tower"))
     assert isinstance(fitted, Factorization)
     found = rank_customers(fitted, view, np.arange(1, 20, dtype=np.int32), k=3)
     shown = {int(key): set(rows["article_index"]) for key, rows in found.groupby("customer_index")}
@@ -81,9 +84,9 @@ def test_the_loss_is_the_squared_error_of_what_was_bought_and_of_as_many_others(
     assert all(np.isfinite(gradient.numpy()).all() and np.abs(gradient.numpy()).sum() > 0 for gradient in gradients)
 
 
-def test_nothing_to_learn_from(make_view: MakeView) -> None:
+def test_a_view_without_purchases_is_refused(make_view: MakeView) -> None:
     view = make_view(ROWS)
     empty = replace(view, timelines=view.timelines.before(np.zeros(len(view.now), np.int64)))
     assert not len(empty.timelines.time)
     with pytest.raises(InputError, match=r"mine: nothing was bought by a known customer .* Leave mine out"):
-        fit_base_two_tower(empty, **{**SETTINGS, "name": "mine"})
+        base_two_tower.fit(empty, BaseTwoTowerConfig(**SETTINGS), FitContext("mine"))

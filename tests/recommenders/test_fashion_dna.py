@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from tfrs_fashion.features.view import View
-from tfrs_fashion.recommenders.fashion_dna import StaticStyles, fit_fashion_dna
+from tfrs_fashion.recommenders import fashion_dna
+from tfrs_fashion.recommenders.fashion_dna import StaticStyles
+from tfrs_fashion.recommenders.kinds import load_recommender
+from tfrs_fashion.recommenders.recommender import FitContext
 from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.settings.sequences import FashionDnaConfig
@@ -20,7 +23,7 @@ SETTINGS = FashionDnaConfig(
 
 
 def fit(view: View, settings: FashionDnaConfig = SETTINGS) -> StaticStyles:
-    return fit_fashion_dna(view, settings, num_text_buckets=0, seed=1, name="fashion_dna")
+    return fashion_dna.fit(view, settings, FitContext("fashion_dna"))
 
 
 # Customers 2 to 9 buy the red articles 2 and 3, customers 10 to 17 the blue 5 and 6. Nobody bought 4 (red) and 7 (blue).
@@ -43,7 +46,7 @@ def fitted(view: View) -> StaticStyles:
     return fit(view)
 
 
-def test_articles_never_sold_have_the_vector_of_what_they_are(fitted: StaticStyles) -> None:
+def test_articles_never_sold_have_the_vector_of_their_content(fitted: StaticStyles) -> None:
     assert fitted.vectors[4] == pytest.approx(fitted.vectors[2], abs=1e-6)
     assert fitted.vectors[7] == pytest.approx(fitted.vectors[5], abs=1e-6)
     assert np.abs(fitted.vectors[4] - fitted.vectors[7]).max() > 0.1
@@ -54,24 +57,26 @@ def test_each_style_likes_its_colour(fitted: StaticStyles, view: View, tmp_path:
     found = rank_customers(fitted, view, customers, k=2)
     assert [set(rows["article_index"]) for _customer, rows in found.groupby("customer_index")] == [{2, 3}, {5, 6}]
     fitted.save(tmp_path)
-    loaded = StaticStyles.load(tmp_path)
+    loaded = load_recommender(tmp_path)
+    assert isinstance(loaded, StaticStyles)
     assert rank_customers(loaded, view, customers, k=2).to_numpy().tolist() == found.to_numpy().tolist()
     assert loaded.vectors.tolist() == fitted.vectors.tolist()
 
 
-def test_who_bought_too_little_has_no_style(fitted: StaticStyles, view: View) -> None:
+def test_customers_with_few_purchases_get_no_answer(fitted: StaticStyles, view: View) -> None:
     assert rank_customers(fitted, view, np.array([1, 18], np.int32), k=2).empty
 
 
-def test_where_nothing_is_known_of_articles_it_is_told(make_view: MakeView) -> None:
+def test_articles_without_content_are_refused(make_view: MakeView) -> None:
     with pytest.raises(
-        InputError, match=r"fashion_dna: Fashion DNA is made of what articles are, and `features` names"
+        InputError,
+        match=r"fashion_dna: Fashion DNA is computed from the content of articles, and `features` declares none",
     ):
         fit(make_view(BOUGHT))
 
 
-def test_where_nobody_buys_often_it_is_told(view: View) -> None:
+def test_a_view_without_frequent_customers_is_refused(view: View) -> None:
     with pytest.raises(
-        InputError, match=r"none of 17 customer\(s\) bought 9 articles.*`generators\.fashion_dna\.min_articles`"
+        InputError, match=r"none of 17 customer\(s\) bought 9 articles.*`recommender\.fashion_dna\.min_articles`"
     ):
         fit(view, SETTINGS.model_copy(update={"min_articles": 9}))

@@ -11,7 +11,7 @@ def make_pairs(orders: np.ndarray, later: np.ndarray) -> Pairs:
     return Pairs(nothing, nothing, features, nothing, ("low", "high"), nothing, later)
 
 
-def test_orders_to_come_go_on_beyond_what_was_seen() -> None:
+def test_later_orders_are_extrapolated_linearly() -> None:
     orders = np.tile(np.arange(1.0, 9.0), 1000)
     ask = fit_later_orders(make_pairs(orders, 2 * orders + 1))
     # log(1 + 2n + 1) is log(1 + n) + log 2, a straight line.

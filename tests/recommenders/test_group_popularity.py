@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from tfrs_fashion.features.view import View
-from tfrs_fashion.recommenders.group_popularity import fit_group_popularity
-from tfrs_fashion.recommenders.popularity import fit_trend
+from tfrs_fashion.recommenders import popularity
+from tfrs_fashion.recommenders.recommender import FitContext
 from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import InputError
+from tfrs_fashion.settings.recommenders import PopularityConfig
 
 MakeView = Callable[[Sequence[tuple[int, int, int]]], View]
 
@@ -39,7 +40,7 @@ def grouped(make_view: MakeView) -> View:
 
 
 def test_a_group_sees_what_sells_there_and_then_what_sells_to_all(grouped: View) -> None:
-    fitted = fit_group_popularity(grouped, days=5, by="age_band", width=10, name="popularity_age_band")
+    fitted = popularity.fit(grouped, PopularityConfig(days=5, by="age_band"), FitContext("popularity_age_band"))
     found = lists(rank_customers(fitted, grouped, np.arange(1, 7, dtype=np.int32), k=4))
     # Baskets of the last five days: article 2 in four (2, 5 and twice 6), 3 in two, 5 in two, 4 in one; 7 in none.
     everyone = [2, 3, 5, 4]
@@ -51,31 +52,31 @@ def test_values_that_are_missing_or_too_rare_are_no_group(grouped: View) -> None
     # Of customer 5, who bought 5 and 2, the value is out of vocabulary; the old are 4 alone, who bought 5.
     profiles = grouped.profiles._replace(categorical=np.array([[0], [0], [2], [2], [3], [1], [0]], np.int32))
     view = replace(grouped, profiles=profiles)
-    fitted = fit_group_popularity(view, days=5, by="age_band", width=10, name="popularity_age_band")
+    fitted = popularity.fit(view, PopularityConfig(days=5, by="age_band"), FitContext("popularity_age_band"))
     found = lists(rank_customers(fitted, view, np.array([1, 4, 5, 6], np.int32), k=4))
     # A group that bought one article goes on with what sells to everyone.
     assert found == {1: [2, 3, 5, 4], 4: [5, 2, 3, 4], 5: [2, 3, 5, 4], 6: [2, 3, 5, 4]}
 
 
-def test_the_group_of_a_history_is_its_commonest_value(grouped: View) -> None:
-    fitted = fit_group_popularity(grouped, days=5, by="sales_channel_id", width=10, name="popularity_channel")
+def test_the_group_of_a_history_is_its_most_frequent_value(grouped: View) -> None:
+    fitted = popularity.fit(grouped, PopularityConfig(days=5, by="sales_channel_id"), FitContext("popularity_channel"))
     found = lists(rank_customers(fitted, grouped, np.array([2, 3], np.int32), k=3))
     # Of channel 2 there is customer 3 alone, who bought 3 and 4; nobody else's channel is known.
     assert found == {2: [2, 3, 5], 3: [3, 4, 2]}
 
 
-def test_who_buys_in_a_category_sees_what_sells_there(grouped: View) -> None:
-    fitted = fit_group_popularity(grouped, days=5, by="group", width=10, name="popularity_group")
+def test_category_popularity_recommends_what_sells_in_the_customers_categories(grouped: View) -> None:
+    fitted = popularity.fit(grouped, PopularityConfig(days=5, by="group"), FitContext("popularity_group"))
     found = lists(rank_customers(fitted, grouped, np.arange(1, 7, dtype=np.int32), k=4))
     # Articles 2 and 3 are of one category with 7, which did not sell; 4 and 5 of another. Customer 3 bought 3 a day before
     # 4, so that the second category weighs a little more: 2 * w(4, 5), 1 * w(4), 4 * w(2), 2 * w(3) of nearly equal w.
     assert found == {2: [2, 3], 3: [2, 5, 3, 4], 4: [5, 4], 5: [2, 3, 5, 4], 6: [2, 3]}
 
 
-def test_a_group_that_nothing_names_is_refused(grouped: View) -> None:
-    expected = r"generators\.mine\.by: `size` is no profile feature.* known are age_band, store_id, .*, group"
+def test_an_unknown_group_is_refused(grouped: View) -> None:
+    expected = r"recommender\.mine\.by: `size` is no profile feature.* known are age_band, store_id, .*, group"
     with pytest.raises(InputError, match=expected):
-        fit_group_popularity(grouped, days=5, by="size", width=10, name="mine")
+        popularity.fit(grouped, PopularityConfig(days=5, by="size"), FitContext("mine"))
 
 
 def test_growth_counts_and_a_new_article_is_an_average_one(make_view: MakeView) -> None:
@@ -90,6 +91,13 @@ def test_growth_counts_and_a_new_article_is_an_average_one(make_view: MakeView) 
     view = make_view(rows)
     # 6 is listed as in store without a sale.
     view = replace(view, articles=replace(view.articles, in_store=np.arange(2, 7, dtype=np.int32)))
-    found = lists(rank_customers(fit_trend(view, days=3, name="popularity_trend"), view, np.array([2], np.int32), k=9))
+    found = lists(
+        rank_customers(
+            popularity.fit(view, PopularityConfig(days=3, trend=True), FitContext("popularity_trend")),
+            view,
+            np.array([2], np.int32),
+            k=9,
+        )
+    )
     # The average is 3. 2: 4 * 8/8; 3: 4 * 8/5; 4: 1 * 5/8; 5: 3 * 7/7, its past taken for 3; 6: 3 * 7/7.
     assert found == {2: [3, 2, 5, 6, 4]}

@@ -12,15 +12,20 @@ from scipy.sparse import csr_matrix
 
 from tfrs_fashion.features.purchase_matrices import age_days, basket_matrix, customer_matrix, number_baskets
 from tfrs_fashion.features.view import View
-from tfrs_fashion.recommenders.co_visitation import fit_co_visitation
-from tfrs_fashion.recommenders.customer_knn import _latest, fit_customer_knn
-from tfrs_fashion.recommenders.graph_filter import fit_graph_filter
-from tfrs_fashion.recommenders.item_knn import fit_basket_pairs, fit_item_knn
+from tfrs_fashion.recommenders.customer_knn import list_latest
+from tfrs_fashion.recommenders.kinds import fit_recommender
 from tfrs_fashion.recommenders.neighbours import Neighbours, nearest
-from tfrs_fashion.recommenders.recommender import Recommender
-from tfrs_fashion.recommenders.same_product import fit_same_product
+from tfrs_fashion.recommenders.recommender import FitContext, Recommender
 from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import FIRST_INDEX, InputError
+from tfrs_fashion.settings.recommenders import (
+    BasketPairsConfig,
+    CoVisitationConfig,
+    CustomerKnnConfig,
+    GraphFilterConfig,
+    ItemKnnConfig,
+    SameProductConfig,
+)
 
 HALF_LIFE_DAYS = 20.0
 ALL = 10**4
@@ -68,7 +73,7 @@ def test_the_nearest_are_the_largest_entries_of_the_product() -> None:
         assert weight[row].tolist() == product[row, order].tolist() + [0] * (6 - len(order))
 
 
-def test_entries_are_weighed_before_the_largest_are_taken() -> None:
+def test_entries_are_weighted_before_the_largest_are_selected() -> None:
     product = np.array([[4.0, 3.0, 2.0], [1.0, 0.0, 5.0]])
     neighbour, weight = nearest(
         csr_matrix(np.eye(2)),
@@ -85,7 +90,9 @@ def test_item_knn_adds_up_cosines(view: View, history: np.ndarray) -> None:
     counts = customer_matrix(view).toarray().astype(np.float64)
     length = np.linalg.norm(counts, axis=0)
     cosine = counts.T @ counts / np.maximum(np.outer(length, length), 1e-12)
-    fitted = fit_item_knn(view, similarity="cosine", matrix_half_life_days=0, **READ, name="item_knn")
+    fitted = fit_recommender(
+        view, ItemKnnConfig(similarity="cosine", matrix_half_life_days=0, **READ), FitContext("item_knn")
+    )
     check_order(fitted, view, history @ in_store_only(view, cosine))
 
 
@@ -97,7 +104,9 @@ def test_bm25_saturates_and_favours_customers_who_buy_little(view: View, history
     total = counts.sum(axis=0)
     norm = 1 - 0.75 + 0.75 * total / (total.sum() / num_articles)
     weighted = np.where(bought, counts * 2.2 / (1.2 * norm + counts), 0.0) * np.maximum(rarity, 0.0)[:, np.newaxis]
-    fitted = fit_item_knn(view, similarity="bm25", matrix_half_life_days=0, **READ, name="item_knn_bm25")
+    fitted = fit_recommender(
+        view, ItemKnnConfig(similarity="bm25", matrix_half_life_days=0, **READ), FitContext("item_knn_bm25")
+    )
     check_order(fitted, view, history @ in_store_only(view, weighted.T @ weighted))
 
 
@@ -107,7 +116,7 @@ def test_pairs_are_weighed_by_lift(view: View, history: np.ndarray) -> None:
     num_baskets = (baskets.sum(axis=1) > 0).sum()
     lift = together * num_baskets / np.maximum(np.outer(held, held), 1e-12)
     lift[(together < 3) | (lift <= 1) | np.eye(len(lift), dtype=bool)] = 0.0
-    fitted = fit_basket_pairs(view, days=60, min_baskets=3, **READ, name="basket_pairs")
+    fitted = fit_recommender(view, BasketPairsConfig(days=60, min_baskets=3, **READ), FitContext("basket_pairs"))
     check_order(fitted, view, history @ in_store_only(view, lift))
 
 
@@ -127,14 +136,12 @@ def test_co_visitation_counts_what_came_later(view: View, history: np.ndarray, p
                 followed += former
     sold = (baskets * fresh[:, np.newaxis]).sum(axis=0)
     share = counted / (np.maximum(followed, 1.0)[:, np.newaxis] * np.maximum(sold, 1e-12) ** popularity_power)
-    fitted = fit_co_visitation(
+    fitted = fit_recommender(
         view,
-        num_baskets=2,
-        gap_half_life_days=7.0,
-        matrix_half_life_days=50.0,
-        popularity_power=popularity_power,
-        **READ,
-        name="co_visitation",
+        CoVisitationConfig(
+            num_baskets=2, gap_half_life_days=7.0, matrix_half_life_days=50.0, popularity_power=popularity_power, **READ
+        ),
+        FitContext("co_visitation"),
     )
     check_order(fitted, view, history @ in_store_only(view, share))
 
@@ -144,16 +151,18 @@ def test_co_visitation_knows_the_direction_of_time(make_view: Callable[[list[tup
     shoes, laces, hat = 2, 3, 4
     days = [(customer, article, day) for customer in range(2, 12) for article, day in ((shoes, 1), (laces, 5))]
     view = make_view([*days, (12, shoes, 9), (13, laces, 9), (14, hat, 9)])
-    fitted = fit_co_visitation(
+    fitted = fit_recommender(
         view,
-        num_baskets=1,
-        gap_half_life_days=10.0,
-        matrix_half_life_days=10.0,
-        popularity_power=0.0,
-        num_neighbours=5,
-        history_articles=5,
-        half_life_days=10.0,
-        name="co_visitation",
+        CoVisitationConfig(
+            num_baskets=1,
+            gap_half_life_days=10.0,
+            matrix_half_life_days=10.0,
+            popularity_power=0.0,
+            num_neighbours=5,
+            history_articles=5,
+            half_life_days=10.0,
+        ),
+        FitContext("co_visitation"),
     )
     found = rank_customers(fitted, view, np.array([12, 13, 14], np.int32), k=3)
     assert found[["customer_index", "article_index"]].to_numpy().tolist() == [[12, laces]]
@@ -165,8 +174,10 @@ def test_the_same_product_is_every_other_colour_by_its_sales(
     view = make_view([(2, 2, 9), (3, 3, 8), (4, 4, 8), (5, 4, 8), (6, 5, 9), (7, 6, 1)])
     designs = pd.DataFrame({"article_index": [2, 3, 4, 5, 6, 7], "product_code": ["a", "a", "a", "b", None, "a"]})
     view = replace(view, tables=replace(view.tables, articles=ibis.memtable(designs)))
-    fitted = fit_same_product(
-        view, days=5, num_neighbours=5, history_articles=5, half_life_days=10.0, name="same_product"
+    fitted = fit_recommender(
+        view,
+        SameProductConfig(days=5, num_neighbours=5, history_articles=5, half_life_days=10.0),
+        FitContext("same_product"),
     )
     found = rank_customers(fitted, view, np.arange(2, 8, dtype=np.int32), k=5)
     # 4 sold twice, 2 and 3 once; 7 is of the design, but not in store; 5 and 6 have no sibling.
@@ -188,14 +199,18 @@ def test_the_same_product_needs_designs(
         frame["product_code"] = pd.Series(codes, dtype="string")
     view = replace(view, tables=replace(view.tables, articles=ibis.memtable(frame)))
     with pytest.raises(InputError, match=r"shoes: the articles have no `product_code`.* or leave shoes out"):
-        fit_same_product(view, days=5, num_neighbours=5, history_articles=5, half_life_days=10.0, name="shoes")
+        fit_recommender(
+            view,
+            SameProductConfig(days=5, num_neighbours=5, history_articles=5, half_life_days=10.0),
+            FitContext("shoes"),
+        )
 
 
 def test_the_latest_come_first_and_once() -> None:
     row = np.array([0, 0, 0, 2, 2, 0])
     value = np.array([5, 6, 5, 9, 8, 7])
     time = np.array([1, 2, 3, 4, 4, 0])
-    found = _latest(row, value, time, num_rows=4, limit=2)
+    found = list_latest(row, value, time, num_rows=4, limit=2)
     assert found.tolist() == [[5, 6], [0, 0], [8, 9], [0, 0]]
 
 
@@ -205,14 +220,10 @@ def test_customers_alike_share_what_they_bought_lately(
     """Customer 2 has 2 and 3 in common with customer 3, and 4, which everyone buys, with customers 4 to 9."""
     common = [(customer, 4, 8) for customer in range(4, 10)]
     view = make_view([(2, 2, 9), (2, 3, 9), (2, 4, 9), (3, 2, 7), (3, 3, 7), (3, 5, 8), *common, (4, 6, 8)])
-    fitted = fit_customer_knn(
+    fitted = fit_recommender(
         view,
-        num_buyers=10,
-        num_recent=2,
-        num_neighbours=1,
-        history_articles=5,
-        half_life_days=10.0,
-        name="customer_knn",
+        CustomerKnnConfig(num_buyers=10, num_recent=2, num_neighbours=1, history_articles=5, half_life_days=10.0),
+        FitContext("customer_knn"),
     )
     found = rank_customers(fitted, view, np.array([2], np.int32), k=5)
     # The nearest customer's two latest articles: 5, and of 2 and 3 the lower; never what customer 2 alone bought.
@@ -226,14 +237,16 @@ def test_customer_knn_equals_sums_over_all_customers(view: View, history: np.nda
     length = np.sqrt(np.maximum(bought.sum(axis=1), 1.0))
     similarity = history * rarity @ bought.T / length
     np.fill_diagonal(similarity, 0.0)
-    fitted = fit_customer_knn(
+    fitted = fit_recommender(
         view,
-        num_buyers=ALL // 10,
-        num_recent=ALL // 10,
-        num_neighbours=ALL,
-        history_articles=ALL,
-        half_life_days=HALF_LIFE_DAYS,
-        name="customer_knn",
+        CustomerKnnConfig(
+            num_buyers=ALL // 10,
+            num_recent=ALL // 10,
+            num_neighbours=ALL,
+            history_articles=ALL,
+            half_life_days=HALF_LIFE_DAYS,
+        ),
+        FitContext("customer_knn"),
     )
     check_order(fitted, view, similarity @ in_store_only(view, bought))
 
@@ -245,8 +258,10 @@ def test_the_graph_filter_keeps_the_smoothest_directions(view: View, history: np
     normalised = scale[0][:, np.newaxis] * counts * scale[1]
     vectors = np.linalg.svd(normalised)[2][:5]
     expected = (history * scale[1]) @ vectors.T @ (vectors * np.sqrt(by_article))
-    fitted = fit_graph_filter(
-        view, dim=5, matrix_half_life_days=0, half_life_days=HALF_LIFE_DAYS, seed=1, name="graph_filter"
+    fitted = fit_recommender(
+        view,
+        GraphFilterConfig(dim=5, matrix_half_life_days=0, half_life_days=HALF_LIFE_DAYS),
+        FitContext("graph_filter"),
     )
     candidates = view.articles.in_store
     customers = np.arange(FIRST_INDEX, 60, dtype=np.int32)
@@ -257,27 +272,36 @@ def test_the_graph_filter_keeps_the_smoothest_directions(view: View, history: np
         assert scores[rows["article_index"]] == pytest.approx(best, rel=1e-3, abs=1e-6)
 
 
-def test_customers_whom_nothing_joins_to_the_others_take_no_direction_of_the_graph(
+def test_customers_outside_the_largest_component_take_no_direction_of_the_graph(
     make_view: Callable[[list[tuple[int, int, int]]], View],
 ) -> None:
     # A path through the articles 2 to 5, and after it two customers with an article each that nobody else bought.
     joined = [(2 + place, article, 9) for place in range(3) for article in (2 + place, 3 + place)]
     alone = [(5 + place, 6 + place, 9) for place in range(2)]
-    settings = {"dim": 2, "matrix_half_life_days": 0, "half_life_days": 5.0, "seed": 1, "name": "graph_filter"}
+    settings = {"dim": 2, "matrix_half_life_days": 0, "half_life_days": 5.0}
     customers = np.arange(2, 5, dtype=np.int32)
     expected, found = (
-        rank_customers(fit_graph_filter(view, **settings), view, customers, k=3)
+        rank_customers(
+            fit_recommender(view, GraphFilterConfig(**settings), FitContext("graph_filter")), view, customers, k=3
+        )
         for view in (make_view(joined), make_view([*joined, *alone]))
     )
     assert found.to_numpy().tolist() == expected.to_numpy().tolist()
     everyone = make_view([*joined, *alone])
-    assert rank_customers(fit_graph_filter(everyone, **settings), everyone, np.arange(5, 7, dtype=np.int32), k=3).empty
+    assert rank_customers(
+        fit_recommender(everyone, GraphFilterConfig(**settings), FitContext("graph_filter")),
+        everyone,
+        np.arange(5, 7, dtype=np.int32),
+        k=3,
+    ).empty
 
 
 def test_a_graph_of_one_customer_is_refused(make_view: Callable[[list[tuple[int, int, int]]], View]) -> None:
     view = make_view([(2, 2, 9), (2, 3, 9)])
     with pytest.raises(InputError, match=r"graph_filter: 1 customer\(s\) bought 2 article\(s\) before the cutoff"):
-        fit_graph_filter(view, dim=5, matrix_half_life_days=0, half_life_days=5.0, seed=1, name="graph_filter")
+        fit_recommender(
+            view, GraphFilterConfig(dim=5, matrix_half_life_days=0, half_life_days=5.0), FitContext("graph_filter")
+        )
 
 
 def test_articles_that_came_after_the_table_have_no_neighbours(
@@ -289,6 +313,7 @@ def test_articles_that_came_after_the_table_have_no_neighbours(
         np.array([[0], [0], [1.0], [1.0]], np.float32),
         history_articles=5,
         half_life_days=10.0,
+        kind="item_knn",
         name="small",
     )
     found = rank_customers(small, view, np.array([2, 3], np.int32), k=2)

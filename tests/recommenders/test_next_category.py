@@ -10,7 +10,9 @@ import tensorflow as tf
 
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
-from tfrs_fashion.recommenders.next_category import NextCategory, fit_next_category
+from tfrs_fashion.recommenders import next_category
+from tfrs_fashion.recommenders.next_category import NextCategory
+from tfrs_fashion.recommenders.recommender import FitContext
 from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.settings.sequences import NextCategoryConfig
@@ -25,6 +27,7 @@ SETTINGS = NextCategoryConfig(
     epochs=30,
     batch_events=40,
     num_categories=1,
+    category="kind",
 )
 # After a shirt (2 or 3) everyone buys shoes (4, or more often 5); after shoes a hat (6).
 BOUGHT = [(customer, 2 + customer % 2, 4) for customer in range(2, 20)]
@@ -44,10 +47,8 @@ def view(make_view: MakeView) -> View:
 
 
 def fit(view: View, **changed: object) -> NextCategory:
-    settings = SETTINGS.model_copy(update=changed)
-    return fit_next_category(
-        view, settings, category="kind", max_epochs=30, num_text_buckets=0, seed=1, name="next_category"
-    )
+    epochs = {"epochs": changed.pop("epochs")} if "epochs" in changed else {}
+    return next_category.fit(view, SETTINGS.model_copy(update=changed), FitContext("next_category", choice=epochs))
 
 
 def test_what_sells_in_the_next_category_is_recommended(view: View, tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_what_sells_in_the_next_category_is_recommended(view: View, tmp_path: Pa
     assert shares.argmax(axis=1).tolist() == [3, 4]
     assert not shares[:, 0].any()
     fitted.save(tmp_path)
-    again = rank_customers(NextCategory.load(tmp_path), view, customers, k=3)
+    again = rank_customers(next_category.load(tmp_path), view, customers, k=3)
     assert again.to_numpy().tolist() == found.to_numpy().tolist()
 
 
@@ -70,14 +71,12 @@ def test_more_categories_come_after_the_likeliest(view: View) -> None:
     assert set(found["article_index"]) == {2, 3, 4, 5, 6}
 
 
-def test_strangers_are_left_to_others(view: View) -> None:
+def test_customers_without_a_history_get_no_answer(view: View) -> None:
     assert rank_customers(fit(view, epochs=1), view, np.array([1], np.int32), k=3).empty
 
 
-def test_a_category_that_is_none_is_told(view: View) -> None:
+def test_an_unknown_category_is_refused(view: View) -> None:
     with pytest.raises(
-        InputError, match=r"generators\.next_category\.category: `colour` is no categorical.*known are kind"
+        InputError, match=r"recommender\.next_category\.category: `colour` is no categorical.*known are kind"
     ):
-        fit_next_category(
-            view, SETTINGS, category="colour", max_epochs=1, num_text_buckets=0, seed=1, name="next_category"
-        )
+        fit(view, category="colour")

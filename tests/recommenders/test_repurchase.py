@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tfrs_fashion.features.view import View
-from tfrs_fashion.recommenders.kinds import fit_recommender
+from tfrs_fashion.recommenders.kinds import fit_by_name, load_recommender
 from tfrs_fashion.recommenders.repurchase import Repurchase
 from tfrs_fashion.run.inference import rank_customers
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 # Customer 2: article 2 on three early days, 3 on two, the later one yesterday, 4 and 5 in the last basket.
 ROWS = [(2, 2, 1), (2, 2, 2), (2, 2, 3), (2, 3, 4), (2, 3, 9), (2, 4, 10), (2, 5, 10), (3, 6, 2)]
@@ -33,7 +33,7 @@ ROWS = [(2, 2, 1), (2, 2, 2), (2, 2, 3), (2, 3, 4), (2, 3, 9), (2, 4, 10), (2, 5
         ({"days": 2, "half_life_days": 4.0}, {2: [4, 5, 3]}),
     ],
 )
-def test_what_counts_and_how_much(
+def test_repurchases_are_counted_and_decayed_as_set(
     make_view: Callable[[Sequence[tuple[int, int, int]]], View],
     settings: dict[str, float],
     expected: dict[int, list[int]],
@@ -56,7 +56,7 @@ def test_what_counts_and_how_much(
         ("in_store_only = false", [3, 4, 5], {2: [2, 3], 3: [6]}),
     ],
 )
-def test_what_is_out_of_store_is_left_out_before_the_best_are_taken(
+def test_articles_out_of_store_are_left_out_before_top_k(
     make_view: Callable[[Sequence[tuple[int, int, int]]], View],
     root: Path,
     tmp_path: Path,
@@ -66,9 +66,10 @@ def test_what_is_out_of_store_is_left_out_before_the_best_are_taken(
 ) -> None:
     view = make_view(ROWS)
     view = replace(view, articles=replace(view.articles, in_store=np.array(in_store, np.int32)))
-    kind = f"generators.mine={{kind = 'repurchase'{', ' if settings else ''}{settings}}}"
-    fitted = fit_recommender("mine", view, load_config(root / "pipelines" / "tiny.toml", [kind]), choice={})
+    kind = f"recommender.mine={{kind = 'repurchase'{', ' if settings else ''}{settings}}}"
+    config = load_config(root / "pipelines" / "tiny.toml", [kind])
+    fitted = fit_by_name("mine", view, config.recommender)
     fitted.save(tmp_path)
-    for recommender in (fitted, Repurchase.load(tmp_path)):
+    for recommender in (fitted, load_recommender(tmp_path)):
         found = rank_customers(recommender, view, np.array([1, 2, 3], np.int32), k=2)
         assert {int(key): rows["article_index"].tolist() for key, rows in found.groupby("customer_index")} == expected

@@ -13,9 +13,11 @@ from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.objectives import LossKind
 from tfrs_fashion.models.sequence_encoders import SequenceKind
-from tfrs_fashion.recommenders.fit_sequential import fit_sequential
+from tfrs_fashion.recommenders import sequential
+from tfrs_fashion.recommenders.fashion_dna import StaticStyles
 from tfrs_fashion.recommenders.indexed_tower import IndexedTower
-from tfrs_fashion.recommenders.sequential import SequenceQuery, load_sequential
+from tfrs_fashion.recommenders.recommender import FitContext
+from tfrs_fashion.recommenders.sequence_query import SequenceQuery
 from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import FIRST_INDEX, OUT_OF_VOCABULARY_INDEX, InputError
 from tfrs_fashion.settings.sequences import SequentialConfig
@@ -36,16 +38,13 @@ SETTINGS: dict[str, Any] = {
 
 
 def fit(view: View, *, vectors: np.ndarray | None = None, **changed: Any) -> IndexedTower:
-    return fit_sequential(
-        view,
-        SequentialConfig(**{**SETTINGS, **changed}),
-        vectors=vectors,
-        max_epochs=changed.get("epochs", 25),
-        num_text_buckets=0,
-        in_store_days=28,
-        seed=1,
-        name="gru",
-    )
+    given = {} if vectors is None else {"vectors_of": "styles"}
+
+    def part(name: str) -> StaticStyles:
+        nobody = np.zeros((1, vectors.shape[1]), np.float32)
+        return StaticStyles(nobody, vectors, view.articles.in_store, name=name)
+
+    return sequential.fit(view, SequentialConfig(**{**SETTINGS, **given, **changed}), FitContext("gru", part=part))
 
 
 # What follows 2 and 3 depends on which of them came first: 4 or 5. Nothing but the order tells.
@@ -60,13 +59,13 @@ def view(make_view: MakeView) -> View:
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm", "attention"])
-def test_order_tells_what_comes_next(view: View, kind: SequenceKind, tmp_path: Path) -> None:
+def test_the_order_of_purchases_determines_the_next_one(view: View, kind: SequenceKind, tmp_path: Path) -> None:
     customers = np.array([26, 27], np.int32)
     fitted = fit(view, tower=kind)
     found = rank_customers(fitted, view, customers, k=3)
     assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]
     fitted.save(tmp_path)
-    again = rank_customers(load_sequential(tmp_path), view, customers, k=3)
+    again = rank_customers(sequential.load(tmp_path), view, customers, k=3)
     assert again.to_numpy().tolist() == found.to_numpy().tolist()
 
 
@@ -80,7 +79,7 @@ def test_every_loss_learns(view: View, loss: LossKind) -> None:
     assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]
 
 
-def test_shuffled_histories_do_not_tell(view: View) -> None:
+def test_shuffled_histories_carry_less_information(view: View) -> None:
     fitted = fit(view, shuffle=True, event_features=())
     table = HistoryTable(view.timelines, view.profiles)
     query = fitted.embed(table(tf.constant([26, 27])), tf.constant(view.now[[26, 27]])).numpy()
@@ -90,7 +89,7 @@ def test_shuffled_histories_do_not_tell(view: View) -> None:
     assert cosine > float(query[0] @ query[1]) + 0.1
 
 
-def test_odd_histories_are_answered(view: View, make_view: MakeView) -> None:
+def test_unusual_histories_are_answered(view: View, make_view: MakeView) -> None:
     fitted = fit(view, epochs=1)
     others = make_view(
         [
@@ -118,7 +117,7 @@ def test_odd_histories_are_answered(view: View, make_view: MakeView) -> None:
     assert stranger.tolist() == unknown.tolist()
 
 
-def test_customers_of_unknown_articles_alone_teach_without_harm(view: View) -> None:
+def test_customers_with_only_unknown_articles_do_no_harm(view: View) -> None:
     timelines = view.timelines
     article = timelines.article_index.copy()
     article[:9] = OUT_OF_VOCABULARY_INDEX
@@ -139,12 +138,12 @@ def test_a_batch_without_a_target_teaches_nothing(view: View, loss: LossKind) ->
 
 
 def test_nothing_to_learn_from_is_told(view: View) -> None:
-    with pytest.raises(InputError, match=r"gru: no baskets to train on.*`generators\.gru\.target_days`"):
+    with pytest.raises(InputError, match=r"gru: no baskets to train on.*`recommender\.gru\.target_days`"):
         fit(view, target_days=1)
 
 
 @pytest.mark.parametrize("fine_tune", [False, True])
-def test_given_vectors_stay_unless_they_are_tuned(view: View, fine_tune: bool) -> None:
+def test_given_vectors_stay_fixed_unless_fine_tuned(view: View, fine_tune: bool) -> None:
     vectors = np.random.default_rng(3).normal(size=(8, 6)).astype(np.float32)
     fitted = fit(view, vectors=vectors, fine_tune=fine_tune)
     given = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -155,11 +154,11 @@ def test_given_vectors_stay_unless_they_are_tuned(view: View, fine_tune: bool) -
     assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]
 
 
-def test_hidden_purchases_are_guessed_from_both_sides(view: View, tmp_path: Path) -> None:
+def test_hidden_purchases_are_predicted_from_both_sides(view: View, tmp_path: Path) -> None:
     told: dict[str, Any] = {"tower": "attention", "masked_share": 0.3, "epochs": 60}
     fitted = fit(view, **told)
     found = rank_customers(fitted, view, np.array([26, 27], np.int32), k=3)
     assert found.loc[found["rank"] == 1, "article_index"].tolist() == [4, 5]
     fitted.save(tmp_path)
-    again = rank_customers(load_sequential(tmp_path), view, np.array([26, 27], np.int32), k=3)
+    again = rank_customers(sequential.load(tmp_path), view, np.array([26, 27], np.int32), k=3)
     assert again.to_numpy().tolist() == found.to_numpy().tolist()

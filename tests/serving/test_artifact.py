@@ -17,7 +17,7 @@ import tensorflow as tf
 from ibis import _
 
 from tfrs_fashion.data.split import epoch_seconds
-from tfrs_fashion.recommenders.towers import TwoTower
+from tfrs_fashion.recommenders.kinds import load_recommender
 from tfrs_fashion.run.run import Run
 from tfrs_fashion.schema import FIRST_INDEX, InputError, RunError
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches
@@ -139,7 +139,7 @@ def test_outputs_are_named_and_every_input_has_a_batch_dimension(tiny_run: Run, 
 def test_customers_are_embedded_as_they_are_ranked(tiny_run: Run) -> None:
     customers = [*known_customers(tiny_run, 5), "nobody"]
     found = signature(tiny_run, "two_tower", "embed")(customer_id=tf.constant(customers))["embeddings"].numpy()
-    towers = TwoTower.load(tiny_run.folder / "models" / "two_tower")
+    towers = load_recommender(tiny_run.folder / "models" / "two_tower")
     article_id = tiny_run.view("test").articles.article_id[towers.in_store.article_index - FIRST_INDEX]
     answer = ask(signature(tiny_run, "two_tower", "by_customer"), customers, [[]] * 6, 12)
     score = found @ towers.in_store.embedding.T
@@ -216,7 +216,7 @@ def test_a_history_in_the_request_is_answered_as_the_stored_one(tiny_run: Run, n
 
 def num_training_baskets(run: Run, customers: list[str]) -> np.ndarray:
     """How many baskets the towers learned from, of each customer."""
-    timelines, settings = run.view("test").timelines, run.config.two_tower
+    timelines, settings = run.view("test").timelines, run.config.recommender["two_tower"]
     since = int(run.view("test").now[0]) - settings.target_days * 86_400
     row = {str(customer): number for number, customer in enumerate(timelines.customer_id)}
     times = [
@@ -229,7 +229,7 @@ def num_training_baskets(run: Run, customers: list[str]) -> np.ndarray:
 @pytest.mark.parametrize("name", ["two_tower", "two_tower_new_arrivals"])
 def test_customers_without_an_embedding_of_their_own_are_what_their_request_says(tiny_run: Run, name: str) -> None:
     customers = known_customers(tiny_run, 1000)
-    has_own = num_training_baskets(tiny_run, customers) >= tiny_run.config.two_tower.min_customer_baskets
+    has_own = num_training_baskets(tiny_run, customers) >= tiny_run.config.recommender["two_tower"].min_customer_baskets
     assert 5 < has_own.sum() < len(customers) - 5
     stored = ask(signature(tiny_run, name, "by_customer"), customers, [[]] * len(customers), 12)
     given = by_history(tiny_run, name, history_inputs(tiny_run, customers))
@@ -460,7 +460,9 @@ def test_more_articles_than_there_are_give_all_of_them(tiny_run: Run) -> None:
 
 def test_metadata_says_what_an_artifact_was_made_from(tiny_run: Run) -> None:
     metadata = json.loads((judged(tiny_run, "two_tower") / "metadata.json").read_text())
-    assert metadata["config"]["two_tower"] == json.loads(tiny_run.config.two_tower.model_dump_json())
+    assert metadata["config"]["recommender"]["two_tower"] == json.loads(
+        tiny_run.config.recommender["two_tower"].model_dump_json()
+    )
     assert metadata["split"]["as_of"] == tiny_run.splits["test"].as_of.isoformat()
     assert metadata["libraries"]["tensorflow"] == tf.__version__
     assert metadata["pipeline"] == "tiny"

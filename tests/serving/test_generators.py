@@ -10,29 +10,23 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+from tests.every_recommender import SETTINGS, SINGLE
 from tfrs_fashion.features.view import View
-from tfrs_fashion.recommenders.blend import Blend
-from tfrs_fashion.recommenders.kinds import fit_recommender
-from tfrs_fashion.recommenders.popularity import nobody
-from tfrs_fashion.recommenders.two_stage import TwoStage
+from tfrs_fashion.recommenders.blend.blend import Blend
+from tfrs_fashion.recommenders.kinds import fit_by_name
+from tfrs_fashion.recommenders.popularity import no_recommendations
+from tfrs_fashion.recommenders.two_stage.two_stage import TwoStage
 from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import FIRST_INDEX
 from tfrs_fashion.serving.batch import load_artifact, recommend_batches, to_candidates
 from tfrs_fashion.serving.export import export_artifact
-from tfrs_fashion.settings.pipeline import load_config
-from tfrs_fashion.settings.recommenders import GENERATORS
+from tfrs_fashion.settings.file import load_config
 
 K = 20
-# Of generators that differ in a number alone one is enough.
-ALIKE = {
-    *("popularity_1d", "popularity_3d", "popularity_30d", "popularity_90d", "repurchase_7d", "basket_mlp"),
-    *("base_two_tower", "base_two_tower_deep", "base_two_tower_one_hot", "two_tower_30d"),
-}
-NAMES = [name for name in GENERATORS if name not in ALIKE and not name.startswith("two_stage")]
 BLENDED = ("repurchase_decayed", "item_knn", "popularity_garment_group", "popularity_7d")
 
 
-@pytest.mark.parametrize("name", [*NAMES, "popularity_age_band", "popularity_garment_group", "blend", "two_stage"])
+@pytest.mark.parametrize("name", [*SINGLE, "popularity_age_band", "popularity_garment_group", "blend", "two_stage"])
 def test_one_answer_from_python_batch_and_saved_model(
     view: View,
     root: Path,
@@ -41,22 +35,19 @@ def test_one_answer_from_python_batch_and_saved_model(
     make_two_stage: Callable[..., TwoStage],
     skip_or_fail: Callable[[str], NoReturn],
 ) -> None:
-    grouped = [f"generators.popularity_{by}={{kind='popularity', by='{by}'}}" for by in ("age_band", "garment_group")]
-    trained = [f"generators.{name}.epochs=1" for name, made in GENERATORS.items() if hasattr(made, "epochs")]
-    settings = [*grouped, *trained, "two_tower.epochs=1", "generators.basket_pairs.min_baskets=2"]
-    config = load_config(root / "pipelines" / "tiny.toml", settings)
+    config = load_config(root / "pipelines" / "tiny.toml", SETTINGS)
     if name in ("als", "bpr") and importlib.util.find_spec("implicit") is None:
         skip_or_fail("the package implicit is not installed")
     if name == "blend":
-        parts = {part: fit_recommender(part, view, config, choice={}) for part in BLENDED}
+        parts = {part: fit_by_name(part, view, config.recommender) for part in BLENDED}
         known = np.zeros((view.articles.num_articles + FIRST_INDEX, 0), np.float32)
         recommender = Blend(parts, num_candidates=30, quotas=np.array([3, 2, 1, 1], np.float32), article_features=known)
     elif name == "two_stage":
         recommender = make_two_stage(view, config, "network", "lightgbm")
     else:
-        recommender = fit_recommender(name, view, config, choice={})
+        recommender = fit_by_name(name, view, config.recommender)
     # Without a fallback, so that what the recommender says itself is compared.
-    export_artifact(recommender, nobody(), tmp_path, view=view, k=5, metadata={})
+    export_artifact(recommender, no_recommendations(), tmp_path, view=view, k=5, metadata={})
     artifact = load_artifact(tmp_path)
     customer_id = view.timelines.customer_id
     batches = recommend_batches(artifact, customer_id.tolist(), k=K, batch_size=64)
@@ -89,15 +80,15 @@ def test_sequential_artifacts_and_two_stages_answer_in_a_process_with_tensorflow
     ask_alone: Callable[..., list[dict[str, Any]]],
 ) -> None:
     names = ("gru", "lstm", "attention", "fashion_dna", "next_category", "two_stage")
-    config = load_config(root / "pipelines" / "tiny.toml", [f"generators.{name}.epochs=1" for name in names[:-1]])
+    config = load_config(root / "pipelines" / "tiny.toml", [f"recommender.{name}.epochs=1" for name in names[:-1]])
     expected = []
     customers = [*view.timelines.customer_id[:5].tolist(), "nobody"]
     for name in names:
         if name == "two_stage":
             recommender = make_two_stage(view, config, "network", "lightgbm")
         else:
-            recommender = fit_recommender(name, view, config, choice={})
-        export_artifact(recommender, nobody(), tmp_path / name, view=view, k=5, metadata={})
+            recommender = fit_by_name(name, view, config.recommender)
+        export_artifact(recommender, no_recommendations(), tmp_path / name, view=view, k=5, metadata={})
         expected.append(rank_customers(recommender, view, np.arange(2, 7, dtype=np.int32), k=5))
     answers = ask_alone(customers, [tmp_path / name for name in names])
     assert [answer["foreign"] for answer in answers] == [[]] * len(names)
@@ -111,10 +102,10 @@ def test_sequential_artifacts_and_two_stages_answer_in_a_process_with_tensorflow
 def test_a_fallback_by_group_reads_what_the_recommender_does_not(
     view: View, root: Path, by: str, tmp_path: Path
 ) -> None:
-    config = load_config(root / "pipelines" / "tiny.toml", [f"generators.grouped={{kind='popularity', by='{by}'}}"])
-    fallback = fit_recommender("grouped", view, config, choice={})
+    config = load_config(root / "pipelines" / "tiny.toml", [f"recommender.grouped={{kind='popularity', by='{by}'}}"])
+    fallback = fit_by_name("grouped", view, config.recommender)
     # Who recommends nothing needs no history, and `by_customer` must have stored it all the same.
-    export_artifact(nobody(), fallback, tmp_path, view=view, k=5, metadata={})
+    export_artifact(no_recommendations(), fallback, tmp_path, view=view, k=5, metadata={})
     customer_id = view.timelines.customer_id
     batches = recommend_batches(load_artifact(tmp_path), customer_id.tolist(), k=K)
     found = to_candidates(batches, customer_id=customer_id, article_id=view.articles.article_id)

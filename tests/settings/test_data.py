@@ -4,7 +4,7 @@ import pytest
 
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.settings.data import ArticlesConfig, DataConfig
-from tfrs_fashion.settings.pipeline import load_config
+from tfrs_fashion.settings.file import load_config
 
 RETAIL = """\
 [data]
@@ -87,19 +87,19 @@ def test_categorical_features_are_named_together() -> None:
         (
             "data.encoding=cp1252",
             "`data.encoding`: expected utf-8, latin-1 or utf-16; convert other files, e.g. by iconv -f cp1252 -t UTF-8 "
-            'sales.csv > sales_utf8.csv, or set "latin-1" where they hold no euro signs and no curly quotes (found',
+            'sales.csv > sales_utf8.csv, or set "latin-1" if they hold no euro signs and no curly quotes (found',
         ),
         ("data.encoding=klingon", "iconv -f klingon -t UTF-8 sales.csv > sales_utf8.csv (found 'klingon')"),
         ("data.customers.known_from=k", "`data.customers.known_from` needs a file: derived customers are known from"),
     ],
 )
-def test_a_mapping_that_cannot_be_meant_is_refused(pipeline: Path, override: str, message: str) -> None:
+def test_an_inconsistent_mapping_is_refused(pipeline: Path, override: str, message: str) -> None:
     found = refusal(pipeline, override)
     assert found.startswith(f"{pipeline}: ")
     assert message in found
 
 
-def test_a_date_has_one_meaning(pipeline: Path) -> None:
+def test_date_formats_in_other_notations_are_refused(pipeline: Path) -> None:
     message = refusal(pipeline, "data.transactions.ordinal=days", "data.transactions.date_format='%Y'")
     assert "`data.transactions` has both `ordinal` and `date_format`" in message
 

@@ -8,8 +8,9 @@ from pydantic import BaseModel
 
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.settings.base import FeaturesConfig, ImagesConfig
-from tfrs_fashion.settings.pipeline import PipelineConfig, load_config
-from tfrs_fashion.settings.recommenders import GENERATOR_KINDS, GENERATORS, AlsConfig, ItemKnnConfig, RepurchaseConfig
+from tfrs_fashion.settings.file import load_config
+from tfrs_fashion.settings.pipeline import PipelineConfig
+from tfrs_fashion.settings.recommenders import CONFIGS, PRESETS, AlsConfig, ItemKnnConfig, RepurchaseConfig
 
 SMALLEST = '[data]\nsource = "simulator"\n'
 PIPELINES = sorted((Path(__file__).parent.parent.parent / "pipelines").glob("*.toml"))
@@ -37,6 +38,9 @@ def every_key(section: type[BaseModel] = PipelineConfig, prefix: str = "") -> li
         keys.append((prefix, name))
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             keys += every_key(field.annotation, f"{prefix}{name}.")
+    if section is PipelineConfig:
+        for name, settings in PRESETS.items():
+            keys += every_key(type(settings), f"recommender.{name}.")
     return keys
 
 
@@ -66,7 +70,7 @@ def test_a_key_like_no_other_lists_the_valid_ones(pipeline: Path) -> None:
     assert "unknown key `export.zzzzzz`; valid keys: fallback, folder, k" in message
 
 
-def test_all_mistakes_are_told_at_once(pipeline: Path) -> None:
+def test_all_mistakes_are_reported_at_once(pipeline: Path) -> None:
     message = refusal(pipeline, "sede=1", "split.test_days=0")
     assert "did you mean `seed`?" in message
     assert "`split.test_days`" in message
@@ -80,15 +84,15 @@ def test_all_mistakes_are_told_at_once(pipeline: Path) -> None:
         ("split.share=1", 1),
         ("split.share=nan", float("nan")),
         ("split.kind=random", "random"),
-        ("two_tower.epochs=1.5", 1.5),
-        ("two_tower.learning_rate=-1", -1),
-        ("two_tower.learning_rate=nan", float("nan")),
-        ("two_tower.time_scales_days=[]", ()),
-        ("two_tower.batch_size=1", 1),
-        ("two_tower.article_dropout=1", 1),
-        ("two_tower.customer_dropout=-0.1", -0.1),
-        ("two_tower.num_bins=0", 0),
-        ("two_tower.categorical_encoding=hash", "hash"),
+        ("recommender.two_tower.epochs=1.5", 1.5),
+        ("recommender.two_tower.learning_rate=-1", -1),
+        ("recommender.two_tower.learning_rate=nan", float("nan")),
+        ("recommender.two_tower.time_scales_days=[]", ()),
+        ("recommender.two_tower.batch_size=1", 1),
+        ("recommender.two_tower.article_dropout=1", 1),
+        ("recommender.two_tower.customer_dropout=-0.1", -0.1),
+        ("recommender.two_tower.num_bins=0", 0),
+        ("recommender.two_tower.categorical_encoding=hash", "hash"),
         ("features.min_articles=0", 0),
         ("features.images.image_size=31", 31),
         ("features.images.network=vgg", "vgg"),
@@ -97,14 +101,14 @@ def test_all_mistakes_are_told_at_once(pipeline: Path) -> None:
         ("evaluation.full_ranking_customers=-1", -1),
         ("index.leaves_to_search_share=1.1", 1.1),
         ("evaluation.bootstrap_samples=9", 9),
-        ("generators.als.alpha=0", 0),
-        ("blend.weeks=0", 0),
+        ("recommender.als.alpha=0", 0),
+        ("recommender.blend.weeks=0", 0),
         ("data.source=hbase", "hbase"),
         ("data.num_customers=0", 0),
         ('recommend.k="twelve"', "twelve"),
     ],
 )
-def test_a_value_out_of_range_names_its_key_and_what_was_found(pipeline: Path, override: str, found: Any) -> None:
+def test_a_value_out_of_range_is_reported_with_its_key_and_value(pipeline: Path, override: str, found: Any) -> None:
     message = refusal(pipeline, override)
     assert f"{pipeline}: `{override.partition('=')[0]}`: " in message
     assert message.endswith(f"(found {found!r}).") or found == ()
@@ -125,28 +129,30 @@ def test_a_value_out_of_range_names_its_key_and_what_was_found(pipeline: Path, o
         ("split.share=[]", "expected a number (found [])"),
         ("features.history=perhaps", "expected true or false (found 'perhaps')"),
         ("features.history=[]", "expected true or false (found [])"),
-        ("two_tower.time_scales_days=[]", "expected a longer list (found [])"),
+        ("recommender.two_tower.time_scales_days=[]", "expected a longer list (found [])"),
         ("features.set_separator=''", "expected some text (found '')"),
         ("split.kind=random", "expected 'window', 'last_basket', 'share' or 'leave_one_out' (found 'random')"),
         ("split.test_days=0", "expected greater than or equal to 1 (found 0)"),
     ],
 )
-def test_a_wrong_type_is_told_in_plain_words(pipeline: Path, override: str, words: str) -> None:
+def test_a_wrong_type_is_reported_in_plain_words(pipeline: Path, override: str, words: str) -> None:
     assert refusal(pipeline, override).endswith(f"{pipeline}: `{override.partition('=')[0]}`: {words}.")
 
 
 @pytest.mark.parametrize("value", ["[0.0, 1.0]", "[-3]", "[nan, 1.0]", "[1.0, nan]"])
 def test_time_scales_are_above_zero(pipeline: Path, value: str) -> None:
-    assert "`time_scales_days` must all be above 0" in refusal(pipeline, f"two_tower.time_scales_days={value}")
+    assert "`time_scales_days` must all be above 0" in refusal(
+        pipeline, f"recommender.two_tower.time_scales_days={value}"
+    )
 
 
 @pytest.mark.parametrize(
     ("override", "section", "key", "value"),
     [
         ("seed=7", None, "seed", 7),
-        ("two_tower.learning_rate=1e-3", "two_tower", "learning_rate", 0.001),
+        ("recommender.two_tower.learning_rate=1e-3", "two_tower", "learning_rate", 0.001),
         ("recommend.exclude_bought=true", "recommend", "exclude_bought", True),
-        ("two_tower.time_scales_days=[1, 2.5]", "two_tower", "time_scales_days", (1.0, 2.5)),
+        ("recommender.two_tower.time_scales_days=[1, 2.5]", "two_tower", "time_scales_days", (1.0, 2.5)),
         ("split.kind=last_basket", "split", "kind", "last_basket"),
         ('split.kind="share"', "split", "kind", "share"),
         ("data.path=/a folder/with=sign", "data", "path", "/a folder/with=sign"),
@@ -154,25 +160,28 @@ def test_time_scales_are_above_zero(pipeline: Path, value: str) -> None:
         ('features.categorical=["größe"]', "features", "categorical", ("größe",)),
     ],
 )
-def test_a_setting_is_changed(pipeline: Path, override: str, section: str | None, key: str, value: Any) -> None:
+def test_an_override_changes_a_setting(
+    pipeline: Path, override: str, section: str | None, key: str, value: Any
+) -> None:
     config = load_config(pipeline, [override])
-    found = getattr(getattr(config, section) if section else config, key)
+    sections = {**config.recommender, **dict(config)}
+    found = getattr(sections[section] if section else config, key)
     assert found == value
     assert type(found) is type(value)
 
 
-def test_the_last_change_wins_and_a_file_is_overridden(pipeline: Path) -> None:
+def test_the_last_override_wins_over_others_and_over_the_file(pipeline: Path) -> None:
     pipeline.write_text(f"seed = 3\n{SMALLEST}", encoding="utf-8")
     assert load_config(pipeline).seed == 3
     assert load_config(pipeline, ["seed=4", "seed=5"]).seed == 5
 
 
 @pytest.mark.parametrize("override", ["seed", "=1", "seed.=1", ".seed=1", "two tower.epochs=1", ""])
-def test_a_malformed_change_is_refused(pipeline: Path, override: str) -> None:
+def test_a_malformed_override_is_refused(pipeline: Path, override: str) -> None:
     assert refusal(pipeline, override) == f"--set {override}: expected section.key=value"
 
 
-def test_a_value_is_no_section(pipeline: Path) -> None:
+def test_a_key_below_a_value_is_refused(pipeline: Path) -> None:
     assert refusal(pipeline, "data.source.kind=1") == "--set data.source.kind=1: `source` is not a section"
     assert "`data`: " in refusal(pipeline, "data=1")
 
@@ -184,7 +193,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"[data\n", b"seed = = 1\n", 'name = "größe"\n'.encode("latin-1")])
-def test_what_is_no_toml_is_refused(pipeline: Path, content: bytes) -> None:
+def test_a_file_that_is_not_toml_is_refused(pipeline: Path, content: bytes) -> None:
     pipeline.write_bytes(content)
     assert refusal(pipeline).startswith(f"{pipeline}: not valid TOML: ")
 
@@ -207,14 +216,20 @@ def test_a_name_must_be_fit_for_a_folder(pipeline: Path, name: str) -> None:
         (["export.fallback=popularity_30d"], "`recommenders` must hold `popularity_30d`, which is `export.fallback`"),
         (
             ["export.fallback=als"],
-            "`export.fallback` is `als`, which is no popularity; set it to one of popularity_1d, ",
+            "`export.fallback` is `als`, which is not of kind popularity; set it to one of popularity_7d, ",
         ),
-        (["export.fallback=two_tower"], "`export.fallback` is `two_tower`, which is no popularity; set it to one of "),
-        (["export.fallback=popularity_siblings"], "`export.fallback` is `popularity_siblings`, which is no popularity"),
+        (
+            ["export.fallback=two_tower"],
+            "`export.fallback` is `two_tower`, which is not of kind popularity; set it to one of ",
+        ),
+        (
+            ["export.fallback=popularity_siblings"],
+            "`export.fallback` is `popularity_siblings`, which is not of kind popularity",
+        ),
         (
             [
                 "export.fallback=mine",
-                "generators.mine={kind='popularity', by='colour'}",
+                "recommender.mine={kind='popularity', by='colour'}",
                 "features.categorical=['colour']",
             ],
             "`export.fallback` is `mine`, which goes by the `colour` of what a customer bought, and has no answer for those "
@@ -222,9 +237,9 @@ def test_a_name_must_be_fit_for_a_folder(pipeline: Path, name: str) -> None:
         ),
         (["recommenders=['popularity_7d', 'als', 'als']"], "`recommenders` names one twice"),
         (
-            ["generators.mine={kind='restricted', of='item_knn'}"],
-            "`generators.mine.of` is `item_knn`, which does not score any article it is asked for; set it to one of "
-            "two_tower, als, bpr, base_two_tower",
+            ["recommender.mine={kind='restricted', of='item_knn'}"],
+            "`recommender.mine.of` is `item_knn`, which does not score any article it is asked for; set it to one of "
+            "two_tower, als, bpr, base_two_tower, fashion_dna, gru, lstm, attention",
         ),
         (["index.kinds=[]"], "`index.kinds` must name each kind once, and at least one"),
         (["index.kinds=['exact', 'exact']"], "`index.kinds` must name each kind once, and at least one"),
@@ -242,10 +257,10 @@ def test_settings_that_do_not_go_together_are_refused(pipeline: Path, overrides:
     assert re.search(re.escape(message), refusal(pipeline, *overrides))
 
 
-def test_any_popularity_of_customers_may_fill_lists(pipeline: Path) -> None:
+def test_a_fallback_may_go_by_a_profile_feature(pipeline: Path) -> None:
     settings = [
         "export.fallback=mine",
-        "generators.mine={kind='popularity', by='colour'}",
+        "recommender.mine={kind='popularity', by='colour'}",
         "features.profile=['colour']",
     ]
     recommenders = "recommenders=['mine', 'two_tower']"
@@ -257,51 +272,112 @@ def test_any_popularity_of_customers_may_fill_lists(pipeline: Path) -> None:
 
 def test_an_unknown_recommender_is_refused(pipeline: Path) -> None:
     message = refusal(pipeline, "recommenders=['popularity_7d', 'two_towers']")
-    assert "`recommenders` names `two_towers`, which nothing makes; did you mean `two_tower`?" in message
+    assert "`recommenders` names the unknown recommender `two_towers`; did you mean `two_tower`?" in message
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         (
-            "generators.mine.days=3",
-            "missing key `generators.mine.kind`: the kind of this generator, one of popularity, ",
+            "recommender.mine.days=3",
+            "missing key `recommender.mine.kind`: the kind of this recommender, one of popularity, ",
         ),
         (
-            "generators.item_knn.similarty=bm25",
-            "unknown key `generators.item_knn.similarty`; did you mean `similarity`?",
+            "recommender.item_knn.similarty=bm25",
+            "unknown key `recommender.item_knn.similarty`; did you mean `similarity`?",
         ),
-        ("generators.item_knn.similarity=dot", "`generators.item_knn.similarity`: "),
-        ("generators.mine.kind=magic", "`generators.mine`: "),
-        ("generators.two_tower.kind=popularity", "`generators.two_tower`: this is a model with a section of its own"),
-        ("generators={'a/b' = {kind='popularity'}}", "`generators.a/b`: a name holds letters, digits and _ alone"),
+        ("recommender.item_knn.similarity=dot", "`recommender.item_knn.similarity`: "),
+        ("recommender.mine.kind=magic", "`recommender.mine`: "),
+        ("recommender={'a/b' = {kind='popularity'}}", "`recommender.a/b`: a name may hold only letters, digits and _"),
         (
-            "generators.my-als.kind=als",
-            "`generators.my-als`: a name holds letters, digits and _ alone",
+            "recommender.my-als.kind=als",
+            "`recommender.my-als`: a name may hold only letters, digits and _",
         ),
-        ("generators=3", "`generators`: expected a table of names"),
-        ("blend.generators=[]", "`blend.generators` must name each generator once, and at least one"),
-        ("blend.generators=['als', 'als']", "`blend.generators` must name each generator once, and at least one"),
-        ("blend.generators=['alz']", "`blend.generators` names `alz`, which nothing makes; did you mean `als`?"),
-        ("blend.generators=['two_tower']", "`blend.generators` names `two_tower`, which nothing makes; "),
+        ("recommender=3", "`recommender`: expected a table of names"),
+        (
+            "recommender.blend.generators=[]",
+            "`recommender.blend.generators` must name each generator once, and at least one",
+        ),
+        (
+            "recommender.blend.generators=['als', 'als']",
+            "`recommender.blend.generators` must name each generator once, and at least one",
+        ),
+        (
+            "recommender.blend.generators=['alz']",
+            "`recommender.blend.generators` names the unknown recommender `alz`; did you mean `als`?",
+        ),
+        (
+            "recommender.blend.generators=['blend']",
+            "`recommender.blend.generators` names `blend`, which is made from a blend",
+        ),
+        (
+            "recommender.two_stage.blend=als",
+            "`recommender.two_stage.blend` is `als`, which is not a recommender of kind blend; ",
+        ),
     ],
 )
-def test_generators_that_cannot_be_made_are_refused(pipeline: Path, override: str, message: str) -> None:
+def test_recommenders_that_cannot_be_fitted_are_refused(pipeline: Path, override: str, message: str) -> None:
     assert message in refusal(pipeline, override)
 
 
-def test_a_pipeline_changes_a_known_generator_and_adds_its_own(pipeline: Path) -> None:
-    settings = ["generators.als.factors=7", "generators.mine.kind=item_knn", "generators.popularity_1d.kind=repurchase"]
+@pytest.mark.parametrize(
+    ("section", "key", "present"),
+    [
+        ("[generators.gru]", "generators.gru", "recommender.gru"),
+        ("[two_tower]", "two_tower", "recommender.two_tower"),
+        ("[blend]", "blend", "recommender.blend"),
+    ],
+)
+def test_a_section_of_the_old_form_is_refused_and_the_new_one_shown(
+    pipeline: Path, section: str, key: str, present: str
+) -> None:
+    pipeline.write_text(f"{SMALLEST}{section}\nepochs = 3\n", encoding="utf-8")
+    assert refusal(pipeline) == f"{pipeline}: `[{key}]` is now `[{present}]`."
+    pipeline.write_text(SMALLEST, encoding="utf-8")
+    override = f"{key}.epochs=3"
+    assert refusal(pipeline, override) == f"--set {override}: `{key}.epochs` is now `{present}.epochs`."
+
+
+def test_a_recommender_of_an_own_name_is_exported_like_that_of_the_preset(pipeline: Path) -> None:
+    settings = ["recommender.two_tower_wide.kind=two_tower", "recommender.two_tower_wide.embedding_dim=256"]
+    config = load_config(pipeline, [*settings, "recommenders=['popularity_7d', 'two_tower', 'two_tower_wide']"])
+    assert config.recommender["two_tower_wide"].embedding_dim == 256
+    assert config.recommender["two_tower"].embedding_dim == 128
+    assert list(config.servable)[3:] == ["two_tower_wide", "two_tower_wide_scann"]
+
+
+def test_two_stages_take_the_candidates_of_the_blend_they_name(pipeline: Path) -> None:
+    settings = ["recommender.small.kind=blend", "recommender.small.generators=['als', 'repurchase']"]
+    settings += [
+        "recommender.small.week_days=14",
+        "recommender.two_stage.blend=small",
+        "recommend.recommender=two_stage",
+    ]
+    config = load_config(pipeline, [*settings, "recommenders=['popularity_7d', 'two_stage']"])
+    assert config.fitted == ("popularity_7d", "als", "repurchase", "two_stage")
+    assert config.blend_of("two_stage").week_days == 14
+    assert not config.probabilities_are_of_window
+
+
+def test_a_pipeline_changes_presets_and_adds_recommenders(pipeline: Path) -> None:
+    settings = [
+        "recommender.als.factors=7",
+        "recommender.mine.kind=item_knn",
+        "recommender.popularity_30d.kind=repurchase",
+    ]
     config = load_config(pipeline, settings)
-    assert config.generators["als"] == AlsConfig(factors=7)
-    assert config.generators["mine"] == ItemKnnConfig()
+    assert config.recommender["als"] == AlsConfig(factors=7)
+    assert config.recommender["mine"] == ItemKnnConfig()
     # Of another kind, it has nothing of what the name stood for.
-    assert config.generators["popularity_1d"] == RepurchaseConfig()
-    assert config.generators["popularity_3d"] == GENERATORS["popularity_3d"]
+    assert config.recommender["popularity_30d"] == RepurchaseConfig()
+    assert config.recommender["popularity_7d"] == PRESETS["popularity_7d"]
 
 
 def test_a_blend_is_fitted_after_its_generators(pipeline: Path) -> None:
-    settings = ["recommenders=['popularity_7d', 'blend', 'two_tower']", "blend.generators=['als', 'popularity_7d']"]
+    settings = [
+        "recommenders=['popularity_7d', 'blend', 'two_tower']",
+        "recommender.blend.generators=['als', 'popularity_7d']",
+    ]
     config = load_config(pipeline, settings)
     assert config.fitted == ("popularity_7d", "two_tower", "als", "blend")
     # What is fitted for the blend alone is not served.
@@ -324,7 +400,7 @@ def test_the_first_index_carries_the_plain_name(pipeline: Path, kinds: str, name
     assert config.servable == expected
 
 
-def test_every_artifact_of_new_arrivals_can_be_made(pipeline: Path) -> None:
+def test_artifacts_of_new_arrivals_are_listed_by_name(pipeline: Path) -> None:
     # What is judged on articles never sold is known by these names alone.
     recommenders = "recommenders=['popularity_7d', 'popularity_siblings', 'two_tower']"
     config = load_config(pipeline, [recommenders, "index.kinds=['exact', 'new_arrivals']"])
@@ -346,14 +422,14 @@ def test_the_page_on_images_shows_every_key_with_a_value_that_it_may_have(root: 
     assert FeaturesConfig.model_validate(shown).images.network == "mobilenet_v2"
 
 
-def test_the_page_on_recommenders_shows_generators_that_can_be_made(root: Path, pipeline: Path) -> None:
+def test_the_page_on_recommenders_shows_a_pipeline_that_loads(root: Path, pipeline: Path) -> None:
     page = (root / "docs" / "recommenders.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     pipeline.write_text(f"{block}\n[data]\nsource = 'simulator'\n[features]\nprofile = ['age_band']\n")
     config = load_config(pipeline)
-    assert set(config.recommenders) <= {"two_tower", *config.generators}
+    assert set(config.recommenders) <= {"two_tower", *config.recommender}
     # Every kind has a row.
-    assert [kind for kind in GENERATOR_KINDS if f"`{kind}`" not in page] == []
+    assert [kind for kind in CONFIGS if f"`{kind}`" not in page] == []
 
 
 def test_the_page_on_sequential_towers_shows_pipelines_that_can_be_read(root: Path, pipeline: Path) -> None:
@@ -374,70 +450,77 @@ def test_the_page_on_ranking_shows_a_pipeline_that_can_be_read(root: Path, pipel
     (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     pipeline.write_text(f"{block}\n[data]\nsource = 'simulator'\n")
     config = load_config(pipeline)
-    assert config.generators["two_stage_both"].rankers == ("network", "lightgbm")
+    assert config.recommender["two_stage_both"].rankers == ("network", "lightgbm")
     # The generators of the blend are fitted before what is made from them.
     assert config.fitted[-2:] == ("two_stage", "two_stage_lightgbm")
-    assert set(config.blend.generators) < set(config.fitted)
+    assert set(config.recommender["blend"].generators) < set(config.fitted)
 
 
-def test_two_stages_are_made_from_what_they_can_be_made_from(pipeline: Path) -> None:
+def test_two_stages_with_unsuitable_parts_are_refused(pipeline: Path) -> None:
     settings = ['recommenders=["popularity_7d", "two_stage"]', "recommend.recommender=two_stage"]
     with pytest.raises(
-        InputError, match=r"`generators\.two_stage\.similar` names `item_knn`, which does not score any"
+        InputError, match=r"`recommender\.two_stage\.similar` names `item_knn`, which does not score any"
     ):
-        load_config(pipeline, [*settings, 'generators.two_stage.similar=["item_knn"]'])
-    assert load_config(pipeline, [*settings, 'generators.two_stage.similar=["gru", "als"]']).fitted[-1] == "two_stage"
+        load_config(pipeline, [*settings, 'recommender.two_stage.similar=["item_knn"]'])
+    assert load_config(pipeline, [*settings, 'recommender.two_stage.similar=["gru", "als"]']).fitted[-1] == "two_stage"
     with pytest.raises(InputError, match=r"`relevance_from` is \[3, 2\]; expected two orders from 2 on"):
-        load_config(pipeline, [*settings, "generators.two_stage.network.relevance_from=[3, 2]"])
-    with pytest.raises(InputError, match=r"`blend\.generators` names `two_stage`, which is made from the blend"):
-        load_config(pipeline, ['blend.generators=["popularity_7d", "two_stage"]'])
-    with pytest.raises(InputError, match=r"`generators\.two_stage\.weeks`"):
-        load_config(pipeline, ["generators.two_stage.weeks=1"])
+        load_config(pipeline, [*settings, "recommender.two_stage.network.relevance_from=[3, 2]"])
+    with pytest.raises(
+        InputError, match=r"`recommender\.blend\.generators` names `two_stage`, which is made from a blend"
+    ):
+        load_config(pipeline, ['recommender.blend.generators=["popularity_7d", "two_stage"]'])
+    with pytest.raises(InputError, match=r"`recommender\.two_stage\.weeks`"):
+        load_config(pipeline, ["recommender.two_stage.weeks=1"])
 
 
-def test_baselines_are_recommenders(pipeline: Path) -> None:
+def test_unknown_baselines_are_refused(pipeline: Path) -> None:
     assert load_config(pipeline, ['evaluation.baselines=["gru"]']).evaluation.baselines == ("gru",)
-    with pytest.raises(InputError, match=r"`evaluation\.baselines` names `gruu`, .*did you mean `gru`\?"):
+    with pytest.raises(
+        InputError, match=r"`evaluation\.baselines` names the unknown recommender `gruu`; did you mean `gru`\?"
+    ):
         load_config(pipeline, ['evaluation.baselines=["als", "gruu"]'])
 
 
-def test_vectors_come_from_fashion_dna_alone(pipeline: Path) -> None:
+def test_vectors_of_another_kind_than_fashion_dna_are_refused(pipeline: Path) -> None:
     settings = ['recommenders=["popularity_7d", "lstm"]', "recommend.recommender=lstm"]
-    config = load_config(pipeline, [*settings, "generators.lstm.vectors_of=fashion_dna"])
+    config = load_config(pipeline, [*settings, "recommender.lstm.vectors_of=fashion_dna"])
     assert config.fitted == ("popularity_7d", "fashion_dna", "lstm")
-    with pytest.raises(InputError, match=r"`generators\.lstm\.vectors_of` is `als`, .*set it to one of fashion_dna"):
-        load_config(pipeline, [*settings, "generators.lstm.vectors_of=als"])
+    with pytest.raises(InputError, match=r"`recommender\.lstm\.vectors_of` is `als`, .*set it to one of fashion_dna"):
+        load_config(pipeline, [*settings, "recommender.lstm.vectors_of=als"])
 
 
-def test_a_category_of_articles_is_needed_where_one_is_told(pipeline: Path) -> None:
+def test_next_category_without_a_declared_category_is_refused(pipeline: Path) -> None:
     settings = ['recommenders=["popularity_7d", "next_category"]', "recommend.recommender=next_category"]
     with pytest.raises(
-        InputError, match=r"`generators\.next_category\.category` \(or else `features\.roles\.category`\) is ``"
+        InputError, match=r"`recommender\.next_category\.category` \(or else `features\.roles\.category`\) is ``"
     ):
         load_config(pipeline, settings)
-    kinds = ['features.categorical=["kind"]', "generators.next_category.category=kind"]
+    kinds = ['features.categorical=["kind"]', "recommender.next_category.category=kind"]
     assert "next_category" in load_config(pipeline, [*settings, *kinds]).fitted
 
 
-def test_the_heads_of_attention_divide_its_width(pipeline: Path) -> None:
+def test_a_width_that_heads_do_not_divide_is_refused(pipeline: Path) -> None:
     with pytest.raises(InputError, match=r"`hidden_dim` is 10, which `num_heads`, 4, does not divide"):
-        load_config(pipeline, ["generators.attention.hidden_dim=10", "generators.attention.num_heads=4"])
+        load_config(pipeline, ["recommender.attention.hidden_dim=10", "recommender.attention.num_heads=4"])
 
 
-def test_what_is_hidden_is_not_told(pipeline: Path) -> None:
+def test_event_features_that_reveal_hidden_purchases_are_refused(pipeline: Path) -> None:
     with pytest.raises(InputError, match=r'`masked_share` is for the tower "attention", and this is "gru"'):
-        load_config(pipeline, ["generators.gru.masked_share=0.2"])
-    with pytest.raises(InputError, match=r"`event_features` holds price, discount, which would tell"):
-        load_config(pipeline, ["generators.attention.masked_share=0.2"])
+        load_config(pipeline, ["recommender.gru.masked_share=0.2"])
+    with pytest.raises(
+        InputError, match=r"`event_features` holds price, discount, which would reveal a hidden purchase"
+    ):
+        load_config(pipeline, ["recommender.attention.masked_share=0.2"])
 
 
-def test_what_a_recommender_is_made_from_is_fitted_before_it(pipeline: Path) -> None:
+def test_parts_are_fitted_before_the_recommender_made_from_them(pipeline: Path) -> None:
     settings = [
         'recommenders=["popularity_7d", "blend", "als_7d", "two_tower_30d"]',
+        "recommender.two_tower_30d.kind=restricted",
         "recommend.recommender=blend",
-        "generators.als_7d.kind=restricted",
-        "generators.als_7d.of=als",
-        'blend.generators=["repurchase", "als_7d"]',
+        "recommender.als_7d.kind=restricted",
+        "recommender.als_7d.of=als",
+        'recommender.blend.generators=["repurchase", "als_7d"]',
     ]
     fitted = load_config(pipeline, settings).fitted
     assert fitted == ("popularity_7d", "als", "als_7d", "two_tower", "two_tower_30d", "repurchase", "blend")
@@ -447,16 +530,14 @@ def test_what_a_recommender_is_made_from_is_fitted_before_it(pipeline: Path) -> 
     ("by", "words"),
     [("agee_band", "did you mean `age_band`"), ("qqq", "known are .*store_id, sales_channel_id")],
 )
-def test_popularity_by_what_is_not_there_is_refused_before_anything_is_fitted(
-    pipeline: Path, by: str, words: str
-) -> None:
+def test_popularity_by_an_unknown_column_is_refused_on_loading(pipeline: Path, by: str, words: str) -> None:
     settings = [
         'recommenders=["popularity_7d", "mine"]',
-        "generators.mine.kind=popularity",
+        "recommender.mine.kind=popularity",
         "recommend.recommender=mine",
     ]
-    settings += [f"generators.mine.by={by}", 'features.profile=["age_band"]']
-    with pytest.raises(InputError, match=f"`generators.mine.by` is `{by}`, which is no profile feature.*{words}"):
+    settings += [f"recommender.mine.by={by}", 'features.profile=["age_band"]']
+    with pytest.raises(InputError, match=f"`recommender.mine.by` is `{by}`, which is no profile feature.*{words}"):
         load_config(pipeline, settings)
 
 
@@ -465,16 +546,20 @@ def test_every_artifact_is_described(pipeline: Path) -> None:
     found = load_config(pipeline, settings).descriptions
     assert found["popularity_7d"] == "What sells, to everyone or to a group (days 7)."
     assert found["repurchase_decayed"] == "What the customer bought before (half life days 60.0)."
-    assert found["two_tower_scann"].endswith(
-        "Searched approximately by ScaNN, which is faster where articles are many."
-    )
+    assert found["two_tower_scann"].endswith("Searched approximately by ScaNN, which is faster for large catalogues.")
     assert set(found) == {"popularity_7d", "two_tower", "two_tower_scann", "repurchase_decayed"}
 
 
-def test_a_fit_depends_on_what_it_is_made_from(pipeline: Path) -> None:
-    settings = ['blend.generators=["popularity_7d", "two_tower_30d"]', 'recommenders=["popularity_7d", "two_stage"]']
-    settings += ["recommend.recommender=two_stage"]
-    config, other = load_config(pipeline, settings), load_config(pipeline, [*settings, "two_tower.epochs=99"])
+def test_the_settings_of_a_fit_include_those_of_its_parts(pipeline: Path) -> None:
+    settings = [
+        'recommender.blend.generators=["popularity_7d", "two_tower_30d"]',
+        'recommenders=["popularity_7d", "two_stage"]',
+    ]
+    settings += ["recommend.recommender=two_stage", "recommender.two_tower_30d.kind=restricted"]
+    config, other = (
+        load_config(pipeline, settings),
+        load_config(pipeline, [*settings, "recommender.two_tower.epochs=99"]),
+    )
     for name in ("blend", "two_stage", "two_tower_30d", "two_tower"):
         assert config.settings_of(name) != other.settings_of(name)
     assert config.settings_of("popularity_7d") == other.settings_of("popularity_7d")
@@ -487,6 +572,6 @@ def test_the_search_of_the_tuning_page_can_be_declared(root: Path, tmp_path: Pat
     file.write_text('[data]\nsource = "simulator"\n' + block)
     told = load_config(file).tune
     assert list(told.space) == [
-        f"two_tower.{name}" for name in ("learning_rate", "num_steps", "embedding_dim", "hidden_dims")
+        f"recommender.two_tower.{name}" for name in ("learning_rate", "num_steps", "embedding_dim", "hidden_dims")
     ]
-    assert told.space["two_tower.hidden_dims"].values == ((), (128,), (128, 64))
+    assert told.space["recommender.two_tower.hidden_dims"].values == ((), (128,), (128, 64))

@@ -235,7 +235,7 @@ class TrainingBaskets(NamedTuple):
 
 
 def make_training_baskets(
-    timelines: Timelines, *, since: int, history_length: int, section: str = "two_tower"
+    timelines: Timelines, *, since: int, history_length: int, section: str = "recommender.two_tower"
 ) -> TrainingBaskets:
     """Selects the baskets to train on, including customers' first baskets, whose history is empty.
 
@@ -255,7 +255,7 @@ def make_training_baskets(
     start = np.flatnonzero(first)
     is_target = time[start] >= since
     if not is_target.any():
-        name = section.removeprefix("generators.")
+        name = section.removeprefix("recommender.")
         raise InputError(
             f"{name}: no baskets to train on: {timelines.num_customers:,} customer(s) made {len(start):,} basket(s) "
             f"before the cutoff, none of them in the last `{section}.target_days` days. Raise this setting, or leave "

@@ -116,7 +116,7 @@ def make_windows(timelines: Timelines, *, since: int, length: int, section: str)
     kept = num_before[end] > num_before[first_target]
     if not kept.any():
         raise InputError(
-            f"{section.removeprefix('generators.')}: no baskets to train on: {timelines.num_customers:,} customer(s) made "
+            f"{section.removeprefix('recommender.')}: no baskets to train on: {timelines.num_customers:,} customer(s) made "
             f"{int(timelines.starts_basket.sum()):,} basket(s) before the cutoff, none of them in the last "
             f"`{section}.target_days` days. Raise this setting, or leave the recommender out of `recommenders`."
         )

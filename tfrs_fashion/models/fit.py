@@ -104,7 +104,7 @@ def fit_model(
     validate: Callable[[], dict[str, float]] | None = None,
     patience: int = 2,
     log: TrainingLog | None = None,
-    section: str = "two_tower",
+    section: str = "recommender.two_tower",
 ) -> tuple[int, dict[str, list[float]]]:
     """Trains a compiled model.
 

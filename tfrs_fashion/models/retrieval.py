@@ -32,7 +32,8 @@ class TwoTowerModel(RecordedModel):
         sampling_rate: `[num_articles + 2]` float32, probability that a batch draws each article as a further candidate.
         new_weight: Weight of a positive that the history lacks, against one that it holds.
         article_dropout: Share of the articles of a batch that are their content alone, as articles never sold are.
-        customer_dropout: Share of the customers of a batch that are strangers.
+        customer_dropout: Share of the customers of a batch without an embedding of their own, like customers never seen.
+        name: Name in progress and messages.
     """
 
     def __init__(
@@ -48,8 +49,9 @@ class TwoTowerModel(RecordedModel):
         new_weight: float,
         article_dropout: float,
         customer_dropout: float,
+        name: str = "two_tower",
     ) -> None:
-        super().__init__(name="two_tower")
+        super().__init__(name=name)
         self.encoder = encoder
         self.query_tower = query_tower
         self.candidate_tower = candidate_tower

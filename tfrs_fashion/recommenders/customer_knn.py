@@ -1,7 +1,8 @@
-"""Customer-kNN: what customers bought lately who bought the same.
+"""Customer-kNN: the recent purchases of the customers who bought the same articles.
 
-The neighbours of a customer are found in the graph, from the history that is given, by a table of the latest buyers of
-each article; so strangers who bring a history have neighbours too, and no matrix of customers is ever made.
+The neighbours of a customer are found when serving, from the request's history and a table of the latest buyers of each
+article; so customers unknown to the fit who bring a history have neighbours too, and no matrix of customers is ever
+made.
 
 Source: Jannach, Ludewig 2017, When Recurrent Neural Networks meet the Neighborhood for Session-Based Recommendation.
 """
@@ -16,24 +17,27 @@ from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.purchase_matrices import num_article_indices
 from tfrs_fashion.features.view import View
 from tfrs_fashion.index.pooled import rank_sums
-from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
+from tfrs_fashion.recommenders.recommender import FitContext, Recommendations, save_state, with_source
 from tfrs_fashion.schema import FIRST_INDEX, PADDING_INDEX
+from tfrs_fashion.settings.recommenders import CustomerKnnConfig
 
 
 class CustomerKnn(tf.Module):
-    """Adds up the recent articles of the customers whose purchases are most alike.
+    """Sums the recent articles of the customers with the most similar purchases.
 
     Args:
         buyers: `[num_articles + 2, num_buyers]` int32 customer indices, the latest buyers of each article.
-        rarity: `[num_articles + 2]` float32, what having an article in common says.
+        rarity: `[num_articles + 2]` float32, how much an article in common counts: less, the more customers bought it.
         recent: `[num_customers + 2, num_recent]` int32, the latest articles of each customer that may be recommended.
-        length: `[num_customers + 2]` float32, what a customer's similarities are divided by.
-        num_neighbours: Customers whose articles are added up.
-        history_articles: Strongest articles of a history that are read.
+        length: `[num_customers + 2]` float32, divisor of a customer's similarities: the root of the number of distinct
+            articles.
+        num_neighbours: Number of customers whose articles are summed.
+        history_articles: Number of strongest articles of a history that are read.
         half_life_days: Age in days at which a purchase weighs half.
-        name: As used in reports.
+        name: Name in reports.
     """
 
+    kind = "customer_knn"
     history_length: int | None = None
     needs_history = True
 
@@ -71,7 +75,7 @@ class CustomerKnn(tf.Module):
         buyer = tf.reshape(tf.gather(self._buyers, article), [-1])
         row = tf.repeat(bought.row, num_buyers)
         common = tf.repeat(tf.gather(self._rarity, article) * bought.decayed[:, 0], num_buyers)
-        # Neither padding nor the customer, whose own purchases are other recommenders' affair.
+        # Neither padding nor the customer, whose own purchases are for other recommenders.
         is_other = tf.where((buyer >= FIRST_INDEX) & (buyer != tf.gather(histories.customer_index, row)))[:, 0]
         row, buyer, common = (tf.gather(values, is_other) for values in (row, buyer, common))
         row, buyer, similarity = self._nearest(row, buyer, common)
@@ -87,7 +91,7 @@ class CustomerKnn(tf.Module):
         return with_source(article_index, score, self.name)
 
     def _nearest(self, row: tf.Tensor, buyer: tf.Tensor, common: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Adds up what each pair of a row and a buyer has in common, and keeps the nearest buyers of each row."""
+        """Sums what each row and each buyer have in common, and keeps the nearest buyers of each row."""
         num_customers = self._length.shape[0]
         pair, segment = tf.unique(row * num_customers + tf.cast(buyer, tf.int64), out_idx=tf.int64)
         total = tf.math.unsorted_segment_sum(common, segment, tf.size(pair, out_type=tf.int64))
@@ -98,16 +102,10 @@ class CustomerKnn(tf.Module):
 
     def save(self, folder: Path) -> None:
         """Writes the tables of buyers and of their articles."""
-        save_state(folder, self._arrays, **self._settings, name=self.name)
-
-    @classmethod
-    def load(cls, folder: Path) -> "CustomerKnn":
-        """Reads what `save` wrote."""
-        arrays, settings = load_state(folder)
-        return cls(**arrays, **settings)
+        save_state(folder, self._arrays, kind=self.kind, **self._settings, name=self.name)
 
 
-def _latest(row: np.ndarray, value: np.ndarray, time: np.ndarray, *, num_rows: int, limit: int) -> np.ndarray:
+def list_latest(row: np.ndarray, value: np.ndarray, time: np.ndarray, *, num_rows: int, limit: int) -> np.ndarray:
     """Lists the distinct values of each row, the latest first: `[num_rows, limit]` int32, 0 where there are fewer."""
     order = np.lexsort([value, -time, row])
     row, value = row[order], value[order]
@@ -115,40 +113,25 @@ def _latest(row: np.ndarray, value: np.ndarray, time: np.ndarray, *, num_rows: i
     first.sort()
     row, value = row[first], value[first]
     position = np.arange(len(row)) - np.searchsorted(row, row, side="left")
-    found = np.zeros((num_rows, limit), np.int32)
+    latest = np.zeros((num_rows, limit), np.int32)
     kept = position < limit
-    found[row[kept], position[kept]] = value[kept]
-    return found
+    latest[row[kept], position[kept]] = value[kept]
+    return latest
 
 
-def fit_customer_knn(
-    view: View,
-    *,
-    num_buyers: int,
-    num_recent: int,
-    num_neighbours: int,
-    history_articles: int,
-    half_life_days: float,
-    name: str,
-) -> CustomerKnn:
-    """Lists who bought each article last, and what each customer bought last.
-
-    Args:
-        view: What may be seen.
-        num_buyers: Buyers of an article that are looked at, the latest.
-        num_recent: Articles of a neighbour that are added up, the latest.
-        num_neighbours: See `CustomerKnn`.
-        history_articles: See `CustomerKnn`.
-        half_life_days: See `CustomerKnn`.
-        name: As used in reports.
-    """
+def fit(view: View, settings: CustomerKnnConfig, context: FitContext) -> CustomerKnn:
+    """Lists who bought each article last, and what each customer bought last; see `recommenders.kinds.Kind`."""
     timelines, num_articles = view.timelines, num_article_indices(view)
     customer, article = timelines.row + FIRST_INDEX, timelines.article_index
     num_customers = timelines.num_customers + FIRST_INDEX
-    buyers = _latest(article, customer, timelines.time, num_rows=num_articles, limit=num_buyers)
+    buyers = list_latest(article, customer, timelines.time, num_rows=num_articles, limit=settings.num_buyers)
     in_store = np.isin(article, view.articles.in_store)
-    recent = _latest(
-        customer[in_store], article[in_store], timelines.time[in_store], num_rows=num_customers, limit=num_recent
+    recent = list_latest(
+        customer[in_store],
+        article[in_store],
+        timelines.time[in_store],
+        num_rows=num_customers,
+        limit=settings.num_recent,
     )
     pairs = np.unique(customer * num_articles + article)
     num_distinct = np.bincount(pairs // num_articles, minlength=num_customers)
@@ -159,8 +142,8 @@ def fit_customer_knn(
         rarity.astype(np.float32),
         recent,
         np.sqrt(np.maximum(num_distinct, 1)).astype(np.float32),
-        num_neighbours=num_neighbours,
-        history_articles=history_articles,
-        half_life_days=half_life_days,
-        name=name,
+        num_neighbours=settings.num_neighbours,
+        history_articles=settings.history_articles,
+        half_life_days=settings.half_life_days,
+        name=context.name,
     )

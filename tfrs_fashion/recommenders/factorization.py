@@ -1,12 +1,9 @@
-"""Matrix factorisation: ALS and BPR fitted by the library `implicit`, answered by the exact index.
+"""Factors of customers and articles, answered by the exact index; and their fit by the library `implicit`.
 
-Whatever gives a customer the same factors whenever they ask is answered so too; see `base_two_tower`.
-
-Source: Hu, Koren, Volinsky 2008, Collaborative Filtering for Implicit Feedback Datasets.
+Every kind that gives a customer the same factors whenever they ask is answered so: ALS, BPR, the base two towers.
 """
 
-from collections.abc import Callable
-from functools import partial
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +13,16 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from tfrs_fashion.features.inputs import Histories
-from tfrs_fashion.features.purchase_matrices import customer_matrix
 from tfrs_fashion.features.view import View
 from tfrs_fashion.index.exact import Exact
-from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
+from tfrs_fashion.recommenders.recommender import (
+    FitContext,
+    Recommendations,
+    save_state,
+    with_source,
+)
 from tfrs_fashion.schema import InputError
+from tfrs_fashion.settings.recommenders import AlsConfig, BprConfig
 
 
 class Factorization(tf.Module):
@@ -30,7 +32,8 @@ class Factorization(tf.Module):
         customer_factors: `[num_customers + 2, factors]` float32 by `customer_index`; zero rows have no answer.
         article_factors: `[num_candidates, factors]` float32.
         article_index: `[num_candidates]` int32.
-        name: As used in reports.
+        kind: What the factors come from, e.g. `als`.
+        name: Name in reports.
     """
 
     # It reads none of the history, but answers only those who have one.
@@ -38,9 +41,16 @@ class Factorization(tf.Module):
     needs_history = True
 
     def __init__(
-        self, customer_factors: np.ndarray, article_factors: np.ndarray, article_index: np.ndarray, *, name: str = "als"
+        self,
+        customer_factors: np.ndarray,
+        article_factors: np.ndarray,
+        article_index: np.ndarray,
+        *,
+        kind: str,
+        name: str,
     ) -> None:
         super().__init__(name=name)
+        self.kind = kind
         self._arrays = {
             "customer_factors": customer_factors,
             "article_factors": article_factors,
@@ -68,110 +78,45 @@ class Factorization(tf.Module):
 
     def save(self, folder: Path) -> None:
         """Writes the factors."""
-        save_state(folder, self._arrays, name=self.name)
-
-    @classmethod
-    def load(cls, folder: Path) -> "Factorization":
-        """Reads what `save` wrote."""
-        arrays, settings = load_state(folder)
-        return cls(**arrays, **settings)
+        save_state(folder, self._arrays, kind=self.kind, name=self.name)
 
 
-def _fit(make_model: Callable[[], Any], matrix: csr_matrix, view: View, *, name: str) -> Factorization:
-    """Fits a model of the library `implicit` and takes its factors."""
+def fit_implicit(
+    model_name: str,
+    matrix: csr_matrix,
+    view: View,
+    settings: AlsConfig | BprConfig,
+    context: FitContext,
+    **options: Any,
+) -> Factorization:
+    """Fits a model of the library `implicit` and takes its factors.
+
+    Args:
+        model_name: Dotted name of the model's class below `implicit.cpu`.
+        matrix: `[num_customers + 2, num_articles + 2]`.
+        view: The view.
+        settings: Settings of the model; those that it has under the same name are passed on.
+        context: Context of the fit.
+        options: Further arguments of the model.
+
+    Raises:
+        InputError: The extra `baselines` is not installed.
+    """
+    module, _dot, class_name = model_name.partition(".")
+    try:
+        model_class = getattr(importlib.import_module(f"implicit.cpu.{module}"), class_name)
+    except ImportError as error:
+        raise InputError(
+            f"recommenders: `{context.name}` needs the package implicit: pip install 'tfrs-fashion[baselines]'."
+        ) from error
+    passed = settings.model_dump(include={"factors", "iterations", "regularization", "alpha", "learning_rate"})
     # `implicit` runs its own threads, and asks that those of BLAS stay out of their way.
     with threadpool_limits(1, "blas"):
-        model = make_model()
+        model = model_class(**passed, random_state=context.seed, **options)
         model.fit(matrix, show_progress=False)
     customer_factors = np.array(model.user_factors, dtype=np.float32)
     customer_factors[np.diff(matrix.indptr) == 0] = 0.0
     candidates = view.articles.in_store
-    return Factorization(customer_factors, np.array(model.item_factors)[candidates], candidates, name=name)
-
-
-def _missing(name: str) -> InputError:
-    return InputError(f"recommenders: `{name}` needs the package implicit: pip install 'tfrs-fashion[baselines]'.")
-
-
-def fit_als(
-    view: View,
-    *,
-    factors: int = 128,
-    iterations: int = 15,
-    regularization: float = 0.05,
-    alpha: float = 1.0,
-    half_life_days: float = 30.0,
-    seed: int = 1,
-    name: str = "als",
-) -> Factorization:
-    """Factorises the matrix of customers and articles, weighted by baskets that lose half their weight in a half-life.
-
-    Args:
-        view: What may be seen.
-        factors: Width of the factors.
-        iterations: Alternations.
-        regularization: Of both sides.
-        alpha: Confidence of a fresh basket.
-        half_life_days: Age in days at which a basket weighs half.
-        seed: Of the initial factors.
-        name: As used in reports.
-
-    Raises:
-        InputError: The extra `baselines` is not installed.
-    """
-    try:
-        from implicit.cpu.als import AlternatingLeastSquares
-    except ImportError as error:
-        raise _missing(name) from error
-    make_model = partial(
-        AlternatingLeastSquares,
-        factors=factors,
-        iterations=iterations,
-        regularization=regularization,
-        alpha=alpha,
-        random_state=seed,
+    return Factorization(
+        customer_factors, np.array(model.item_factors)[candidates], candidates, kind=settings.kind, name=context.name
     )
-    return _fit(make_model, customer_matrix(view, half_life_days=half_life_days), view, name=name)
-
-
-def fit_bpr(
-    view: View,
-    *,
-    factors: int,
-    iterations: int,
-    learning_rate: float,
-    regularization: float,
-    seed: int = 1,
-    name: str = "bpr",
-) -> Factorization:
-    """Learns factors that put what a customer bought above what they did not.
-
-    Source: Rendle et al. 2009, BPR: Bayesian Personalized Ranking from Implicit Feedback.
-
-    Args:
-        view: What may be seen.
-        factors: Width of the factors.
-        iterations: Passes over the purchases.
-        learning_rate: Of stochastic gradient descent.
-        regularization: Of both sides.
-        seed: Of the initial factors and of the samples.
-        name: As used in reports.
-
-    Raises:
-        InputError: The extra `baselines` is not installed.
-    """
-    try:
-        from implicit.cpu.bpr import BayesianPersonalizedRanking
-    except ImportError as error:
-        raise _missing(name) from error
-    make_model = partial(
-        BayesianPersonalizedRanking,
-        factors=factors,
-        iterations=iterations,
-        learning_rate=learning_rate,
-        regularization=regularization,
-        random_state=seed,
-        # Its threads write into each other's factors, so that two fits of one seed would differ.
-        num_threads=1,
-    )
-    return _fit(make_model, customer_matrix(view), view, name=name)

@@ -1,4 +1,4 @@
-"""The fits of relevance classifiers: pairs in, a function that tells their classes out."""
+"""The fits of relevance classifiers: from labelled pairs to a function that predicts their classes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ from tfrs_fashion.settings.rankers import RelevanceConfig
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs that classes are told of.
+    """Labelled pairs of a customer and an article.
 
     Attributes:
         customer_index: `[num_pairs]` int32.
         article_index: `[num_pairs]` int32.
         features: `[num_pairs]` rows of float columns.
-        label: `[num_pairs]` int32, places in `names`.
-        names: Of the classes.
-        past: `[num_pairs]` int32, the class of the visible orders; None where these are the label's.
-        later_orders: `[num_pairs]` float, the orders that make the label; None as above.
+        label: `[num_pairs]` int32, positions in `names`.
+        names: Names of the classes.
+        past: `[num_pairs]` int32, the class of the visible orders; None if the labels count these themselves.
+        later_orders: `[num_pairs]` float, the later orders behind the label; None as above.
     """
 
     customer_index: np.ndarray
@@ -41,8 +41,8 @@ class Pairs:
     later_orders: np.ndarray | None
 
     def take(self, rows: np.ndarray) -> "Pairs":
-        """Returns some of them."""
-        past, later = (None if told is None else told[rows] for told in (self.past, self.later_orders))
+        """Returns the pairs at some positions."""
+        past, later = (None if values is None else values[rows] for values in (self.past, self.later_orders))
         return Pairs(
             self.customer_index[rows],
             self.article_index[rows],
@@ -56,16 +56,16 @@ class Pairs:
 
 @dataclass(frozen=True)
 class ModelKind:
-    """A model that is compared.
+    """A model in the comparison.
 
     Attributes:
-        name: As shown.
-        columns: Features that it is told; None for all.
+        name: Name in the report.
+        columns: Names of the features that it reads; None for all.
         has_words: Whether it reads descriptions.
-        stops_early: Whether it has dropout and stops by its macro-F1 on validation, and not after all epochs.
-        family: A network, boosted trees, or a linear model of the orders to come.
-        num_parts: Parts of what is learned from, fifths, that are told by models which learned from the others: to choose
-            by, and their mean answers.
+        stops_early: Whether it has dropout and stops by its macro-F1 on validation, instead of after all epochs.
+        family: A network, boosted trees, or a linear model of later orders.
+        num_parts: Number of fifths of the training pairs that are predicted by models trained on the others: model choices
+            are made on these predictions, and the models' predictions are averaged.
     """
 
     name: str
@@ -87,16 +87,16 @@ MODELS = (
 
 
 def fit_relevance_trees(learned: Pairs, held_out: Pairs, *, imbalance: str, seed: int) -> Callable[[Pairs], np.ndarray]:
-    """Fits boosted trees by LightGBM, for as many rounds as are best for what is held out.
+    """Fits boosted trees by LightGBM, for the number of rounds that is best on held-out pairs.
 
     Args:
-        learned: To learn from.
-        held_out: To stop by.
+        learned: Training pairs.
+        held_out: Pairs for early stopping.
         imbalance: `none` or `weights`; see `models.relevance`.
-        seed: Of samples.
+        seed: Seed of samples.
 
     Returns:
-        A function that tells the probabilities of pairs, `[num_pairs, num_classes]` float64.
+        A function that predicts the probabilities of pairs, `[num_pairs, num_classes]` float64.
 
     Raises:
         InputError: LightGBM is not installed.
@@ -104,7 +104,7 @@ def fit_relevance_trees(learned: Pairs, held_out: Pairs, *, imbalance: str, seed
     lightgbm = import_lightgbm("relevance")
     num_classes = len(learned.names)
     weight = class_weights(learned.label, num_classes)[learned.label] if imbalance == "weights" else None
-    told = {
+    parameters = {
         "objective": "multiclass",
         "num_class": num_classes,
         "learning_rate": 0.05,
@@ -119,21 +119,21 @@ def fit_relevance_trees(learned: Pairs, held_out: Pairs, *, imbalance: str, seed
     train = lightgbm.Dataset(learned.features.to_numpy(), learned.label, weight=weight, free_raw_data=False)
     later = lightgbm.Dataset(held_out.features.to_numpy(), held_out.label, reference=train)
     stop = lightgbm.early_stopping(30, verbose=False)
-    booster = lightgbm.train(told, train, 400, valid_sets=[later], callbacks=[stop])
+    booster = lightgbm.train(parameters, train, 400, valid_sets=[later], callbacks=[stop])
     return lambda pairs: np.asarray(booster.predict(pairs.features.to_numpy(), num_iteration=booster.best_iteration))
 
 
 def fit_later_orders(learned: Pairs) -> Callable[[Pairs], np.ndarray]:
-    """Fits a ridge regression of the logarithm of the orders to come by those of the features.
+    """Fits a ridge regression of the logarithm of later orders on those of the features.
 
-    It goes on in a straight line beyond the customers that it has seen, where trees and networks stop: the few who order most
-    make most of the highest class.
+    It extrapolates linearly beyond the training customers, where trees and networks become constant: the few customers who
+    order most make up most of the highest class.
 
     Args:
-        learned: To learn from, with `later_orders`.
+        learned: Training pairs, with `later_orders`.
 
     Returns:
-        A function that tells the logarithm of 1 + the orders to come of pairs, `[num_pairs, 1]` float64.
+        A function that predicts the logarithm of 1 + the later orders of pairs, `[num_pairs, 1]` float64.
     """
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
@@ -142,35 +142,35 @@ def fit_later_orders(learned: Pairs) -> Callable[[Pairs], np.ndarray]:
     assert learned.later_orders is not None
 
     def numbers(pairs: Pairs) -> np.ndarray:
-        told: np.ndarray = np.log1p(np.clip(np.nan_to_num(pairs.features.to_numpy()), 0, None))
-        return told
+        logs: np.ndarray = np.log1p(np.clip(np.nan_to_num(pairs.features.to_numpy()), 0, None))
+        return logs
 
     model = make_pipeline(StandardScaler(), Ridge(10.0)).fit(numbers(learned), np.log1p(learned.later_orders))
     return lambda pairs: model.predict(numbers(pairs))[:, np.newaxis]
 
 
 def fit_class_odds(score: np.ndarray, label: np.ndarray, num_classes: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Fits the probabilities of classes by a score of pairs that it was not learned from.
+    """Fits the probabilities of classes as a function of a score, on pairs that the score's model has not learned from.
 
     Args:
         score: `[num_pairs, 1]` float.
         label: `[num_pairs]` int32.
-        num_classes: How many.
+        num_classes: Number of classes.
 
     Returns:
-        A function of scores that tells `[num_pairs, num_classes]` float64; 0 of a class that is not among the labels.
+        A function from scores to `[num_pairs, num_classes]` float64; 0 for a class that is not among the labels.
     """
     from sklearn.linear_model import LogisticRegression
 
     present = np.unique(label)
     fitted = LogisticRegression(C=1e4).fit(score, label) if len(present) > 1 else None
 
-    def tell(score: np.ndarray) -> np.ndarray:
-        found = np.zeros((len(score), num_classes))
-        found[:, present] = 1.0 if fitted is None else fitted.predict_proba(score)
-        return found
+    def predict(score: np.ndarray) -> np.ndarray:
+        probability = np.zeros((len(score), num_classes))
+        probability[:, present] = 1.0 if fitted is None else fitted.predict_proba(score)
+        return probability
 
-    return tell
+    return predict
 
 
 def fit_relevance_network(
@@ -188,18 +188,18 @@ def fit_relevance_network(
     """Fits a relevance network.
 
     Args:
-        kind: What it is told, and whether it stops early.
-        learned: To learn from.
-        held_out: To stop by.
-        words: Of the descriptions of all articles.
-        settings: Of network and training.
+        kind: The features that it reads, and whether it stops early.
+        learned: Training pairs.
+        held_out: Pairs for early stopping.
+        words: Hashed words of the descriptions of all articles.
+        settings: Settings of network and training.
         imbalance: See `models.relevance.RelevanceModel`.
-        judge: Of probabilities of what is held out; a model that stops early does so by it.
-        seed: Of weights and batches.
-        log: Where progress is told.
+        judge: Evaluates the probabilities of the held-out pairs, for early stopping.
+        seed: Seed of weights and batches.
+        log: Log of the training's progress.
 
     Returns:
-        A function that tells the probabilities of pairs, `[num_pairs, num_classes]` float64.
+        A function that predicts the probabilities of pairs, `[num_pairs, num_classes]` float64.
     """
     tf.keras.utils.set_random_seed(seed)
     columns = list(learned.features.columns if kind.columns is None else kind.columns)
@@ -224,40 +224,40 @@ def fit_relevance_network(
         weights=class_weights(learned.label, len(learned.names)),
         name=kind.name,
     )
-    # Customers that nothing was learned of are unknown ones, and so are some of those that are learned from.
+    # Customers outside the training pairs are predicted as unknown ones, so some training customers are unknown as well.
     random = np.random.default_rng(seed)
     customer = np.where(random.random(len(learned.label)) < 0.2, 1, learned.customer_index).astype(np.int32)
-    told = {
+    inputs = {
         "customer_index": customer,
         "article_index": learned.article_index,
         "features": numbers(learned),
         "label": learned.label.astype(np.int32),
     }
-    dataset = tf.data.Dataset.from_tensor_slices(told).shuffle(len(customer), seed=seed).batch(settings.batch_size)
+    dataset = tf.data.Dataset.from_tensor_slices(inputs).shuffle(len(customer), seed=seed).batch(settings.batch_size)
     model.compile(optimizer=tf.keras.optimizers.Adam(settings.learning_rate))
     model.optimizer.build(model.trainable_variables)
 
     @tf.function(reduce_retracing=True)
-    def tell(customer_index: tf.Tensor, article_index: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
+    def predict(customer_index: tf.Tensor, article_index: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(network(customer_index, article_index, features))
 
-    def ask(pairs: Pairs) -> np.ndarray:
+    def predict_pairs(pairs: Pairs) -> np.ndarray:
         is_known = np.isin(pairs.customer_index, learned.customer_index)
         customer_index = np.where(is_known, pairs.customer_index, 1).astype(np.int32)
-        found: np.ndarray = tell(customer_index, pairs.article_index, numbers(pairs)).numpy().astype(np.float64)
-        return found
+        probability = predict(customer_index, pairs.article_index, numbers(pairs)).numpy()
+        return np.asarray(probability, np.float64)
 
     if not kind.stops_early:
         fit_model(model, dataset, epochs=settings.epochs, log=log)
-        return ask
+        return predict_pairs
     best: dict[str, Any] = {"figure": -1.0, "weights": network.get_weights()}
 
     def validate() -> dict[str, float]:
-        figure = judge(ask(held_out))
+        figure = judge(predict_pairs(held_out))
         if figure > best["figure"]:
             best.update(figure=figure, weights=network.get_weights())
         return {"val_macro_f1": figure}
 
     fit_model(model, dataset, epochs=settings.epochs, validate=validate, patience=settings.patience, log=log)
     network.set_weights(best["weights"])
-    return ask
+    return predict_pairs

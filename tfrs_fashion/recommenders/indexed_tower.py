@@ -1,20 +1,24 @@
-"""What query towers share as recommenders: an index over candidates, which may be exchanged."""
+"""A query tower with an index over candidates: the form of two towers and of sequential towers as recommenders."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
 
+from tfrs_fashion.features.articles import ArticleTable
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.index.exact import Exact
 from tfrs_fashion.index.scann import Scann
-from tfrs_fashion.recommenders.recommender import Recommendations, save_state, with_source
+from tfrs_fashion.models.towers import CandidateTower
+from tfrs_fashion.recommenders.recommender import Recommendations, load_kind, load_state, save_state, with_source
+from tfrs_fashion.recommenders.trained import encode_in_batches
 from tfrs_fashion.settings.base import IndexKind
 
 
 class CandidateSet(NamedTuple):
-    """Articles that an index is made of.
+    """The articles in an index, with their embeddings.
 
     Attributes:
         embedding: `[num_candidates, embedding_dim + 1]` float32.
@@ -29,7 +33,7 @@ class Query(Protocol):
     """A `tf.Module` that embeds histories.
 
     Attributes:
-        history_length: Last events of a history that it reads; None for all.
+        history_length: Number of latest events of a history that it reads; None for all.
     """
 
     history_length: int | None
@@ -38,7 +42,7 @@ class Query(Protocol):
         """Embeds `[batch]` histories at `now`, `[batch]` int64, as `[batch, embedding_dim + 1]` float32."""
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Returns the arrays and the settings that it can be made from again."""
+        """Returns the arrays and settings from which it can be made again."""
 
 
 class IndexedTower(tf.Module):
@@ -47,15 +51,24 @@ class IndexedTower(tf.Module):
     Args:
         query: Embeds histories.
         in_store: The articles to recommend.
-        never_sold: The articles that the catalogue lists and that were never sold.
-        needs_history: Whether customers without a history are left to others.
-        name: As used in reports.
+        never_sold: The articles of the catalogue that were never sold.
+        needs_history: Whether customers without a history are left to the fallback.
+        kind: The kind of recommender, e.g. `two_tower`.
+        name: Name in reports.
     """
 
     def __init__(
-        self, query: Query, *, in_store: CandidateSet, never_sold: CandidateSet, needs_history: bool, name: str
+        self,
+        query: Query,
+        *,
+        in_store: CandidateSet,
+        never_sold: CandidateSet,
+        needs_history: bool,
+        kind: str,
+        name: str,
     ) -> None:
         super().__init__(name=name)
+        self.kind = kind
         self.query = query
         self.history_length = query.history_length
         self.needs_history = needs_history
@@ -65,12 +78,13 @@ class IndexedTower(tf.Module):
 
     def with_index(self, kind: IndexKind, *, name: str, **settings: Any) -> "IndexedTower":
         """Returns the same tower over another index; `settings` go to `Scann`."""
-        # Nothing else knows new arrivals, so there is nobody to leave strangers to.
+        # Nothing else knows new arrivals, so there is no fallback to leave cold-start customers to.
         other = IndexedTower(
             self.query,
             in_store=self.in_store,
             never_sold=self.never_sold,
             needs_history=self.needs_history and kind != "new_arrivals",
+            kind=self.kind,
             name=name,
         )
         match kind:
@@ -94,22 +108,61 @@ class IndexedTower(tf.Module):
         """Scores `[batch, width]` int32 articles as `__call__` does; -inf where an article is no candidate."""
         return self._index.score(self.embed(histories, now), article_index)
 
-    def _told(self) -> dict[str, Any]:
-        """Returns what is saved beside the query and the candidates."""
-        return {"needs_history": self.needs_history, "name": self.name}
-
     def save(self, folder: Path) -> None:
         """Writes the query, and the embeddings of the candidates."""
         arrays, settings = self.query.state()
         for name in _CANDIDATE_SETS:
             candidates = getattr(self, name)
             arrays |= {f"{name}_embedding": candidates.embedding, f"{name}_index": candidates.article_index}
-        save_state(folder, arrays, query=settings, **self._told())
+        save_state(folder, arrays, kind=self.kind, query=settings, needs_history=self.needs_history, name=self.name)
 
 
 _CANDIDATE_SETS = ("in_store", "never_sold")
 
 
-def load_candidates(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Reads the candidates of what `IndexedTower.save` wrote."""
-    return {name: CandidateSet(arrays[f"{name}_embedding"], arrays[f"{name}_index"]) for name in _CANDIDATE_SETS}
+def load_indexed_tower(
+    folder: Path, load_query: Callable[[dict[str, np.ndarray], dict[str, Any]], Query]
+) -> IndexedTower:
+    """Reads what `IndexedTower.save` wrote.
+
+    Args:
+        folder: The folder.
+        load_query: Makes the query again from the arrays and settings of its `state`.
+    """
+    arrays, stored = load_state(folder)
+    candidates: dict[str, Any] = {
+        name: CandidateSet(arrays.pop(f"{name}_embedding"), arrays.pop(f"{name}_index")) for name in _CANDIDATE_SETS
+    }
+    return IndexedTower(load_query(arrays, stored.pop("query")), **candidates, **stored, kind=load_kind(folder))
+
+
+def index_tower(
+    query: Query,
+    tower: CandidateTower,
+    articles: ArticleTable,
+    *,
+    width: int,
+    needs_history: bool,
+    kind: str,
+    name: str,
+) -> IndexedTower:
+    """Embeds the candidates of a query, those in store and those never sold, and indexes them exactly.
+
+    Args:
+        query: Embeds histories.
+        tower: Embeds candidates, as `[num_candidates, width]`.
+        articles: The articles known.
+        width: Width of an embedding, its bias included.
+        needs_history: See `IndexedTower`, as for the next two.
+        kind: The kind of recommender.
+        name: Name in reports.
+    """
+    in_store, never_sold = (
+        CandidateSet(
+            encode_in_batches(lambda rows: tower(rows, tf.constant(0)), article_index, width=width), article_index
+        )
+        for article_index in (articles.in_store, articles.never_sold)
+    )
+    return IndexedTower(
+        query, in_store=in_store, never_sold=never_sold, needs_history=needs_history, kind=kind, name=name
+    )

@@ -1,7 +1,7 @@
-"""Neighbours: each article of a history adds to the scores of the articles that go with it.
+"""Neighbours: each article of a history adds to the scores of its neighbours in a table.
 
-Item-kNN, co-visitation, basket pairs and designs differ in how the table of neighbours is counted; this module answers
-for all of them.
+Item-kNN, co-visitation, basket pairs and same product differ only in how the table is counted; they share the
+recommender in this module.
 """
 
 import os
@@ -16,30 +16,45 @@ from scipy.sparse import csr_matrix
 from tfrs_fashion.features.bought_articles import bought_articles, keep_strongest, time_scale
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.index.pooled import rank_sums
-from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
+from tfrs_fashion.recommenders.recommender import (
+    FitContext,
+    Recommendations,
+    save_state,
+    with_source,
+)
 from tfrs_fashion.schema import PADDING_INDEX
+from tfrs_fashion.settings.recommenders import NeighboursConfig
 
 _BLOCK = 512
 
 
 class Neighbours(tf.Module):
-    """Adds up the neighbours of what a customer bought, weighted by how often and how lately that was.
+    """Sums the neighbours of a customer's articles, weighted by how often and how recently they were bought.
 
     Args:
         neighbour: `[num_articles + 2, num_neighbours]` int32, padding where an article has fewer.
         weight: `[num_articles + 2, num_neighbours]` float32, above 0 where there is a neighbour.
-        history_articles: Strongest articles of a history that are read.
+        history_articles: Number of strongest articles of a history that are read.
         half_life_days: Age in days at which a purchase weighs half.
-        name: As used in reports.
+        kind: What the table counts, e.g. `item_knn`.
+        name: Name in reports.
     """
 
     history_length: int | None = None
     needs_history = True
 
     def __init__(
-        self, neighbour: np.ndarray, weight: np.ndarray, *, history_articles: int, half_life_days: float, name: str
+        self,
+        neighbour: np.ndarray,
+        weight: np.ndarray,
+        *,
+        history_articles: int,
+        half_life_days: float,
+        kind: str,
+        name: str,
     ) -> None:
         super().__init__(name=name)
+        self.kind = kind
         self._neighbour = tf.Variable(neighbour, trainable=False, dtype=tf.int32)
         self._weight = tf.Variable(weight, trainable=False, dtype=tf.float32)
         self._history_articles = history_articles
@@ -51,7 +66,7 @@ class Neighbours(tf.Module):
         bought = bought_articles(histories, now, time_scales_days=(scale,))
         bought = keep_strongest(bought, bought.decayed[:, 0], limit=self._history_articles)
         num_articles, width = self._neighbour.shape
-        # Articles that came after the table was made have no neighbours, as padding has none.
+        # Articles newer than the table have no neighbours, like padding.
         article = tf.where(bought.article_index < num_articles, bought.article_index, PADDING_INDEX)
         score = tf.gather(self._weight, article) * bought.decayed
         article_index, score = rank_sums(
@@ -69,13 +84,20 @@ class Neighbours(tf.Module):
         """Writes the table of neighbours."""
         arrays = {"neighbour": self._neighbour.numpy(), "weight": self._weight.numpy()}
         settings = {"history_articles": self._history_articles, "half_life_days": self._half_life_days}
-        save_state(folder, arrays, **settings, name=self.name)
+        save_state(folder, arrays, kind=self.kind, **settings, name=self.name)
 
-    @classmethod
-    def load(cls, folder: Path) -> "Neighbours":
-        """Reads what `save` wrote."""
-        arrays, settings = load_state(folder)
-        return cls(**arrays, **settings)
+
+def make_neighbours(
+    table: tuple[np.ndarray, np.ndarray], settings: NeighboursConfig, context: FitContext
+) -> Neighbours:
+    """Makes the recommender of a table of neighbours and their weights, as `nearest` returns it."""
+    return Neighbours(
+        *table,
+        history_articles=settings.history_articles,
+        half_life_days=settings.half_life_days,
+        kind=settings.kind,
+        name=context.name,
+    )
 
 
 def nearest(
@@ -87,17 +109,17 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the largest entries of each row of a sparse product, a block of rows at a time.
 
-    The product itself, articles times articles, is never held.
+    The product itself, articles times articles, would not fit into memory.
 
     Args:
         left: `[num_articles, any]`.
         right: `[any, num_articles]`.
-        num_neighbours: Entries to keep in a row.
-        weigh: Makes weights of `(row, column, entry)` of a block; those that are not above 0 are dropped.
+        num_neighbours: Number of entries to keep per row.
+        weigh: Computes weights from `(row, column, entry)` of a block; those that are not above 0 are dropped.
 
     Returns:
-        Columns int32 and weights float32, `[num_articles, num_neighbours]`, best first, ties by column; 0 where a row has
-        fewer.
+        Columns int32 and weights float32, `[num_articles, num_neighbours]`, best first, ties by column; 0 where a row
+        has fewer.
     """
     num_rows = left.shape[0]
     neighbour = np.zeros((num_rows, num_neighbours), np.int32)
@@ -111,7 +133,7 @@ def nearest(
             begin, end = product.indptr[number], product.indptr[number + 1]
             column, value = product.indices[begin:end], data[begin:end]
             if len(value) > num_neighbours:
-                # All that reach the last one's weight, so that ties are broken by column and not by chance.
+                # All that reach the last one's weight, so that ties are broken by column and not at random.
                 reach = np.partition(value, len(value) - num_neighbours)[len(value) - num_neighbours]
                 column, value = column[value >= reach], value[value >= reach]
             column, value = column[value > 0], value[value > 0]
@@ -126,7 +148,7 @@ def nearest(
 
 
 def keep_columns(matrix: csr_matrix, columns: np.ndarray) -> csr_matrix:
-    """Empties all columns but these, so that nothing else can become a neighbour."""
+    """Empties all columns but these, so that no other article can become a neighbour."""
     is_kept = np.zeros(matrix.shape[1], bool)
     is_kept[columns] = True
     kept = matrix.tocoo()

@@ -1,4 +1,4 @@
-"""Repurchase: what the customer bought before, in most baskets or lately. A strong baseline wherever people come back."""
+"""Repurchase: what the customer bought before, most often or most recently. A strong baseline where customers return."""
 
 from pathlib import Path
 
@@ -7,22 +7,25 @@ import tensorflow as tf
 
 from tfrs_fashion.features.bought_articles import bought_articles, time_scale
 from tfrs_fashion.features.inputs import SECONDS_PER_DAY, Histories
+from tfrs_fashion.features.view import View
 from tfrs_fashion.index.exclusion import take_allowed
-from tfrs_fashion.recommenders.recommender import Recommendations, load_state, save_state, with_source
+from tfrs_fashion.recommenders.recommender import FitContext, Recommendations, save_state, with_source
 from tfrs_fashion.schema import PADDING_INDEX
+from tfrs_fashion.settings.recommenders import RepurchaseConfig
 
 
 class Repurchase(tf.Module):
-    """A function of the history, and of what is in store.
+    """Ranks the articles of the history itself, as far as they are in store.
 
     Args:
-        in_store: `[num_in_store]` int32, the articles that it may recommend; None for whatever was bought.
-        days: Days before now that count; 0 for all.
-        last_basket: Whether the last basket alone counts.
+        in_store: `[num_in_store]` int32, the articles that it may recommend; None for all that were bought.
+        days: Number of days before now that count; 0 for all.
+        last_basket: Whether only the last basket counts.
         half_life_days: Age in days at which a basket counts half; 0 for a plain count.
-        name: As used in reports.
+        name: Name in reports.
     """
 
+    kind = "repurchase"
     history_length: int | None = None
     needs_history = True
 
@@ -37,7 +40,7 @@ class Repurchase(tf.Module):
     ) -> None:
         super().__init__(name=name)
         self._in_store = in_store
-        # By article index; the last place stands for whatever the table does not reach.
+        # By article index; the last element stands for all articles beyond the table.
         is_in_store = np.zeros(0 if in_store is None else int(in_store.max(initial=0)) + 2, bool)
         is_in_store[[] if in_store is None else in_store] = True
         self._is_in_store = tf.Variable(is_in_store, trainable=False)
@@ -57,7 +60,7 @@ class Repurchase(tf.Module):
         return tf.where(tf.gather(self._is_in_store, place), article_index, PADDING_INDEX)
 
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
-        """Recommends the k articles bought in most baskets, each weighing the less the older it is; see `Recommender`.
+        """Recommends the k articles bought in most baskets, older baskets counting less; see `Recommender`.
 
         Ties go to the article bought last, then to the lower index.
         """
@@ -81,12 +84,15 @@ class Repurchase(tf.Module):
         )
 
     def save(self, folder: Path) -> None:
-        """Writes the settings, and what is in store."""
+        """Writes the settings and the articles in store."""
         arrays = {} if self._in_store is None else {"in_store": self._in_store}
-        save_state(folder, arrays, **self._settings, name=self.name)
+        save_state(folder, arrays, kind=self.kind, **self._settings, name=self.name)
 
-    @classmethod
-    def load(cls, folder: Path) -> "Repurchase":
-        """Reads what `save` wrote."""
-        arrays, settings = load_state(folder)
-        return cls(**arrays, **settings)
+
+def fit(view: View, settings: RepurchaseConfig, context: FitContext) -> Repurchase:
+    """Makes the recommender, for which only the articles in store are read from the view; see `recommenders.kinds.Kind`."""
+    return Repurchase(
+        view.articles.in_store if settings.in_store_only else None,
+        **settings.model_dump(include={"days", "last_basket", "half_life_days"}),
+        name=context.name,
+    )

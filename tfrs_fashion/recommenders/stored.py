@@ -1,22 +1,21 @@
-"""Arrays that belong together and are kept in one file."""
+"""Dataclasses of arrays, stored as one file."""
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Self
+from typing import Any, TypeVar
 
 import numpy as np
 
+Record = TypeVar("Record")
 
-@dataclass(frozen=True)
-class StoredArrays:
-    """A dataclass of arrays, kept as `.npz`."""
 
-    def save(self, path: Path) -> None:
-        """Writes all arrays."""
-        np.savez(path, allow_pickle=False, **{field.name: getattr(self, field.name) for field in fields(self)})
+def write_arrays(record: Any, path: Path) -> None:
+    """Writes a dataclass of arrays as `.npz`."""
+    arrays = {field.name: getattr(record, field.name) for field in fields(record)}
+    np.savez(path, allow_pickle=False, **arrays)
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Reads what `save` wrote."""
-        with np.load(path, allow_pickle=False) as stored:
-            return cls(**{name: stored[name] for name in stored.files})
+
+def read_arrays(record_class: type[Record], path: Path) -> Record:
+    """Reads what `write_arrays` wrote into a dataclass."""
+    with np.load(path, allow_pickle=False) as stored:
+        return record_class(**{name: stored[name] for name in stored.files})

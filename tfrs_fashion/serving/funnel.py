@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_fashion.features.inputs import Histories, HistoryTable, ProfileVocabulary
-from tfrs_fashion.recommenders.filled import Filled
 from tfrs_fashion.recommenders.indexed_tower import IndexedTower
 from tfrs_fashion.recommenders.recommender import Recommendations, Recommender
+from tfrs_fashion.recommenders.with_fallback import WithFallback
 from tfrs_fashion.schema import (
     FIRST_INDEX,
     HIGHEST_DISCOUNT,
@@ -131,7 +131,7 @@ class Funnel(tf.Module):
         k: int,
     ) -> None:
         super().__init__(name="funnel")
-        self._filled = Filled(recommender, fallback)
+        self._filled = WithFallback(recommender, fallback)
         self._tower = recommender if isinstance(recommender, IndexedTower) else None
         self._customers = customers
         self._articles = articles

@@ -1,12 +1,17 @@
-"""The sections of a pipeline file as pydantic models; each has defaults, so that a pipeline states only what it changes."""
+"""Sections of a pipeline file as pydantic models; each has defaults, so that a pipeline states only what it changes."""
 
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
+
+from tfrs_fashion.schema import find_nearest
 
 IndexKind = Literal["exact", "scann", "new_arrivals"]
 CategoryEncoding = Literal["one_hot", "embedding"]
 NumberEncoding = Literal["quantile", "log"]
+# What a kind of recommender chooses on validation before the refit.
+Choice = Literal["", "epochs", "method", "rankers"]
 # Backbones of images, by the names of `tf.keras.applications`.
 Network = Literal["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet50"]
 
@@ -18,14 +23,14 @@ class Section(BaseModel):
 
 
 class RolesConfig(Section):
-    """Which columns of articles play which part, so that features and figures can name it; empty where none does.
+    """Which columns of articles have which role, so that features and figures can refer to it; empty if none has.
 
     Attributes:
         colour: The colour.
-        garment_group: Kind of garment, broader than the category.
-        section: Part of the shop, e.g. H&M's index name; customers' sex and kids are guessed from it.
-        section_group: Broader than `section`; what reports are laid out by.
-        category: Kind of product; a near miss is another article of the same one.
+        garment_group: The kind of garment, broader than the category.
+        section: The part of the shop, e.g. H&M's index name; customers' sex and children are inferred from it.
+        section_group: A group of sections, by which reports are laid out.
+        category: The kind of product; a near miss is another article of the same category.
         women: Values of `section` that are for women.
         men: Values of `section` that are for men.
         kids: Values of `section` that are for children.
@@ -45,13 +50,13 @@ class ImagesConfig(Section):
     """Images of articles as vectors (docs/guide/images.md).
 
     Attributes:
-        folder: Folder that `image_path` is relative to; empty leaves images out.
-        weights: File of the network's weights (`.h5`, without its top); empty trains the network on the articles' own
-            categorical features.
+        folder: The folder that `image_path` is relative to; empty leaves images out.
+        weights: The file of the network's weights (`.h5`, without its top); empty trains the network on the articles'
+            own categorical features.
         network: One of `tf.keras.applications`.
-        image_size: Side of the square that images are stretched to, in pixels.
-        alpha: Width of a MobileNet.
-        epochs: Passes over the images where the network is trained.
+        image_size: The side in pixels of the square to which images are resized.
+        alpha: The width multiplier of a MobileNet.
+        epochs: The number of passes over the images, if the network is trained.
     """
 
     folder: str = ""
@@ -71,16 +76,16 @@ class FeaturesConfig(Section):
         categorical: Categorical columns of articles.
         numbers: Numeric columns of articles.
         sets: Columns of articles that hold several values each, such as `cotton|wool`.
-        set_separator: What stands between these values.
-        min_articles: Values that fewer articles share are out of vocabulary.
-        min_customers: Values of the profile that fewer customers share are out of vocabulary.
+        set_separator: The separator of these values.
+        min_articles: Values of fewer articles are out of vocabulary.
+        min_customers: Profile values of fewer customers are out of vocabulary.
         num_text_buckets: Hash buckets for the words of `description`; 0 leaves the text out.
-        sentence_encoder: Folder of a SavedModel that embeds descriptions; empty leaves it out.
+        sentence_encoder: The folder of a SavedModel that embeds descriptions; empty leaves it out.
         images: Images of articles.
         history: Whether the towers read the features of histories (docs/reference/history_features.md).
-        article_weeks: Whether they read what was known of each article by week (docs/reference/article_weeks.md).
-        week_days: Days of such a week; fewer where the data are too short for weeks.
-        roles: Which columns of articles play which part.
+        article_weeks: Whether they read the weekly features of articles (docs/reference/article_weeks.md).
+        week_days: Days of such a week; fewer if the data are too short for weeks.
+        roles: Which columns of articles have which role.
     """
 
     profile: tuple[str, ...] = ()
@@ -106,12 +111,12 @@ class SplitConfig(Section):
     Attributes:
         kind: `window` holds out the last days of all customers; `last_basket`, `share` and `leave_one_out` hold out
             the end of each customer's own history.
-        test_days: Length of the test window.
-        validation_days: Length of the window before it.
+        test_days: Length in days of the test window.
+        validation_days: Length in days of the window before it.
         share: Share of a customer's baskets that stays visible with `kind = "share"`.
         in_store_days: An article is in store if it was sold in this many days before the cutoff.
-        never_sold_in_store: Whether an article of the catalogue that was never sold is in store too, unless its dates say
-            otherwise. Where a catalogue lists what it will sell, new articles then stand beside the others.
+        never_sold_in_store: Whether an article of the catalogue that was never sold is in store too, unless its dates
+            say otherwise. If a catalogue lists what it will sell, new articles then compete with the others.
     """
 
     kind: Literal["window", "last_basket", "share", "leave_one_out"] = "window"
@@ -123,86 +128,115 @@ class SplitConfig(Section):
 
     @property
     def cuts(self) -> dict[str, Any]:
-        """What makes the splits; see `data.split.make_splits`."""
+        """The arguments of `data.split.make_splits`."""
         return self.model_dump(exclude={*self.store})
 
     @property
     def store(self) -> dict[str, Any]:
-        """What tells what is in store; see `features.view.make_view`."""
+        """The arguments of `features.view.make_view` that determine which articles are in store."""
         return self.model_dump(include={"in_store_days", "never_sold_in_store"})
 
 
-class TwoTowerConfig(Section):
-    """Settings of the two towers and of their training.
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Says which known name is nearest to an unknown one, or lists all that are known if none is near."""
+    known = list(known)
+    near = find_nearest(name, known)
+    return f"did you mean `{near}`?" if near else f"known are {', '.join(known)}"
+
+
+class RecommenderConfig(Section):
+    """The settings of one recommender, and the facts about its kind that a pipeline reads.
 
     Attributes:
-        embedding_dim: Width of the embeddings.
-        history_length: Last events of a history that are counted.
-        history_articles: Articles of a history that the query tower reads: those bought most, lately; 0 for none.
-        time_scales_days: Time constants of the decayed counts; the middle one chooses and weighs these articles.
-        num_steps: Steps that make the history's vector agree with its weights.
-        content_scale: Length that the embedding of an article's content starts with; its own has length 1.
-        categorical_encoding: `one_hot` (a matrix over the joined one-hot vectors) or `embedding` (a narrow embedding of
-            each feature, joined and projected).
-        number_encoding: Bins of a numeric feature: `quantile` (as many rows in each) or `log` (each as wide in the
-            logarithm, so that the few articles that sell most are told apart).
-        num_bins: Bins of a numeric feature.
-        hidden_dims: Widths of the layers of deep towers; none for shallow ones.
-        min_baskets: Articles in fewer baskets have no embedding of their own, only content.
-        min_customer_baskets: Customers with fewer baskets to learn from have no embedding of their own.
-        article_dropout: Share of the articles of a batch that are their content alone, as articles never sold are.
-        customer_dropout: Share of the customers of a batch without their own embedding, as customers never seen are.
-        temperature: Divides the cosine at the start; it is learned.
-        target_days: Days before the cutoff whose baskets are targets.
-        new_weight: Weight of a target that the customer had not bought before.
-        batch_size: Baskets in a batch.
-        num_sampled_negatives: Articles drawn beside the baskets' own as candidates of a batch, on average.
-        learning_rate: Of Adam at the start; it falls to a twentieth over `epochs`.
-        steps_per_epoch: Batches between two looks at validation; 0 for a whole pass over the targets.
-        epochs: At most so many epochs; early stopping chooses fewer.
-        patience: Epochs without a better validation map@k before training stops.
+        kind: The kind of recommender.
     """
 
-    embedding_dim: int = Field(default=128, ge=2)
-    history_length: int = Field(default=512, ge=1)
-    history_articles: int = Field(default=64, ge=0)
-    time_scales_days: tuple[float, ...] = Field(default=(10.0, 30.0, 120.0, 400.0), min_length=1)
-    num_steps: int = Field(default=3, ge=0)
-    content_scale: float = Field(default=0.1, ge=0)
-    categorical_encoding: CategoryEncoding = "one_hot"
-    number_encoding: NumberEncoding = "log"
-    num_bins: int = Field(default=16, ge=1)
-    hidden_dims: tuple[int, ...] = ()
-    min_baskets: int = Field(default=5, ge=1)
-    min_customer_baskets: int = Field(default=2, ge=1)
-    article_dropout: float = Field(default=0.1, ge=0, lt=1)
-    customer_dropout: float = Field(default=0.1, ge=0, lt=1)
-    temperature: float = Field(default=0.07, gt=0)
-    target_days: int = Field(default=308, ge=1)
-    new_weight: float = Field(default=0.3, ge=0)
-    batch_size: int = Field(default=256, ge=2)
-    num_sampled_negatives: int = Field(default=4000, ge=0)
-    learning_rate: float = Field(default=0.005, gt=0)
-    steps_per_epoch: int = Field(default=0, ge=0)
-    epochs: int = Field(default=2, ge=1)
-    patience: int = Field(default=2, ge=1)
+    kind: str
 
-    @model_validator(mode="after")
-    def _check_time_scales(self) -> "TwoTowerConfig":
-        if not all(scale > 0 for scale in self.time_scales_days):
-            raise ValueError("`time_scales_days` must all be above 0")
-        return self
+    # Whether its scores rank any article that is asked for, as `restricted` and `two_stage.similar` need.
+    scores_articles: ClassVar[bool] = False
+    # Whether the fit depends on `[features]`; see also `depends_on_features`.
+    reads_features: ClassVar[bool] = False
+    # What is chosen on validation before the refit: the epochs of a model, a blend's method, the length of rankers.
+    chooses: ClassVar[Choice] = ""
+    # Whether validation also chooses who serves cold-start customers, the recommender or the fallback.
+    chooses_cold_start: ClassVar[bool] = False
+    # Whether it is exported once for each of `index.kinds`.
+    has_index: ClassVar[bool] = False
+    # Whether everyone, or everyone in a group, gets the same list by design.
+    is_constant: ClassVar[bool] = False
+    # Whether it recommends only articles that were never sold.
+    is_new_arrivals: ClassVar[bool] = False
+    # Whether it needs the catalogue's `product_code`.
+    needs_product_codes: ClassVar[bool] = False
+    # Whether it learns from the candidates of past weeks, so that it cannot be a generator itself.
+    learns_from_weeks: ClassVar[bool] = False
+
+    @property
+    def depends_on_features(self) -> bool:
+        """Whether the fit depends on `[features]` with these settings."""
+        return self.reads_features
+
+    @property
+    def predicts_probabilities(self) -> bool:
+        """Whether scores are purchase probabilities."""
+        return False
+
+    def made_from(self, known: Mapping[str, "RecommenderConfig"]) -> tuple[str, ...]:
+        """Returns the names of the recommenders fitted before it on the same view.
+
+        Args:
+            known: All recommenders of the pipeline by name.
+        """
+        return ()
+
+    def blend_of(self, name: str) -> str:
+        """Returns the name of the blend whose weeks it learns from; empty if it does not learn from weeks.
+
+        Args:
+            name: The recommender's own name.
+        """
+        return ""
+
+    def scores_from(self) -> tuple[str, ...]:
+        """Returns the names of the recommenders whose scores are features of it, fitted before its training weeks."""
+        return ()
+
+    def check_parts(self, name: str, known: Mapping[str, "RecommenderConfig"]) -> None:
+        """Checks that the recommenders it names exist and are of a fitting kind.
+
+        Args:
+            name: The recommender's own name.
+            known: All recommenders of the pipeline by name.
+
+        Raises:
+            ValueError: One of them is not.
+        """
+
+    def check(self, name: str, features: FeaturesConfig, known: Mapping[str, "RecommenderConfig"]) -> None:
+        """Checks a recommender that is going to be fitted against the rest of the pipeline.
+
+        Args:
+            name: The recommender's own name.
+            features: The features that the pipeline declares.
+            known: All recommenders of the pipeline by name.
+
+        Raises:
+            ValueError: It cannot be fitted with these features.
+        """
 
 
 class IndexConfig(Section):
     """Settings of the candidate indices.
 
     Attributes:
-        kinds: Every kind is exported and evaluated; the first one is `two_tower`, others carry a suffix. `exact` and
-            `scann` hold what is in store, `new_arrivals` what the catalogue lists and was never sold.
-        num_leaves: ScaNN's partitions; 0 chooses the square root of the number of articles.
+        kinds: Each kind is exported and evaluated; the first one carries the recommender's own name, others a suffix,
+            as in `two_tower_scann`. `exact` and `scann` hold the articles in store, `new_arrivals` those of the
+            catalogue that were never sold.
+        num_leaves: Number of ScaNN's partitions; 0 chooses the square root of the number of articles.
         leaves_to_search_share: Share of the partitions that a query visits.
-        num_reordering_candidates: Candidates that ScaNN scores again exactly; longer lists come from the exact index.
+        num_reordering_candidates: Number of candidates that ScaNN scores again exactly; longer lists come from the
+            exact index.
     """
 
     kinds: tuple[IndexKind, ...] = ("exact", "scann")
@@ -215,17 +249,18 @@ class EvaluationConfig(Section):
     """Settings of the evaluation.
 
     Attributes:
-        k: Length of the judged list.
-        num_candidates: Length of the candidate list that `recall@num_candidates` judges.
-        num_new_arrivals: Length of the list on which articles never sold before are judged.
-        bootstrap_samples: Resamples behind each 95% interval.
-        baselines: Recommenders that each other one is compared with, customer by customer; names that `recommenders` leaves out
-            are passed over.
-        num_clusters: Clusters of articles and of customers that the report describes, at most; 0 leaves them out.
-        full_ranking_customers: Customers of the window, drawn by the seed, for whom every article in store is ranked, at
-            most; 0 for none.
-        full_ranking_at: When each of them is asked for it: at the `cutoff`, or at the `first_purchase` of the window, with
-            what was known at the cutoff.
+        k: Length of the evaluated list.
+        num_candidates: Length of the candidate list, for `recall@num_candidates`.
+        num_new_arrivals: Length of the list on which articles never sold before are evaluated.
+        bootstrap_samples: Number of resamples behind each 95% interval.
+        baselines: Recommenders that each other one is compared with, customer by customer; names that `recommenders`
+            leaves out are ignored.
+        num_clusters: Maximum number of clusters of articles and of customers that the report describes; 0 leaves them
+            out.
+        full_ranking_customers: Maximum number of customers of the window, sampled by the seed, for whom every article
+            in store is ranked; 0 for none.
+        full_ranking_at: The instant at which they are ranked for: the `cutoff`, or the `first_purchase` of the window,
+            with what was known at the cutoff.
     """
 
     k: int = Field(default=12, ge=1)
@@ -242,10 +277,10 @@ class RecommendConfig(Section):
     """What `recommend` writes for every customer.
 
     Attributes:
-        recommender: The released artifact that is asked, e.g. `two_tower` or `two_tower_scann`.
-        k: Articles a customer.
-        exclude_bought: Whether to leave out what the customer bought before.
-        batch_size: Customers a call; also when artifacts are judged.
+        recommender: The released artifact that recommends, e.g. `two_tower` or `two_tower_scann`.
+        k: Articles per customer.
+        exclude_bought: Whether to leave out articles that the customer bought before.
+        batch_size: Customers per call; also when artifacts are evaluated.
     """
 
     recommender: str = "two_tower"
@@ -255,13 +290,13 @@ class RecommendConfig(Section):
 
 
 class TensorBoardConfig(Section):
-    """What is told to TensorBoard, in `tensorboard/` of the run folder; it changes nothing of what is fitted.
+    """The log for TensorBoard, in `tensorboard/` of the run folder; it has no influence on what is fitted.
 
     Attributes:
-        enabled: Whether trainings leave a log.
+        enabled: Whether trainings write a log.
         histograms: Whether it holds the values of weights after each epoch.
         profile: Whether it holds a trace of ten training steps.
-        num_projected: Articles, and customers, whose embeddings the projector shows, at most; 0 for none.
+        num_projected: Maximum number of articles, and of customers, whose embeddings the projector shows; 0 for none.
     """
 
     enabled: bool = True
@@ -271,14 +306,15 @@ class TensorBoardConfig(Section):
 
 
 class ExportConfig(Section):
-    """What goes into artifacts, and where released ones go: `<folder>/<name>/<version>/`.
+    """What artifacts contain, and where released ones are written: `<folder>/<name>/<version>/`.
 
     Attributes:
-        fallback: The recommender of kind `popularity` in every artifact: it answers customers of whom the artifact's own
-            recommender has nothing to say, and fills lists that are too short. With `by` these see what sells to their
-            group, and where that is unknown what sells to everyone.
-        folder: Relative to where the command is given.
-        k: Articles that the signature `serving_default` returns; the others are told in the request.
+        fallback: The recommender of kind `popularity` in every artifact: it answers customers for whom the artifact's
+            own recommender has no answer, and fills up lists that are too short. With `by` customers get what sells to
+            their group, or to everyone if their group is unknown.
+        folder: The folder, relative to the working directory.
+        k: Number of articles that the signature `serving_default` returns; the other signatures take it from the
+            request.
     """
 
     fallback: str = "popularity_7d"

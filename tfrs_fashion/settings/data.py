@@ -9,35 +9,35 @@ from tfrs_fashion.schema import ARTICLE_COLUMNS, CUSTOMER_COLUMNS
 from tfrs_fashion.settings.base import Section
 
 MAPPED_SOURCES = ("hm", "retail")
-# What the database reads by itself, by Python's names.
+# The encodings that the database reads, by Python's names.
 _ENCODINGS: dict[str, Literal["utf-8", "latin-1", "utf-16"]] = {
     "utf-8": "utf-8",
     "iso8859-1": "latin-1",
     "utf-16": "utf-16",
 }
-# Patterns of dates as spreadsheets write them, beside those of the pipeline file.
+# Parts of date patterns as spreadsheets write them, and as the pipeline file does.
 _PATTERNS = (("yyyy", "%Y"), ("yy", "%y"), ("dd", "%d"), ("hh:mm", "%H:%M"), ("hh", "%H"), ("mm", "%m"), ("ss", "%S"))
 
 
 def _check_date_format(text: str) -> str:
-    """Refuses a pattern in another notation, by which no date could be read."""
+    """Refuses a pattern in the notation of spreadsheets, and suggests it in that of `strptime`."""
     if not text or "%" in text:
         return text
-    told = text.lower()
+    pattern = text.lower()
     for theirs, ours in _PATTERNS:
-        told = told.replace(theirs, ours)
-    hint = f'did you mean "{told}"?' if "%" in told else 'write e.g. "%d.%m.%Y %H:%M" for 31.12.2024 18:30'
+        pattern = pattern.replace(theirs, ours)
+    hint = f'did you mean "{pattern}"?' if "%" in pattern else 'write e.g. "%d.%m.%Y %H:%M" for 31.12.2024 18:30'
     raise ValueError(f"holds no %; {hint}")
 
 
 def _check_encoding(name: str) -> str:
     try:
-        found = codecs.lookup(name).name
+        encoding = codecs.lookup(name).name
     except LookupError:
-        found = ""
-    if found in _ENCODINGS:
-        return _ENCODINGS[found]
-    windows = ', or set "latin-1" where they hold no euro signs and no curly quotes' if found == "cp1252" else ""
+        encoding = ""
+    if encoding in _ENCODINGS:
+        return _ENCODINGS[encoding]
+    windows = ', or set "latin-1" if they hold no euro signs and no curly quotes' if encoding == "cp1252" else ""
     raise ValueError(
         "expected utf-8, latin-1 or utf-16; convert other files, e.g. by "
         f"iconv -f {name} -t UTF-8 sales.csv > sales_utf8.csv{windows}"
@@ -48,28 +48,30 @@ DateFormat = Annotated[str, AfterValidator(_check_date_format)]
 
 
 class TransactionsConfig(Section):
-    """Columns of the transactions' file; an empty name means that the file has no such column.
+    """Columns of the file of transactions; an empty name means that the file has no such column.
 
     Attributes:
         file: A Parquet or CSV file, a folder of part files, or a glob; relative to `data.path`.
-        customer_id: Who bought.
-        article_id: What was bought.
-        t_dat: When. A date or a time, ISO 8601 unless `date_format` or `ordinal` says otherwise.
-        date_format: How text is read as a time, e.g. `%d.%m.%Y %H:%M`.
+        customer_id: The customer.
+        article_id: The article.
+        t_dat: The date or time, in ISO 8601 unless `date_format` or `ordinal` says otherwise.
+        date_format: The pattern of dates written as text, e.g. `%d.%m.%Y %H:%M`.
         ordinal: Declares that `t_dat` holds whole numbers: days, or seconds, since 1970; any count that only orders.
-        price: Paid per unit.
-        quantity: Units; 1 where the file has none.
-        discount: Off the list price, as `discount_unit` says.
-        discount_unit: `share` for numbers within [0, 1], `percent` for those within [0, 100], with or without a % behind.
-        sales_channel_id: A whole number.
-        store_id: Where.
-        basket_id: What was paid together; same customer and day where the file has none.
-        anonymous_ids: Customer ids that stand for everybody who is not told apart; `""` is a missing id.
+        price: The price paid per unit.
+        quantity: The number of units; 1 if the file has no such column.
+        discount: The discount off the list price, in `discount_unit`.
+        discount_unit: `share` for numbers within [0, 1], `percent` for those within [0, 100], with or without a
+            trailing %.
+        sales_channel_id: The channel, a whole number.
+        store_id: The store.
+        basket_id: The basket, i.e. what was paid together; all of a customer's day if the file has no such column.
+        anonymous_ids: Customer ids that stand for all unidentified customers; `""` is a missing id.
         not_merchandise: Article ids whose lines are dropped, such as postage.
-        returns: What becomes of a quantity below 0. `drop` leaves the line out; `net` takes it off the latest earlier
-            purchases of that article by that customer, and so looks ahead: see docs/guide/your_tables.md.
-        identical_lines: `sum` if lines that are equal in all but quantity mean units of one line.
-        article_id_digits: Article ids of digits alone that are shorter lost leading zeros, which are put back; 0: never.
+        returns: How a quantity below 0 is treated. `drop` leaves the line out; `net` subtracts it from the latest
+            earlier purchases of that article by that customer, and so uses the future: see docs/guide/your_tables.md.
+        identical_lines: `sum` if lines that are equal except for the quantity are units of one line.
+        article_id_digits: Number of digits of article ids; shorter ids of digits only get their leading zeros back. 0
+            leaves ids as they are.
     """
 
     file: str = ""
@@ -93,12 +95,12 @@ class TransactionsConfig(Section):
 
 
 def _named(value: Any) -> Any:
-    """Reads a list of columns as a table in which each keeps its name."""
+    """Turns a list of columns into a table in which each keeps its name."""
     if not isinstance(value, list | tuple):
         return value
-    twice = sorted({str(name) for name in value if value.count(name) > 1})
-    if twice:
-        raise ValueError(f"names {', '.join(f'`{name}`' for name in twice)} twice")
+    repeated = sorted({str(name) for name in value if value.count(name) > 1})
+    if repeated:
+        raise ValueError(f"names {', '.join(f'`{name}`' for name in repeated)} twice")
     return {name: name for name in value}
 
 
@@ -106,14 +108,17 @@ class RowsConfig(Section):
     """What articles and customers have in common.
 
     Attributes:
-        file: As for transactions; without one, rows are derived from the transactions' file, each from its first line.
+        file: The file, as for transactions; if empty, rows are derived from the file of transactions, each from its
+            first line.
         features: Categorical columns to keep: a list, or a table `name = "Column"`.
-        numbers: Numeric columns to keep, written alike.
+        numbers: Numeric columns to keep, in the same form.
         derived: Columns joined by a hyphen, e.g. `family = ["Category", "Family"]` gives `Cycling-Helmet`.
-        bands: A feature made of a number and the lower edges of its bands, e.g. `age_band = { age = [16, 20, 30] }`.
-        fill: What stands for a missing value of a feature, e.g. `FN = "-1"`.
-        known_from: The first instant at which a row was known; always where the file has no such column.
-        date_format: How text in columns of dates is read.
+        bands: Features that are bands of a number, with the lower edges of the bands, e.g. `age_band = { age = [16, 20,
+            30] }`.
+        fill: The value that replaces a missing value of a feature, e.g. `FN = "-1"`.
+        known_from: The column of the first instant at which a row was known; if empty, rows are known from the
+            beginning.
+        date_format: The pattern of dates written as text.
     """
 
     file: str = ""
@@ -154,17 +159,17 @@ class RowsConfig(Section):
 
 
 class ArticlesConfig(RowsConfig):
-    """Columns of the articles' file, beside those of `RowsConfig`.
+    """Columns of the file of articles.
 
     Attributes:
-        article_id: As named in the transactions by default.
+        article_id: The article; the column of the transactions by default.
         description: One column, or several that are joined by a space.
-        list_price: Before discounts.
-        margin: Of the retailer.
-        image_path: Of the article's image.
+        list_price: The price before discounts.
+        margin: The retailer's margin.
+        image_path: The path of the article's image.
         product_code: The design, which articles of other colours share.
-        available_from: First day in store.
-        available_to: Last day in store.
+        available_from: The first day in store.
+        available_to: The last day in store.
     """
 
     article_id: str = ""
@@ -188,12 +193,12 @@ class ArticlesConfig(RowsConfig):
 
 
 class CustomersConfig(RowsConfig):
-    """Columns of the customers' file, beside those of `RowsConfig`.
+    """Columns of the file of customers.
 
     Attributes:
-        customer_id: As named in the transactions by default.
-        age: In years; below 10 and above 110 it counts as unknown.
-        status: E.g. of a club's members.
+        customer_id: The customer; the column of the transactions by default.
+        age: The age in years; below 10 and above 110 it counts as unknown.
+        status: A status, e.g. of club members.
     """
 
     customer_id: str = ""
@@ -207,11 +212,13 @@ class CustomersConfig(RowsConfig):
 
 
 class SequencesConfig(Section):
-    """Sequences of ids, of which only the order is known.
+    """Sequences of article ids, of which only the order is known.
 
     Attributes:
-        file: A line a customer: the customer's id, then article ids, oldest first, with white space between them.
-        attributes: JSON of lists by article id, which become the column `attributes` of articles; none where empty.
+        file: The file with a line per customer: the customer's id, then article ids, oldest first, separated by white
+            space.
+        attributes: A JSON file of lists by article id, which become the column `attributes` of articles; empty for
+            none.
     """
 
     file: str = ""
@@ -223,12 +230,12 @@ class DataConfig(Section):
 
     Attributes:
         source: The module of `tfrs_fashion.data` that reads them.
-        path: Folder of raw files, relative to where the command is given; the source's own embedded data where empty.
-        missing_values: Texts that mean a missing value, e.g. `["NA", "NULL"]` (`hm` and `retail` only, as those below to
-            `customers`).
-        encoding: Of CSV: `utf-8`, `latin-1` or `utf-16`.
-        decimal: Sign before the fraction of a number written as text.
-        thousands: Sign between its groups of three digits; empty for none.
+        path: The folder of raw files, relative to the working directory; empty for data that come with the source.
+        missing_values: Texts that mean a missing value, e.g. `["NA", "NULL"]` (`hm` and `retail` only, as those below
+            to `customers`).
+        encoding: The encoding of CSV files: `utf-8`, `latin-1` or `utf-16`.
+        decimal: The decimal separator of numbers written as text.
+        thousands: Their thousands separator; empty for none.
         transactions: Columns of the transactions.
         articles: Columns of the articles.
         customers: Columns of the customers.

@@ -1,4 +1,4 @@
-"""What is wrong with a pipeline file, in the words of its reader."""
+"""Messages about mistakes in a pipeline file, in plain words."""
 
 import types
 import typing
@@ -8,7 +8,19 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from tfrs_fashion.schema import find_nearest
-from tfrs_fashion.settings.recommenders import GENERATOR_KINDS
+from tfrs_fashion.settings.recommenders import CONFIGS
+
+
+def moved_key(key: str) -> str:
+    """Returns the present name of a setting from before every recommender was configured alike; empty for any other.
+
+    Args:
+        key: Dotted name, e.g. `generators.gru.dropout` or `two_tower.epochs`.
+    """
+    section, _dot, rest = key.partition(".")
+    if section == "generators":
+        return f"recommender.{rest}" if rest else "recommender"
+    return f"recommender.{key}" if section in {"two_tower", "blend"} else ""
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:
@@ -16,16 +28,16 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
         return annotation
     if typing.get_origin(annotation) in {types.UnionType, typing.Union}:
         for part in typing.get_args(annotation):
-            if (found := _section_of(part)) is not None:
-                return found
+            if (section := _section_of(part)) is not None:
+                return section
     return None
 
 
 def _valid_keys(location: Sequence[int | str], pipeline: type[BaseModel]) -> list[str]:
-    section = pipeline
-    if location[:1] == ("generators",) and len(location) == 3:
-        # Of a generator the second place is its name, and the third its kind.
-        return list(GENERATOR_KINDS[str(location[2])].model_fields)
+    section: type[BaseModel] = pipeline
+    if location[:1] == ("recommender",) and len(location) >= 3:
+        # The location of a recommender's key is `recommender`, its name, its kind, the key.
+        section, location = CONFIGS[str(location[2])], location[3:]
     for name in location:
         field = section.model_fields.get(str(name))
         inner = _section_of(field.annotation) if field else None
@@ -58,36 +70,35 @@ def _plain_words(kind: str, message: str) -> str:
 
 
 def explain(error: ValidationError, pipeline: type[BaseModel]) -> str:
-    """Says of each finding which key it is about, what was expected, and what is nearest to a key that does not exist.
+    """Describes each mistake: its key, what was expected, and the nearest valid key if it does not exist.
 
     Args:
-        error: Of a pipeline file.
+        error: The error of a pipeline file.
         pipeline: The model of the whole file.
     """
     lines = []
-    for found in error.errors():
-        location = found["loc"]
-        # A generator's kind stands in its own section, and is no part of the key.
-        shown = location[:2] + location[3:] if location[:1] == ("generators",) else location
+    for mistake in error.errors():
+        location = mistake["loc"]
+        # A recommender's kind is part of the location, but not of the key.
+        shown = location[:2] + location[3:] if location[:1] == ("recommender",) else location
         key = ".".join(str(part) for part in shown)
-        if found["type"] == "extra_forbidden":
+        if mistake["type"] == "extra_forbidden":
             valid = _valid_keys(location[:-1], pipeline)
             near = find_nearest(str(location[-1]), valid)
             hint = f"did you mean `{near}`?" if near else f"valid keys: {', '.join(valid)}"
             lines.append(f"unknown key `{key}`; {hint}")
-        elif found["type"] == "missing":
+        elif mistake["type"] == "missing":
             lines.append(f"missing key `{key}`")
-        elif found["type"] == "union_tag_not_found":
-            kinds = ", ".join(GENERATOR_KINDS)
-            lines.append(f"missing key `{key}.kind`: the kind of this generator, one of {kinds}")
+        elif mistake["type"] == "union_tag_not_found":
+            lines.append(f"missing key `{key}.kind`: the kind of this recommender, one of {', '.join(CONFIGS)}")
         elif key == "name":
             lines.append(
-                f"`name` is {found['input']!r}, and may hold letters, digits, - and _ alone. It is the file's name "
+                f"`name` is {mistake['input']!r}, but may hold only letters, digits, - and _. It is the file's name "
                 'unless the file says otherwise: write name = "..." at its top'
             )
         else:
-            message = _plain_words(found["type"], found["msg"])
+            message = _plain_words(mistake["type"], mistake["msg"])
             where = f"`{key}`: " if key else ""
-            whole = isinstance(found["input"], dict | BaseModel)  # of a section the message names the key itself
-            lines.append(f"{where}{message}" + (f" (found {found['input']!r})" if key and not whole else ""))
+            whole = isinstance(mistake["input"], dict | BaseModel)  # the message about a section names the key itself
+            lines.append(f"{where}{message}" + (f" (found {mistake['input']!r})" if key and not whole else ""))
     return "; ".join(lines)

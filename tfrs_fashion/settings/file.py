@@ -1,5 +1,6 @@
-"""Pipelines with some settings changed: in memory, and as files that keep their comments."""
+"""Pipeline files: loaded, with some settings changed in memory, and written as files that keep their comments."""
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,32 +13,90 @@ from tomlkit.items import AbstractTable
 
 from tfrs_fashion.schema import InputError, find_nearest
 from tfrs_fashion.settings.base import Section
-from tfrs_fashion.settings.errors import explain
-from tfrs_fashion.settings.overrides import put, read_override
+from tfrs_fashion.settings.errors import explain, moved_key
 from tfrs_fashion.settings.pipeline import PipelineConfig
 from tfrs_fashion.settings.tune import plain
 
 
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Reads a pipeline file.
+
+    Args:
+        path: The TOML file.
+        overrides: `section.key=value` each, where a value is TOML, or a plain string.
+
+    Returns:
+        The pipeline with every default filled in.
+
+    Raises:
+        InputError: The file is missing or is not TOML, a key is unknown (the nearest valid name is given), or a value
+            is out of range.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the pipeline file ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}.") from error
+    for override in overrides:
+        key, value = _read_override(override)
+        if present := moved_key(key):
+            raise InputError(f"--set {override}: `{key}` is now `{present}`.")
+        _put_raw(raw, key, value, where=f"--set {override}")
+    raw.setdefault("name", path.stem)
+    try:
+        return PipelineConfig.model_validate(raw)
+    except ValidationError as error:
+        explanation = explain(error, PipelineConfig)
+        raise InputError(f"{path}: {explanation}{'' if explanation.endswith('?') else '.'}") from error
+
+
+def _read_override(override: str) -> tuple[str, Any]:
+    """Reads `section.key=value`, where the value is TOML, or a plain string."""
+    key, equals, text = override.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*", key.strip()):
+        raise InputError(f"--set {override}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    return key.strip(), value
+
+
+def _put_raw(raw: dict[str, Any], key: str, value: Any, *, where: str) -> None:
+    """Sets the value of a dotted key, and makes the sections that it lies in; `where` begins messages."""
+    *sections, last = key.split(".")
+    inner = raw
+    for section in sections:
+        inner = inner.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"{where}: `{section}` is not a section")
+    inner[last] = value
+
+
 def read_setting(config: PipelineConfig, name: str) -> Any:
-    """Reads a setting by its dotted name, e.g. `generators.gru.dropout`.
+    """Reads a setting by its dotted name, e.g. `recommender.gru.dropout`.
 
     Raises:
         InputError: There is none; the nearest valid name is given.
     """
-    found: Any = config
+    if present := moved_key(name):
+        raise InputError(f"unknown setting `{name}`, which is now `{present}`.")
+    value: Any = config
     for place, part in enumerate(name.split(".")):
-        known = list(type(found).model_fields) if isinstance(found, Section) else list(found)
+        known = list(type(value).model_fields) if isinstance(value, Section) else list(value)
         if part not in known:
             near = find_nearest(part, known)
             above = ".".join(name.split(".")[:place])
             hint = f"did you mean `{f'{above}.' if above else ''}{near}`?" if near else f"known are {', '.join(known)}."
             raise InputError(f"unknown setting `{name}`; {hint}")
-        found = getattr(found, part) if isinstance(found, Section) else found[part]
-    return found
+        value = getattr(value, part) if isinstance(value, Section) else value[part]
+    return value
 
 
 def read_default(config: PipelineConfig, name: str) -> Any:
-    """Reads what a setting is where a pipeline file does not say; its own value where there is no such thing."""
+    """Reads the default of a setting; the pipeline's own value if it has no default."""
     above, _dot, key = name.rpartition(".")
     section = read_setting(config, above)
     field = type(section).model_fields.get(key) if isinstance(section, Section) else None
@@ -55,18 +114,18 @@ def change(config: PipelineConfig, values: Mapping[str, Any]) -> PipelineConfig:
     Raises:
         InputError: A name is unknown, or a value is out of range.
     """
-    # Sections that stay are taken over whole: some are checked by what their file says, and not by all that they hold.
+    # Unchanged sections are passed on as they are: some are validated by the file's own keys, not by all that they hold.
     changed = {name.partition(".")[0] for name in values}
     raw = {name: getattr(config, name) for name in type(config).model_fields if name not in changed}
     raw |= config.model_dump(include=changed)
     for name, value in values.items():
         read_setting(config, name)
-        put(raw, name, value, where=name)
+        _put_raw(raw, name, value, where=name)
     try:
         return PipelineConfig.model_validate(raw)
     except ValidationError as error:
-        told = ", ".join(f"{name} = {value!r}" for name, value in values.items())
-        raise InputError(f"{told}: {explain(error, PipelineConfig)}") from error
+        settings = ", ".join(f"{name} = {value!r}" for name, value in values.items())
+        raise InputError(f"{settings}: {explain(error, PipelineConfig)}") from error
 
 
 def _put(document: Container | AbstractTable, key: str, value: Any) -> None:
@@ -80,25 +139,25 @@ def _put(document: Container | AbstractTable, key: str, value: Any) -> None:
 
 
 def write_pipeline(source: Path, path: Path, *, name: str, overrides: Sequence[str], values: Mapping[str, Any]) -> None:
-    """Writes a pipeline file like another, with other settings.
+    """Writes a copy of a pipeline file with other settings.
 
     Args:
-        source: The pipeline file that it comes from.
+        source: The pipeline file to copy.
         path: Where to write; `name` makes it the same pipeline, in the same run folder.
-        name: Of the pipeline.
+        name: Name of the pipeline.
         overrides: `section.key=value` each, as `--set` takes them.
         values: Settings by their dotted names.
     """
     document = tomlkit.parse(source.read_text(encoding="utf-8"))
     if "name" not in document:
-        # Before the first section, where alone a key of the whole file can stand.
+        # A key of the whole file must stand before the first section.
         head = tomlkit.document()
         head.add("name", tomlkit.item(name))
         document = tomlkit.parse(tomlkit.dumps(head) + tomlkit.dumps(document))
     for override in overrides:
-        _put(document, *read_override(override))
+        _put(document, *_read_override(override))
     for key, value in values.items():
         _put(document, key, value)
     text = tomlkit.dumps(document)
-    tomllib.loads(text)  # what is written is read by another parser
+    tomllib.loads(text)  # cross-checks with another parser
     path.write_text(text, encoding="utf-8")

@@ -1,33 +1,34 @@
-"""The settings of rankers and of two stages in a pipeline file."""
+"""The settings of blends, of two stages with their rankers, and of the relevance classifier."""
 
 import datetime
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tfrs_fashion.settings.base import Section
+from tfrs_fashion.settings.base import Choice, FeaturesConfig, RecommenderConfig, Section, suggest
 
 
 class NetworkRankerConfig(Section):
     """A ranking network; see `models.ranking.RankingNetwork`.
 
     Attributes:
-        num_bins: Bins of each number.
+        num_bins: Number of bins of each numeric feature.
         embedding_dim: Width of the embeddings of article, categories and customer; 0 leaves them and their biases out.
-        hidden_dims: Widths of the dense layers; the first is that of what is crossed, too.
-        num_cross: Cross layers.
-        uses_dot: Whether the inner products of the embeddings are told as well.
-        num_experts: Experts that the tasks share, each by weights of its own; 1 is a shared bottom.
-        dropout: Share that is left out in training.
+        hidden_dims: Widths of the dense layers; the first is also that of the crossed vector.
+        num_cross: Number of cross layers.
+        uses_dot: Whether the inner products of the embeddings are inputs as well.
+        num_experts: Number of experts that the tasks share, each with gates of its own; 1 is a shared bottom.
+        dropout: Share dropped in training.
         loss: `listwise` (softmax over a list), `pointwise` (each candidate by itself) or `lambdarank`.
-        relevance_weight: Of the task of telling low, medium and high relevance apart; 0 leaves it out.
-        relevance_from: Orders of the window from which a purchase is of medium and of high relevance.
-        quantity_weight: Of the task of telling how many are bought; 0 leaves it out.
-        list_size: Candidates of a list that are learned from: all that was bought, and a sample of the others, which stand
-            for all of them.
-        batch_lists: Lists in a batch.
-        learning_rate: Of Adam at the start; it falls along a cosine.
-        epochs: At most so many passes over the lists.
+        relevance_weight: Weight of the task that separates low, medium and high relevance; 0 leaves it out.
+        relevance_from: Orders in the window from which a purchase has medium and high relevance.
+        quantity_weight: Weight of the task that predicts the quantity; 0 leaves it out.
+        list_size: Candidates per training list: all that were bought, and a sample of the others, weighted to stand for
+            all of them.
+        batch_lists: Lists per batch.
+        learning_rate: Initial learning rate of Adam; it falls along a cosine.
+        epochs: Maximum number of passes over the lists.
         patience: Epochs without a better map@k before training stops.
     """
 
@@ -63,15 +64,15 @@ class TreesRankerConfig(Section):
 
     Attributes:
         loss: `lambdarank`, `listwise` (XE-NDCG) or `pointwise` (each candidate by itself).
-        rounds: At most so many rounds of boosting.
+        rounds: Maximum number of rounds of boosting.
         patience: Rounds without a better map@k before it stops.
-        learning_rate: Of a round.
-        num_leaves: Of a tree.
-        min_data_in_leaf: Candidates in a leaf, at least.
-        feature_share: Of the features that a tree may use.
-        row_share: Of the candidates that a tree learns from.
-        l2: Penalty of leaves.
-        max_bin: Bins of a feature.
+        learning_rate: Learning rate of a round.
+        num_leaves: Maximum number of leaves per tree.
+        min_data_in_leaf: Minimum number of candidates per leaf.
+        feature_share: Share of the features that a tree may use.
+        row_share: Share of the candidates that a tree learns from.
+        l2: Weight of the L2 penalty on leaves.
+        max_bin: Maximum number of bins per feature.
     """
 
     loss: Literal["pointwise", "listwise", "lambdarank"] = "lambdarank"
@@ -86,24 +87,104 @@ class TreesRankerConfig(Section):
     max_bin: int = Field(default=127, ge=2)
 
 
-class TwoStageConfig(Section):
-    """The candidates of the blend, in the order of rankers that are told of customer, article and both.
+class BlendConfig(RecommenderConfig):
+    """The candidates of several recommenders in one pool, ordered by what was bought from such pools in past weeks.
 
     Attributes:
-        kind: `two_stage`.
+        generators: Names of the recommenders whose candidates are pooled.
+        num_candidates: Number of candidates requested from each generator.
+        method: `selector` learns from past weeks which candidates are bought; `quotas` takes from each generator as
+            many as paid off in past weeks; `best` is whichever had the higher recall in the last weeks before the
+            cutoff.
+        budget: Candidates per customer for which quotas are fitted, and at which both methods are compared.
+        weeks: Number of past weeks to learn from. The generators of each are fitted before it.
+        validation_weeks: Number of last weeks before the cutoff on which both methods are compared, each fitted on the
+            `weeks` before.
+        week_days: Days of such a week.
+        hidden_dims: Widths of the selector's layers.
+        epochs: Number of passes over the candidates of these weeks.
+        batch_size: Candidates per batch.
+        learning_rate: Initial learning rate of Adam; it falls to a tenth.
+        negative_share: Share of the candidates not bought that are sampled for training.
+    """
+
+    kind: Literal["blend"] = "blend"
+    generators: tuple[str, ...] = (
+        "popularity_7d",
+        "popularity_30d",
+        "repurchase",
+        "repurchase_decayed",
+        "repurchase_30d",
+        "repurchase_last_basket",
+        "item_knn",
+        "item_knn_bm25",
+        "co_visitation",
+        "basket_pairs",
+        "customer_knn",
+        "als",
+        "graph_filter",
+    )
+    num_candidates: int = Field(default=200, ge=1)
+    method: Literal["best", "selector", "quotas"] = "best"
+    budget: int = Field(default=200, ge=1)
+    weeks: int = Field(default=4, ge=1)
+    validation_weeks: int = Field(default=1, ge=1)
+    week_days: int = Field(default=7, ge=1)
+    hidden_dims: tuple[int, ...] = (64, 32)
+    epochs: int = Field(default=3, ge=1)
+    batch_size: int = Field(default=2048, ge=1)
+    learning_rate: float = Field(default=0.001, gt=0)
+    negative_share: float = Field(default=0.25, gt=0, le=1)
+
+    reads_features: ClassVar[bool] = True
+    chooses: ClassVar[Choice] = "method"
+    learns_from_weeks: ClassVar[bool] = True
+
+    def made_from(self, known: Mapping[str, RecommenderConfig]) -> tuple[str, ...]:
+        """Returns the generators; see `RecommenderConfig`."""
+        return self.generators
+
+    def blend_of(self, name: str) -> str:
+        """Returns its own name; see `RecommenderConfig`."""
+        return name
+
+    def check_parts(self, name: str, known: Mapping[str, RecommenderConfig]) -> None:
+        """Checks the generators; see `RecommenderConfig`."""
+        if len(set(self.generators)) < len(self.generators) or not self.generators:
+            raise ValueError(f"`recommender.{name}.generators` must name each generator once, and at least one")
+        for part in self.generators:
+            if part not in known:
+                raise ValueError(
+                    f"`recommender.{name}.generators` names the unknown recommender `{part}`; {suggest(part, known)}"
+                )
+            if known[part].learns_from_weeks:
+                raise ValueError(
+                    f"`recommender.{name}.generators` names `{part}`, which is made from a blend or is one; leave it out"
+                )
+
+
+class TwoStageConfig(RecommenderConfig):
+    """The candidates of a blend, in the order of rankers that read features of customer, article and both.
+
+    Attributes:
+        blend: Name of the blend whose generators give the candidates.
         rankers: `network`, `lightgbm`, or both, which are combined.
-        combination: Of several rankers: `score` is the mean of their probabilities, `reciprocal_rank` that of their places.
-        num_candidates: Of the blend's pool, the best, that are put in order.
-        weeks: Past weeks that the rankers learn from, `blend.week_days` each. The generators of each are fitted before it.
-        blend_weeks: Weeks before these that the blend learns from which candidates to keep.
-        similar: Recommenders whose score of each candidate is a feature: `two_tower`, towers over sequences, and generators of
-            kind `als`, `bpr` or `base_two_tower`. They are fitted once, before the first of the weeks.
-        groups: Columns of articles by which the customer's history is told of, beside the article itself.
-        network: See `NetworkRankerConfig`.
-        lightgbm: See `TreesRankerConfig`.
+        combination: How several rankers are combined: `score` is the mean of their probabilities, `reciprocal_rank`
+            that of their reciprocal ranks.
+        num_candidates: Number of the blend's best candidates that are ranked.
+        weeks: Number of past weeks that the rankers learn from, each of the blend's `week_days`. The generators of each
+            are fitted before it.
+        blend_weeks: Number of weeks before these from which the first stage learns which candidates to keep.
+        similar: Recommenders whose score of each candidate is a feature, of kinds that score any article. They are
+            fitted once, before the first of the weeks.
+        groups: Columns of articles by which the customer's history is aggregated, beside the article itself; empty for
+            those with a role and the product code.
+        network: Settings of the network.
+        lightgbm: Settings of the boosted trees.
     """
 
     kind: Literal["two_stage"] = "two_stage"
+    blend: str = "blend"
     rankers: tuple[Literal["network", "lightgbm"], ...] = Field(default=("network",), min_length=1)
     combination: Literal["score", "reciprocal_rank"] = "score"
     num_candidates: int = Field(default=200, ge=1)
@@ -114,6 +195,45 @@ class TwoStageConfig(Section):
     network: NetworkRankerConfig = NetworkRankerConfig()
     lightgbm: TreesRankerConfig = TreesRankerConfig()
 
+    reads_features: ClassVar[bool] = True
+    chooses: ClassVar[Choice] = "rankers"
+    learns_from_weeks: ClassVar[bool] = True
+
+    @property
+    def predicts_probabilities(self) -> bool:
+        """Whether scores are purchase probabilities: reciprocal ranks are not."""
+        return self.combination == "score"
+
+    def made_from(self, known: Mapping[str, RecommenderConfig]) -> tuple[str, ...]:
+        """Returns the generators of its blend; see `RecommenderConfig`."""
+        return known[self.blend].made_from(known)
+
+    def blend_of(self, name: str) -> str:
+        """Returns the blend that gives its candidates; see `RecommenderConfig`."""
+        return self.blend
+
+    def scores_from(self) -> tuple[str, ...]:
+        """Returns the recommenders whose scores are features; see `RecommenderConfig`."""
+        return self.similar
+
+    def check_parts(self, name: str, known: Mapping[str, RecommenderConfig]) -> None:
+        """Checks that its candidates come from a blend; see `RecommenderConfig`."""
+        if not isinstance(known.get(self.blend), BlendConfig):
+            blends = [other for other, settings in known.items() if isinstance(settings, BlendConfig)]
+            raise ValueError(
+                f"`recommender.{name}.blend` is `{self.blend}`, which is not a recommender of kind blend; set it to one of "
+                f"{', '.join(blends)}"
+            )
+
+    def check(self, name: str, features: FeaturesConfig, known: Mapping[str, RecommenderConfig]) -> None:
+        """Checks that similar recommenders score articles; see `RecommenderConfig`."""
+        scoring = [other for other, settings in known.items() if settings.scores_articles]
+        if others := [similar for similar in self.similar if similar not in scoring]:
+            raise ValueError(
+                f"`recommender.{name}.similar` names `{others[0]}`, which does not score any article it is asked for; "
+                f"name some of {', '.join(scoring)}"
+            )
+
 
 class RelevanceConfig(Section):
     """The relevance classifier: how often a customer buys an article.
@@ -122,19 +242,19 @@ class RelevanceConfig(Section):
         cutoff: The first day that features do not see and labels count; half of the days by default.
         medium_from: Orders from which the relevance of a pair is medium.
         high_from: Orders from which it is high.
-        label: `orders` counts them alone; `orders_and_quantity` raises the class of a pair whose orders hold `bulk_factor` times
-            the pieces that are usual for the article, by one.
-        bulk_factor: See `label`.
-        has_none: Whether pairs that are not bought again are a fourth class, and not left out.
-        num_folds: Parts of the customers, each of which is told by models that learned from the others.
-        num_text_buckets: Hash buckets of the words of descriptions.
-        num_bins: Bins of a number.
+        label: `orders` counts only them; `orders_and_quantity` raises the class of a pair by one if its orders hold
+            `bulk_factor` times the article's usual number of pieces.
+        bulk_factor: The factor for `label`.
+        has_none: Whether pairs that are not bought again are a fourth class, instead of being left out.
+        num_folds: Number of groups of customers, each predicted by models that learned from the others.
+        num_text_buckets: Hash buckets for the words of descriptions.
+        num_bins: Number of bins of a numeric feature.
         embedding_dim: Width of the embeddings of customer, article and words.
         hidden_dims: Widths of the dense layers.
-        dropout: Share that is left out in training, where a model has dropout.
-        batch_size: Pairs in a batch.
-        learning_rate: Of Adam at the start.
-        epochs: Passes over the pairs; at most so many where a model stops early.
+        dropout: Share dropped in training, in models with dropout.
+        batch_size: Pairs per batch.
+        learning_rate: Initial learning rate of Adam.
+        epochs: Number of passes over the pairs; the maximum in models that stop early.
         patience: Epochs without a better macro-F1 before such a model stops.
     """
 

@@ -88,20 +88,24 @@ class TuneConfig(Section):
 
     Attributes:
         recommender: The recommender; by default the one of `recommend.recommender`.
-        objective: A metric of the report, e.g. `map@12`, `recall@200`, `ndcg@12` or `map@12_new`; `map` at `evaluation.k` by default.
+        objective: A metric of the report, e.g. `map@12`, `recall@200`, `ndcg@12` or `map@12_new`; `map` at
+            `evaluation.k` by default.
         direction: Whether a higher (`max`) or a lower (`min`) objective is better.
-        algorithm: `random`, `bayesian` (a Gaussian process), or `hyperband` (many trials of few epochs, few of all epochs).
-        max_trials: The maximum number of trials, including the first one, which has the pipeline's own settings. `hyperband`
-            ignores it: see `num_sweeps`.
+        algorithm: `random`, `bayesian` (a Gaussian process), or `hyperband` (many trials of few epochs, few of all
+            epochs).
+        max_trials: The maximum number of trials, including the first one, which has the pipeline's own settings.
+            `hyperband` ignores it: see `num_sweeps`.
         max_minutes: No trial begins after this time; 0 for no limit. It is counted anew when a search is resumed.
         num_sweeps: The number of sweeps of `hyperband` over all its brackets.
         factor: How many times more epochs, and how many times fewer trials, each next round of `hyperband` has.
-        num_initial_trials: The number of random trials before `bayesian` asks the Gaussian process; 0 for three per setting.
+        num_initial_trials: The number of random trials before `bayesian` asks the Gaussian process; 0 for three per
+            setting.
         prune: Whether a trial ends early if after some epoch it is worse than the median of the trials before it.
         min_trials: The number of finished trials before any is pruned.
         max_failures: The number of trials failing in a row that ends the search.
         max_kills: How often a trial's process may be killed (e.g. out of memory) before the trial counts as failed.
-        space: Settings by their dotted names, e.g. `two_tower.learning_rate`, and the values that each may take.
+        space: Settings by their dotted names, e.g. `recommender.two_tower.learning_rate`, and the values that each may
+            take.
     """
 
     recommender: str = ""

@@ -1,4 +1,4 @@
-"""What every fit of a tower over sequences begins with: windows, batches, an encoder of articles and the tower."""
+"""What fits of towers over sequences share: windows, batches, an encoder of articles, the tower, and its training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +13,10 @@ from tfrs_fashion.features.inputs import SECONDS_PER_DAY
 from tfrs_fashion.features.sequences import Windows, make_sequence_dataset, make_windows
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.encoders import ArticleEncoder, GivenArticles
-from tfrs_fashion.models.fit import fit_model
 from tfrs_fashion.models.sequential import SequentialTower
-from tfrs_fashion.models.training_log import TrainingLog
-from tfrs_fashion.recommenders.fit_towers import encode_in_batches, number_rows
-from tfrs_fashion.recommenders.recommender import Recommender
-from tfrs_fashion.recommenders.sequential import SequenceQuery, make_sequential_tower
+from tfrs_fashion.recommenders.recommender import FitContext, Fitted
+from tfrs_fashion.recommenders.sequence_query import SequenceQuery, make_sequential_tower
+from tfrs_fashion.recommenders.trained import encode_in_batches, number_rows, train
 from tfrs_fashion.schema import FIRST_INDEX
 from tfrs_fashion.settings.sequences import SequenceConfig
 
@@ -30,11 +28,11 @@ class SequenceParts:
     """The parts of a fit.
 
     Attributes:
-        windows: To learn from.
-        dataset: Batches of them; see `features.sequences.make_sequence_dataset`.
-        encoder: Of articles.
-        tower: With its weights.
-        tower_settings: What it was made from.
+        windows: Training windows.
+        dataset: Batches of the windows; see `features.sequences.make_sequence_dataset`.
+        encoder: Encoder of articles.
+        tower: The tower with its weights.
+        tower_settings: Arguments of the tower.
     """
 
     windows: Windows
@@ -44,7 +42,7 @@ class SequenceParts:
     tower_settings: dict[str, Any]
 
     def query(self, size: int) -> SequenceQuery:
-        """Makes the query side of what is learned so far, with the embeddings of `size` article indices."""
+        """Makes the query side from what has been learned so far, with the embeddings of `size` article indices."""
         everything, width = np.arange(size, dtype=np.int32), self.tower.embedding_dim
         embedding = encode_in_batches(
             lambda rows: self.encoder(rows, tf.constant(0)).embedding, everything, width=width
@@ -55,34 +53,30 @@ class SequenceParts:
 def make_sequence_parts(
     view: View,
     settings: SequenceConfig,
+    context: FitContext,
     *,
     vectors: np.ndarray | None = None,
     fine_tune: bool = False,
     is_masked: bool = False,
     shuffle: bool = False,
-    num_text_buckets: int,
-    seed: int,
-    name: str,
 ) -> SequenceParts:
-    """Makes the parts of a fit, with their weights as they start.
+    """Makes the parts of a fit, with their initial weights.
 
     Args:
-        view: What may be seen.
-        settings: Of the tower.
-        vectors: `[num_articles + 2, any]` float32 of all articles, made elsewhere; None to learn them.
-        fine_tune: Whether given vectors are learned further.
-        is_masked: See `models.sequential.SequentialTower`.
-        shuffle: See `features.sequences.make_sequence_dataset`.
-        num_text_buckets: Hash buckets of the words of descriptions; 0 leaves text out.
-        seed: Of weights and batches.
-        name: Of the generator.
+        view: The view.
+        settings: Settings of the tower.
+        context: Context of the fit.
+        vectors: `[num_articles + 2, any]` float32 vectors of all articles; None to learn them.
+        fine_tune: Whether given vectors are trained further.
+        is_masked: Whether some baskets are hidden and predicted from both sides.
+        shuffle: Whether the events of a history are in random order.
 
     Raises:
         InputError: There is no basket to learn from.
     """
     articles, timelines = view.articles, view.timelines
     since = seconds_since_1970(view.split.as_of) - settings.target_days * SECONDS_PER_DAY
-    windows = make_windows(timelines, since=since, length=settings.history_length, section=f"generators.{name}")
+    windows = make_windows(timelines, since=since, length=settings.history_length, section=context.section)
     encoding: dict[str, Any] = {"number_encoding": settings.number_encoding, "num_bins": settings.num_bins}
     embedding_dim, encoder = settings.embedding_dim, None
     if vectors is not None:
@@ -99,26 +93,28 @@ def make_sequence_parts(
         "num_profile_numbers": view.profiles.numbers.shape[1],
         "encoding": settings.categorical_encoding,
         **encoding,
-        "seed": seed,
+        "seed": context.seed,
     }
     tower = make_sequential_tower(tower_settings)
     has_bought = np.flatnonzero(np.diff(timelines.row_splits) > 0) + FIRST_INDEX
     tower.fit(view.profiles.numbers[has_bought])
     return SequenceParts(
         windows=windows,
-        dataset=make_sequence_dataset(view, windows, batch_events=settings.batch_events, shuffle=shuffle, seed=seed),
+        dataset=make_sequence_dataset(
+            view, windows, batch_events=settings.batch_events, shuffle=shuffle, seed=context.seed
+        ),
         encoder=encoder
         or ArticleEncoder(
             number_rows(articles.num_baskets >= settings.min_baskets),
             articles,
-            view.read_words(num_text_buckets) if num_text_buckets else None,
-            # Steps of all times are in one batch, so what sold in a week has no part in an article.
+            view.read_words(view.num_text_buckets) if view.num_text_buckets else None,
+            # A batch holds steps of all times, so an article cannot be encoded with the sales of one week.
             np.zeros((1, articles.num_articles + FIRST_INDEX, 0), np.float32),
             embedding_dim=embedding_dim,
             content_scale=settings.content_scale,
             encoding=settings.categorical_encoding,
             **encoding,
-            seed=seed,
+            seed=context.seed,
         ),
         tower=tower,
         tower_settings=tower_settings,
@@ -129,29 +125,25 @@ def train_sequence_model(
     model: tfrs.Model,
     parts: SequenceParts,
     settings: SequenceConfig,
-    recommender: Callable[[], Recommender],
-    *,
-    max_epochs: int,
-    validate: Callable[[Recommender], dict[str, float]] | None,
-    log: TrainingLog | None,
-    name: str,
-) -> None:
+    make_recommender: Callable[[], Fitted],
+    context: FitContext,
+) -> Fitted:
     """Trains a model whose variables all exist, by Adam, whose rate rises for a while and falls along a cosine.
 
+    The rate falls over `settings.epochs`, however many of them are chosen, so that a refit of fewer epochs follows the
+    same schedule.
+
     Args:
-        model: To be trained.
-        parts: Of its fit.
-        settings: Of its tower.
-        recommender: Makes a recommender of what is learned so far.
-        max_epochs: Epochs over which the rate falls, however many of them there will be.
-        validate: Judges it after each epoch; without it all epochs are run.
-        log: Where progress is told.
-        name: Of the generator.
+        model: The model.
+        parts: The parts that it is made of.
+        settings: Settings of its tower.
+        make_recommender: Makes a recommender from what the model has learned so far.
+        context: Context of the fit.
 
     Raises:
         RunError: The loss is not finite.
     """
-    steps = max_epochs * int(parts.dataset.cardinality())
+    steps = settings.epochs * int(parts.dataset.cardinality())
     schedule = tf.keras.optimizers.schedules.CosineDecay(
         0.0,
         steps,
@@ -159,15 +151,12 @@ def train_sequence_model(
         warmup_target=settings.learning_rate,
         warmup_steps=max(1, min(_WARM_UP_STEPS, steps // 10)),
     )
-    model.compile(optimizer=tf.keras.optimizers.Adam(schedule))
-    # A training step that makes variables is traced twice; here they are all made before.
-    model.optimizer.build(model.trainable_variables)
-    fit_model(
+    return train(
         model,
         parts.dataset,
+        make_recommender,
+        context,
+        learning_rate=schedule,
         epochs=settings.epochs,
-        validate=None if validate is None else lambda: validate(recommender()),
         patience=settings.patience,
-        log=log,
-        section=f"generators.{name}",
     )

@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_fashion.features.inputs import Histories
-from tfrs_fashion.recommenders.filled import Filled
 from tfrs_fashion.recommenders.recommender import Recommendations
+from tfrs_fashion.recommenders.with_fallback import WithFallback
 
 
 class Fixed(tf.Module):
@@ -28,12 +28,12 @@ class Fixed(tf.Module):
         return Recommendations(tf.constant(article, tf.int32), tf.constant(score, tf.float32), source)
 
 
-def test_what_fills_a_list_up_lies_below_it_and_is_no_probability() -> None:
+def test_the_fallbacks_scores_are_below_the_lists_and_below_0() -> None:
     # However popular the fallback's articles are, and however low the list's own probability.
     likely = Fixed("two_stage", [5, 6], [0.3, 0.004])
     popular = Fixed("popularity_7d", [6, 7, 8], [100_000.0, 50_000.0, 500.0])
     nobody = tf.zeros([1, 0], tf.int32)
-    answer = Filled(likely, popular)(None, now=tf.constant([0], tf.int64), k=tf.constant(5), exclude=nobody)
+    answer = WithFallback(likely, popular)(None, now=tf.constant([0], tf.int64), k=tf.constant(5), exclude=nobody)
     assert answer.article_index.numpy().tolist() == [[5, 6, 7, 8, 0]]
     score = answer.score.numpy()[0]
     assert score[:2].tolist() == np.float32([0.3, 0.004]).tolist()

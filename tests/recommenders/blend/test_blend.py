@@ -10,19 +10,17 @@ import tensorflow as tf
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
 from tfrs_fashion.models.selector import Selector
-from tfrs_fashion.recommenders.blend import Blend, make_pool
-from tfrs_fashion.recommenders.fit_blend import (
-    LabelledPool,
-    fit_quotas,
-    fit_selector,
-    quota_scores,
-    selector_scores,
-)
+from tfrs_fashion.recommenders.blend.blend import Blend
+from tfrs_fashion.recommenders.blend.fit import fit_quotas, fit_selector_of, quota_scores, selector_scores
+from tfrs_fashion.recommenders.blend.labelled_pool import LabelledPool
+from tfrs_fashion.recommenders.blend.pool import make_pool
+from tfrs_fashion.recommenders.kinds import load_recommender
 from tfrs_fashion.recommenders.popularity import Popularity
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.recommenders.repurchase import Repurchase
 from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.schema import InputError
+from tfrs_fashion.settings.rankers import BlendConfig
 
 MakeView = Callable[[Sequence[tuple[int, int, int]]], View]
 # Customer 2 bought 5 twice and 4 once, customer 3 bought 2; everyone is shown 2, 3, 4.
@@ -53,7 +51,7 @@ def make_labelled(
     )
 
 
-def test_a_pool_holds_each_candidate_once_with_what_all_say_of_it(make_view: MakeView) -> None:
+def test_a_pool_holds_each_candidate_once_with_the_scores_of_all_generators(make_view: MakeView) -> None:
     view = make_view(ROWS)
     customers = np.array([2, 1, 3], np.int32)
     pool = make_pool(
@@ -102,8 +100,7 @@ def test_quotas_set_the_pace_at_which_generators_are_read(
     blend = Blend(make_generators(), num_candidates=3, quotas=np.array(quotas, np.float32), article_features=NOTHING)
     assert not blend.needs_history
     blend.save(tmp_path)
-    kinds = {"again": Repurchase, "popular": Popularity}
-    loaded = Blend.load(tmp_path, load_generator=lambda name, folder: kinds[name].load(folder))  # type: ignore[attr-defined]
+    loaded = load_recommender(tmp_path)
     for asked in (blend, loaded):
         found = rank_customers(asked, view, np.array([2], np.int32), k=9)
         assert found["article_index"].tolist() == expected
@@ -148,8 +145,7 @@ def test_a_blend_with_a_selector_is_saved_and_loaded(make_view: MakeView, tmp_pa
         hidden_dims=(4,),
     )
     blend.save(tmp_path)
-    kinds = {"again": Repurchase, "popular": Popularity}
-    loaded = Blend.load(tmp_path, load_generator=lambda name, folder: kinds[name].load(folder))  # type: ignore[attr-defined]
+    loaded = load_recommender(tmp_path)
     customers = np.array([1, 2, 3], np.int32)
     lists = [rank_customers(asked, view, customers, k=4) for asked in (blend, loaded)]
     assert lists[0].equals(lists[1])
@@ -164,7 +160,7 @@ def test_recall_of_a_pool_counts_the_best_of_each_customer() -> None:
     assert pool.recall(score, k=2) == (1 + 1 / 2) / 2
 
 
-def test_quotas_go_to_whoever_finds_most_for_each_new_candidate() -> None:
+def test_quotas_go_to_the_generator_with_most_purchases_per_new_candidate() -> None:
     # Twenty candidates of each of two generators for one customer; the first names the bought ones at 1 to 5, the
     # second at 11 to 14; what both name costs once.
     first = [[place, 0] for place in range(1, 21)]
@@ -180,7 +176,9 @@ def test_quotas_go_to_whoever_finds_most_for_each_new_candidate() -> None:
 
 def test_pools_without_a_purchase_are_refused() -> None:
     pool = make_labelled([[1, 0], [0, 1]], [False, False], [0, 0], [3])
-    with pytest.raises(InputError, match=r"blend: none of 2 candidates of 1 customers was bought .* `blend\.weeks`"):
+    with pytest.raises(
+        InputError, match=r"blend: none of 2 candidates of 1 customers was bought .* Raise the blend's `weeks`"
+    ):
         fit_quotas([pool], budget=10)
 
 
@@ -190,7 +188,7 @@ def test_scores_of_quotas_are_those_of_the_blend() -> None:
     assert quota_scores(rank, np.array([2.0, 0.0])).tolist() == [-0.5, -2.0, -np.inf, -np.inf]
 
 
-def test_a_selector_learns_whom_to_believe(tmp_path: Path) -> None:
+def test_a_selector_learns_which_generator_names_purchases(tmp_path: Path) -> None:
     """The second generator names what is bought; the first names anything, and higher up."""
     random = np.random.default_rng(2)
     customers, each = 300, 8
@@ -201,27 +199,12 @@ def test_a_selector_learns_whom_to_believe(tmp_path: Path) -> None:
     num_bought = np.maximum(np.bincount(customer[is_bought], minlength=customers), 1)
     pool = make_labelled(rank.tolist(), is_bought.tolist(), customer.tolist(), num_bought.tolist())
     pool.save(tmp_path / "pool.npz")
-    selector = fit_selector(
-        [LabelledPool.load(tmp_path / "pool.npz")],
-        num_candidates=each,
-        hidden_dims=(8,),
-        epochs=6,
-        batch_size=64,
-        learning_rate=0.01,
-        negative_share=0.5,
-        seed=1,
+    blend = BlendConfig(
+        num_candidates=each, hidden_dims=(8,), epochs=6, batch_size=64, learning_rate=0.01, negative_share=0.5
     )
+    selector = fit_selector_of(blend, [LabelledPool.load(tmp_path / "pool.npz")], seed=1)
     found = selector_scores(selector, pool, batch_size=1000)
     assert pool.recall(found, k=3) == pytest.approx(np.isin(np.arange(customers), customer[is_bought]).mean())
     assert pool.recall(-rank[:, 0], k=3) == 0.0
-    again = fit_selector(
-        [pool],
-        num_candidates=each,
-        hidden_dims=(8,),
-        epochs=6,
-        batch_size=64,
-        learning_rate=0.01,
-        negative_share=0.5,
-        seed=1,
-    )
+    again = fit_selector_of(blend, [pool], seed=1)
     assert selector_scores(again, pool).tolist() == pytest.approx(found.tolist())

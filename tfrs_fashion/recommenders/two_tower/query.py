@@ -1,6 +1,5 @@
-"""Two towers as a recommender: a query tower with an index over candidates."""
+"""The query side of two towers: who the customer is and what was bought."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,11 @@ from tfrs_fashion.features.history import HistoryFeatureLayer, HistoryFeatures
 from tfrs_fashion.features.history_lookups import HistoryLookups, categorical_sizes, number_names
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.models.towers import QueryTower
-from tfrs_fashion.recommenders.indexed_tower import CandidateSet, IndexedTower, load_candidates
-from tfrs_fashion.recommenders.recommender import load_state, set_weight_arrays, weight_arrays
+from tfrs_fashion.recommenders.recommender import set_weight_arrays, weight_arrays
 
 
 class NoHistoryFeatures(tf.Module):
-    """Stands in where features of the history are left out."""
+    """Takes the place of `HistoryFeatureLayer` if features of the history are left out."""
 
     def __call__(self, histories: Histories, now: tf.Tensor) -> HistoryFeatures:
         """Returns features without columns."""
@@ -24,14 +22,14 @@ class NoHistoryFeatures(tf.Module):
 
 
 class TwoTowerQuery(tf.Module):
-    """The query side of two towers: who the customer is and what was bought, how often and how lately.
+    """The query side of two towers: who the customer is and what they bought, how often and how recently.
 
     Args:
-        tower: Built, with its weights.
+        tower: The built tower with its weights.
         history_features: Computes the features of histories.
-        article_embedding: `[num_articles + 2, embedding_dim]` float32, what histories are made of.
+        article_embedding: `[num_articles + 2, embedding_dim]` float32, embeddings of a history's articles.
         article_weight: `[num_articles + 2, 2]` float32; see `QueryTower.weigh`.
-        settings: What the query tower was made from; see `make_query_tower`.
+        settings: Settings of the query tower; see `make_query_tower`.
     """
 
     def __init__(
@@ -75,63 +73,21 @@ class TwoTowerQuery(tf.Module):
         return arrays, {"settings": self._settings, "lookups": described}
 
     @classmethod
-    def load(
-        cls, arrays: dict[str, np.ndarray], *, settings: dict[str, Any], lookups: dict[str, Any] | None
-    ) -> "TwoTowerQuery":
-        """Makes again what `state` told."""
-        found = None
-        if lookups is not None:
-            index = {role: arrays[f"lookup_{role}"] for role in lookups["vocabulary"]}
-            parts = {name: tuple(lookups[name]) for name in ("section_shares", "women", "men", "kids")}
-            found = HistoryLookups(index=index, vocabulary=lookups["vocabulary"], **parts)
-        tower = make_query_tower(settings, found)
+    def load(cls, arrays: dict[str, np.ndarray], stored: dict[str, Any]) -> "TwoTowerQuery":
+        """Makes the query again from its `state`."""
+        described, lookups = stored["lookups"], None
+        if described is not None:
+            index = {role: arrays[f"lookup_{role}"] for role in described["vocabulary"]}
+            tuples = {name: tuple(described[name]) for name in ("section_shares", "women", "men", "kids")}
+            lookups = HistoryLookups(index=index, vocabulary=described["vocabulary"], **tuples)
+        tower = make_query_tower(stored["settings"], lookups)
         set_weight_arrays(tower, arrays)
         embeddings = (arrays["article_embedding"], arrays["article_weight"])
-        return cls(tower, make_history_layer(found), *embeddings, settings=settings)
-
-
-class TwoTower(IndexedTower):
-    """Two towers, and how they were trained.
-
-    Args:
-        query: Of the customers.
-        in_store: See `IndexedTower`, for this and the next two.
-        never_sold: Articles never sold.
-        needs_history: Whether customers without a history are left to others.
-        epochs: Epochs that they were trained for.
-        curves: Figures of each epoch.
-        name: As used in reports.
-    """
-
-    query: TwoTowerQuery
-
-    def __init__(
-        self,
-        query: TwoTowerQuery,
-        *,
-        in_store: CandidateSet,
-        never_sold: CandidateSet,
-        needs_history: bool,
-        epochs: int = 0,
-        curves: dict[str, list[float]] | None = None,
-        name: str = "two_tower",
-    ) -> None:
-        super().__init__(query, in_store=in_store, never_sold=never_sold, needs_history=needs_history, name=name)
-        self.epochs = epochs
-        self.curves = curves or {}
-
-    def _told(self) -> dict[str, Any]:
-        return {**super()._told(), "epochs": self.epochs, "curves": self.curves}
-
-    @classmethod
-    def load(cls, folder: Path) -> "TwoTower":
-        """Reads what `save` wrote."""
-        arrays, stored = load_state(folder)
-        return cls(TwoTowerQuery.load(arrays, **stored.pop("query")), **load_candidates(arrays), **stored)
+        return cls(tower, make_history_layer(lookups), *embeddings, settings=stored["settings"])
 
 
 def make_history_layer(lookups: HistoryLookups | None) -> HistoryFeatureLayer | NoHistoryFeatures:
-    """Makes what computes the features of histories; None leaves them out."""
+    """Makes the layer that computes the features of histories; None leaves them out."""
     return NoHistoryFeatures() if lookups is None else HistoryFeatureLayer(lookups)
 
 
@@ -139,9 +95,9 @@ def make_query_tower(settings: dict[str, Any], lookups: HistoryLookups | None) -
     """Makes a query tower whose weights all exist, by embedding an empty history.
 
     Args:
-        settings: `history_length`, `side_dim` (of `EncodedArticles`) and what `QueryTower` takes beside what the lookups
-            tell.
-        lookups: Of the history features.
+        settings: `history_length`, `side_dim` (of `EncodedArticles`) and the arguments of `QueryTower` that do not
+            follow from the lookups.
+        lookups: Lookups of the history features; None leaves these out.
     """
     outside = ("history_length", "side_dim")
     tower = QueryTower(

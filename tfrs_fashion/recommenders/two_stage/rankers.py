@@ -1,4 +1,4 @@
-"""Rankers: what scores pairs of a customer and a candidate, by a network or by boosted trees."""
+"""Rankers: networks and boosted trees that score pairs of a customer and a candidate."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -13,10 +13,10 @@ from tfrs_fashion.recommenders.recommender import set_weight_arrays, weight_arra
 
 
 class Ranker(Protocol):
-    """A `tf.Module` that scores pairs: the logit of a purchase, as far as it was calibrated.
+    """A `tf.Module` that scores pairs by the logit of a purchase, once it is calibrated.
 
     Attributes:
-        calibration: Slope and offset of what was fitted, which make the logit.
+        calibration: Slope and offset that turn the fitted model's output into the logit.
     """
 
     calibration: tuple[float, ...]
@@ -34,15 +34,16 @@ class Ranker(Protocol):
         """
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Returns the arrays and the settings that it can be made from again."""
+        """Returns the arrays and settings from which `load_ranker` makes it again."""
 
     def attribute(
         self, features: np.ndarray, article_index: np.ndarray, customer_index: np.ndarray, *, num_compared: int
     ) -> np.ndarray:
-        """Tells what each feature adds to the score of each pair, against the mean of the first `num_compared`; see `__call__`.
+        """Attributes the score of each pair to its features, relative to the mean of the first `num_compared`; see `__call__`.
 
         Returns:
-            `[num_pairs, num_features + 3]` float32: of each feature, and of what is embedded of article, customer and categories.
+            `[num_pairs, num_features + 3]` float32: of each feature, and of the embeddings of article, customer and
+            categories.
         """
 
 
@@ -50,8 +51,8 @@ class NetworkRanker(tf.Module):
     """A ranking network as a ranker.
 
     Args:
-        network: With its weights.
-        settings: What it was made from, beside `categories`.
+        network: The network with its weights.
+        settings: Its arguments, except `categories`.
         calibration: Slope and offset of the logit.
     """
 
@@ -74,18 +75,18 @@ class NetworkRanker(tf.Module):
         self, features: np.ndarray, article_index: np.ndarray, customer_index: np.ndarray, *, num_compared: int
     ) -> np.ndarray:
         """See `Ranker`; by integrated gradients."""
-        told = tuple(map(tf.constant, (features, article_index, customer_index)))
-        compared = tuple(values[:num_compared] for values in told)
-        found: np.ndarray = self.calibration[0] * integrated_gradients(self.network, told, compared).numpy()
-        return found
+        inputs = tuple(map(tf.constant, (features, article_index, customer_index)))
+        baseline = tuple(values[:num_compared] for values in inputs)
+        attribution: np.ndarray = self.calibration[0] * integrated_gradients(self.network, inputs, baseline).numpy()
+        return attribution
 
 
 class TreesRanker(tf.Module):
     """Boosted trees as a ranker.
 
     Args:
-        trees: Fitted.
-        model: The same as LightGBM writes them, which explains them.
+        trees: The fitted trees.
+        model: The same trees in LightGBM's own text format, from which LightGBM computes attributions.
         calibration: Slope and offset of the logit.
     """
 
@@ -112,18 +113,18 @@ class TreesRanker(tf.Module):
         Source: Lundberg, Erion and Lee 2018, Consistent Individualized Feature Attribution for Tree Ensembles.
         """
         lightgbm = import_lightgbm("explain")
-        found = np.asarray(lightgbm.Booster(model_str=self._model).predict(features, pred_contrib=True))[:, :-1]
-        embedded = np.zeros((len(found), len(EMBEDDED)))
-        against = found - found[:num_compared].mean(axis=0)
-        return np.concatenate([self.calibration[0] * against, embedded], axis=1).astype(np.float32)
+        shap = np.asarray(lightgbm.Booster(model_str=self._model).predict(features, pred_contrib=True))[:, :-1]
+        embedded = np.zeros((len(shap), len(EMBEDDED)))
+        difference = shap - shap[:num_compared].mean(axis=0)
+        return np.concatenate([self.calibration[0] * difference, embedded], axis=1).astype(np.float32)
 
 
 def load_ranker(arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Ranker:
-    """Makes again what the `state` of a ranker told."""
+    """Makes a ranker again from its `state`."""
     calibration = settings["calibration"]
     if "network" not in settings:
         return TreesRanker(Trees(arrays), settings["model"], calibration=calibration)
-    # The categories are the network's first variable that holds whole numbers.
+    # The categories are the network's only integer variable.
     categories = next(values for values in arrays.values() if values.dtype == np.int32)
     network = RankingNetwork(categories, **settings["network"])
     set_weight_arrays(network, dict(arrays))

@@ -1,4 +1,4 @@
-"""Filled: a recommender, and another one for whoever it cannot answer and wherever its lists are short."""
+"""A recommender with a fallback, for customers whom it cannot answer and for lists that are too short."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,8 +8,8 @@ from tfrs_fashion.recommenders.recommender import Recommendations, Recommender
 from tfrs_fashion.schema import PADDING_INDEX
 
 
-class Filled(tf.Module):
-    """What an artifact answers: a recommender's list, filled up by a fallback.
+class WithFallback(tf.Module):
+    """A recommender's list, filled up by a fallback: the answer of an artifact.
 
     Args:
         recommender: Answers customers with a history.
@@ -22,18 +22,20 @@ class Filled(tf.Module):
         self._fallback = fallback
 
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
-        """Recommends; see `Recommender`. Scores never rise along a list: what fills it up is scored below what it held, and below 0, so
-        that it is taken for no probability.
+        """Recommends; see `Recommender`.
+
+        Scores never rise along a list: the fallback's are below the recommender's own, and below 0, so that they cannot
+        be taken for probabilities.
         """
-        found = self._recommender(histories, now=now, k=k, exclude=exclude)
-        article_index = found.article_index
+        answer = self._recommender(histories, now=now, k=k, exclude=exclude)
+        article_index = answer.article_index
         if self._recommender.needs_history:
             has_history = histories.article_index.row_lengths()[:, tf.newaxis] > 0
             article_index = tf.where(has_history, article_index, PADDING_INDEX)
         is_found = article_index != PADDING_INDEX
         num_found = tf.reduce_sum(tf.cast(is_found, tf.int32), axis=1, keepdims=True)
         fill = self._fallback(histories, now=now, k=k, exclude=tf.concat([exclude, article_index], axis=1))
-        lowest = tf.reduce_min(tf.where(is_found, found.score, np.inf), axis=1, keepdims=True)
+        lowest = tf.reduce_min(tf.where(is_found, answer.score, np.inf), axis=1, keepdims=True)
         lowest = tf.where(num_found > 0, lowest, 0.0)
         position = tf.maximum(tf.range(k)[tf.newaxis, :] - num_found, 0)
         fill_index = tf.gather(fill.article_index, position, batch_dims=1)
@@ -41,6 +43,6 @@ class Filled(tf.Module):
         fill_source = tf.gather(fill.source, position, batch_dims=1)
         return Recommendations(
             article_index=tf.where(is_found, article_index, fill_index),
-            score=tf.where(is_found, found.score, tf.where(fill_index != PADDING_INDEX, fill_score, 0.0)),
-            source=tf.where(is_found, found.source, fill_source),
+            score=tf.where(is_found, answer.score, tf.where(fill_index != PADDING_INDEX, fill_score, 0.0)),
+            source=tf.where(is_found, answer.source, fill_source),
         )

@@ -4,24 +4,19 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfrs_fashion.models.trees import Trees, read_trees
-from tfrs_fashion.recommenders.fit_ranker import (
-    Calibration,
-    RankerWeek,
-    _draw_for_bins,
-    calibrate,
-    fit_network,
-    fit_trees,
-    make_list_dataset,
-    score_week,
-)
-from tfrs_fashion.recommenders.rankers import Ranker, TreesRanker, load_ranker
+from tfrs_fashion.recommenders.recommender import FitContext
+from tfrs_fashion.recommenders.two_stage.network import draw_for_bins, fit_network, make_list_dataset
+from tfrs_fashion.recommenders.two_stage.ranker_week import Calibration, RankerWeek, calibrate, score_week
+from tfrs_fashion.recommenders.two_stage.rankers import Ranker, TreesRanker, load_ranker
+from tfrs_fashion.recommenders.two_stage.trees import fit_trees
 from tfrs_fashion.schema import InputError
 from tfrs_fashion.settings.rankers import NetworkRankerConfig, TreesRankerConfig
 
@@ -31,14 +26,20 @@ NETWORK = NetworkRankerConfig(
     num_bins=8, hidden_dims=(16,), epochs=6, batch_lists=8, learning_rate=0.02, list_size=6, embedding_dim=2
 )
 
-NETWORK_TOLD = {
-    "categories": CATEGORIES,
-    "category_sizes": [4],
-    "num_customers": 60,
-    "k": 3,
-    "seed": 1,
-    "name": "two_stage",
-}
+CONTEXT = FitContext("two_stage", k=3)
+
+
+class Articles:
+    """What a ranking network reads of a view's articles."""
+
+    category_sizes = (4,)
+
+    def category_matrix(self) -> np.ndarray:
+        return CATEGORIES
+
+
+# A view of nothing else than these, and of the number of customers.
+VIEW: Any = SimpleNamespace(articles=Articles(), timelines=SimpleNamespace(num_customers=60))
 
 
 def make_week(seed: int, *, num_customers: int = 60) -> RankerWeek:
@@ -87,18 +88,19 @@ def check_attributions(ranker: Ranker, week: RankerWeek) -> None:
 
 
 @pytest.mark.parametrize("loss", ["pointwise", "listwise", "lambdarank"])
-def test_trees_find_it_and_stop_by_the_week_held_out(loss: str, skip_or_fail: Callable[[str], NoReturn]) -> None:
+def test_trees_learn_the_pattern_and_stop_by_the_held_out_week(
+    loss: str, skip_or_fail: Callable[[str], NoReturn]
+) -> None:
     try:
         import lightgbm  # noqa: F401
     except ImportError:
         skip_or_fail("the package lightgbm is not installed")
     settings = TREES.model_copy(update={"loss": loss})
     later = make_week(3)
-    told = {"k": 3, "seed": 1, "name": "two_stage"}
-    chosen, rounds = fit_trees(WEEKS, settings, held_out=later, **told)
+    chosen, rounds = fit_trees(WEEKS, settings, CONTEXT, held_out=later)
     assert 1 <= rounds <= 40
     assert auc(score_week(chosen, later), later.is_bought) > 0.85
-    again, same_rounds = fit_trees(WEEKS, settings, num_rounds=rounds, **told)
+    again, same_rounds = fit_trees(WEEKS, settings, CONTEXT, num_rounds=rounds)
     assert same_rounds == rounds
     np.testing.assert_allclose(score_week(again, later), score_week(chosen, later), rtol=1e-6)
     loaded = load_ranker(*chosen.state())
@@ -106,24 +108,24 @@ def test_trees_find_it_and_stop_by_the_week_held_out(loss: str, skip_or_fail: Ca
     check_attributions(loaded, later)
 
 
-def test_a_network_finds_it_and_is_loaded() -> None:
+def test_a_network_learns_the_pattern_and_is_loaded() -> None:
     later, judged = make_week(3), []
 
     def validate(ranker: object) -> dict[str, float]:
         judged.append(auc(score_week(ranker, later), later.is_bought))
         return {"val_map@3": judged[-1]}
 
-    ranker, best = fit_network(WEEKS, NETWORK, validate=validate, **NETWORK_TOLD)
+    ranker, best = fit_network(WEEKS, NETWORK, VIEW, CONTEXT, validate=validate)
     assert best == int(np.argmax(judged)) + 1
     assert max(judged) > 0.85
     loaded = load_ranker(*ranker.state())
     np.testing.assert_array_equal(score_week(loaded, later), score_week(ranker, later))
     check_attributions(loaded, later)
-    again, _best = fit_network(WEEKS, NETWORK, epochs=best, **NETWORK_TOLD)
+    again, _best = fit_network(WEEKS, NETWORK, VIEW, CONTEXT, epochs=best)
     np.testing.assert_allclose(score_week(again, later), score_week(ranker, later), rtol=1e-4, atol=1e-5)
 
 
-def test_samples_stand_for_all_candidates_and_hold_all_that_was_bought() -> None:
+def test_sampled_lists_hold_all_purchases_and_weigh_as_much_as_all_candidates() -> None:
     week = make_week(4)
     (batch, *others) = list(make_list_dataset([week], NETWORK, seed=1).as_numpy_iterator())
     whole = [batch, *others]
@@ -168,13 +170,11 @@ def test_a_calibration_is_carried_over_to_scores_that_lie_elsewhere_and_are_wide
 
 
 @pytest.mark.parametrize("bought", [False, True])
-def test_weeks_of_one_kind_alone_are_refused(bought: bool) -> None:
+def test_weeks_with_only_one_class_are_refused(bought: bool) -> None:
     week = make_week(1)
     alone = RankerWeek(**{**vars(week), "is_bought": np.full(len(week.customer), bought)})
     with pytest.raises(InputError, match=r"two_stage: of 3\d\d candidates in 1 past week.*weeks"):
-        fit_network(
-            [alone], NETWORK, categories=CATEGORIES, category_sizes=[4], num_customers=60, k=3, seed=1, name="two_stage"
-        )
+        fit_network([alone], NETWORK, VIEW, CONTEXT)
 
 
 def test_a_week_is_stored_whole(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_week_is_stored_whole(tmp_path: Path) -> None:
     assert tf.reduce_sum(tf.constant(np.diff(week.row_splits))).numpy() == len(week.customer)
 
 
-def test_bins_are_as_fine_where_much_is_bought() -> None:
+def test_bins_are_fine_where_purchases_lie() -> None:
     random = np.random.default_rng(1)
     value = random.random(20_000).astype(np.float32)
     is_bought = value > 0.95
@@ -201,30 +201,29 @@ def test_bins_are_as_fine_where_much_is_bought() -> None:
         num_orders=nothing,
         quantity=value,
     )
-    edges = np.quantile(_draw_for_bins([week], random)[:, 0], np.linspace(0, 1, 17))
+    edges = np.quantile(draw_for_bins([week], random)[:, 0], np.linspace(0, 1, 17))
     # Half of the 16 bins lie where everything that was bought does, and not one of them.
     assert (edges > 0.95).sum() in {8, 9}
     # Where little is bought, there are others to go by.
-    few = _draw_for_bins([dataclasses.replace(week, is_bought=value > 0.9999)], random)
+    few = draw_for_bins([dataclasses.replace(week, is_bought=value > 0.9999)], random)
     assert 1_000 <= len(few) <= 1_010
 
 
-def test_a_week_of_nobody_changes_nothing(skip_or_fail: Callable[[str], NoReturn]) -> None:
+def test_an_empty_week_changes_nothing(skip_or_fail: Callable[[str], NoReturn]) -> None:
     """Where every buyer of a week is new, its lists are of nobody."""
     week = make_week(1)
     nobody = RankerWeek(**{name: values[:0] for name, values in vars(week).items()})
-    alone, beside = (fit_network(weeks, NETWORK, epochs=2, **NETWORK_TOLD)[0] for weeks in ([week], [week, nobody]))
+    alone, beside = (fit_network(weeks, NETWORK, VIEW, CONTEXT, epochs=2)[0] for weeks in ([week], [week, nobody]))
     np.testing.assert_array_equal(score_week(alone, week), score_week(beside, week))
     try:
         import lightgbm  # noqa: F401
     except ImportError:
         skip_or_fail("the package lightgbm is not installed")
-    told = {"num_rounds": 5, "k": 3, "seed": 1, "name": "two_stage"}
-    alone, beside = (fit_trees(weeks, TREES, **told)[0] for weeks in ([week], [week, nobody]))
+    alone, beside = (fit_trees(weeks, TREES, CONTEXT, num_rounds=5)[0] for weeks in ([week], [week, nobody]))
     np.testing.assert_array_equal(score_week(alone, week), score_week(beside, week))
 
 
-def test_trees_are_explained_by_the_package_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explaining_trees_needs_the_package_lightgbm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lightgbm", None)
     trees = TreesRanker(Trees(read_trees({"tree_info": []})), "", calibration=(1.0, 0.0))
     nothing = np.zeros(1, np.int32)

@@ -1,8 +1,8 @@
-"""Two stages: the candidates of a blend, put in order by rankers that are told of customer, article and both."""
+"""Two stages as a recommender: the candidates of a blend, ranked by the features of customer, article and both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
@@ -10,40 +10,34 @@ import tensorflow as tf
 from tfrs_fashion.features.inputs import Histories
 from tfrs_fashion.features.pair_lookups import PairLookups
 from tfrs_fashion.features.pairs import PairFeatureLayer
-from tfrs_fashion.recommenders.blend import Blend, answer_pairs, best_of_rows
-from tfrs_fashion.recommenders.rankers import Ranker, load_ranker
+from tfrs_fashion.recommenders.blend.blend import Blend
+from tfrs_fashion.recommenders.blend.pool import answer_pairs, best_of_rows
 from tfrs_fashion.recommenders.recommender import (
     Recommendations,
     Recommender,
+    ScoringRecommender,
     load_state,
     save_state,
 )
+from tfrs_fashion.recommenders.two_stage.rankers import Ranker, load_ranker
 
 Combination = Literal["score", "reciprocal_rank"]
-# Places are worth 1 / (this + place), when rankers are combined by these.
+# A rank is worth 1 / (this + rank), when rankers are combined by their ranks; the constant of the paper, see `combine`.
 _RECIPROCAL_RANK = 60.0
 _NAN = float("nan")
 
 
-class ScoringRecommender(Recommender, Protocol):
-    """A recommender that scores any article it is asked for."""
-
-    def score(self, histories: Histories, now: tf.Tensor, article_index: tf.Tensor) -> tf.Tensor:
-        """Scores `[batch, width]` int32 articles, as float32; -inf where one is no candidate."""
-
-
 class PairDescriber(tf.Module):
-    """All that rankers are told of pairs, computed for training and in an answer alike.
+    """Computes the pair features that rankers read, identically in training and in serving.
 
     Args:
-        layer: Of the histories' features.
-        similar: Recommenders whose score is a feature, by name. Where they are networks, they were fitted before the
-            first week that a ranker learns from.
-        generators: Names of those that the candidates come from, in the order of a pool's columns.
+        layer: Computes the features from histories.
+        similar: Recommenders whose score is a feature, by name, fitted before the first week that a ranker learns from.
+        generators: Names of the generators that the candidates come from, in the order of a pool's columns.
     """
 
     def __init__(
-        self, layer: PairFeatureLayer, similar: dict[str, ScoringRecommender], generators: Sequence[str]
+        self, layer: PairFeatureLayer, similar: Mapping[str, ScoringRecommender], generators: Sequence[str]
     ) -> None:
         super().__init__(name="pair_describer")
         self.layer = layer
@@ -52,7 +46,7 @@ class PairDescriber(tf.Module):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names the columns of `__call__`."""
+        """The names of the columns of `__call__`."""
         return (
             *(f"rank {name}" for name in self.generators),
             *(f"score {name}" for name in self.generators),
@@ -71,22 +65,22 @@ class PairDescriber(tf.Module):
         score: tf.Tensor,
         rank: tf.Tensor,
     ) -> tf.Tensor:
-        """Describes pairs.
+        """Computes the features of pairs.
 
         Args:
-            histories: Of a batch.
+            histories: Histories of a batch of customers.
             now: `[batch]` int64.
             row: `[num_pairs]` int64, the row of each pair's customer; ascending.
             article_index: `[num_pairs]` int32.
-            score: `[num_pairs, num_generators]` float32; see `blend.Pool`.
-            rank: `[num_pairs, num_generators]` float32; see `blend.Pool`.
+            score: `[num_pairs, num_generators]` float32; see `blend.pool.Pool`.
+            rank: `[num_pairs, num_generators]` float32; see `blend.pool.Pool`.
 
         Returns:
-            `[num_pairs, num_features]` float32 in the order of `names`; NaN where something is not known, and an infinite best
-            rank where no generator names a pair.
+            `[num_pairs, num_features]` float32 in the order of `names`; NaN where a value is unknown, and an infinite
+            best rank if no generator names a pair.
         """
         is_named = rank > 0
-        parts = [
+        columns = [
             tf.where(is_named, rank, _NAN),
             tf.where(is_named, score, _NAN),
             tf.reduce_min(tf.where(is_named, rank, np.inf), axis=1, keepdims=True),
@@ -95,22 +89,23 @@ class PairDescriber(tf.Module):
         if self.similar:
             listed = tf.RaggedTensor.from_value_rowids(article_index, row, tf.shape(now, tf.int64)[0], validate=False)
             lengths = listed.row_lengths()
-            asked = listed.to_tensor(0)
+            articles = listed.to_tensor(0)
             for recommender in self.similar.values():
-                found = tf.RaggedTensor.from_tensor(recommender.score(histories, now, asked), lengths).flat_values
-                parts.append(tf.where(tf.math.is_finite(found), found, _NAN)[:, tf.newaxis])
-        parts.append(self.layer(histories, now, row, article_index))
-        return tf.concat(parts, axis=1)
+                by_row = tf.RaggedTensor.from_tensor(recommender.score(histories, now, articles), lengths)
+                similarity = by_row.flat_values
+                columns.append(tf.where(tf.math.is_finite(similarity), similarity, _NAN)[:, tf.newaxis])
+        columns.append(self.layer(histories, now, row, article_index))
+        return tf.concat(columns, axis=1)
 
 
 class DescribedPairs(NamedTuple):
-    """The candidates of a batch that rankers put in order.
+    """The candidates of a batch that are ranked.
 
     Attributes:
         row: `[num_pairs]` int64, the row of each pair's customer; ascending.
         article_index: `[num_pairs]` int32.
         customer_index: `[num_pairs]` int32.
-        rank: `[num_pairs, num_generators]` float32; see `blend.Pool`.
+        rank: `[num_pairs, num_generators]` float32; see `blend.pool.Pool`.
         features: `[num_pairs, num_features]` float32; see `PairDescriber`.
     """
 
@@ -122,18 +117,19 @@ class DescribedPairs(NamedTuple):
 
 
 class TwoStage(tf.Module):
-    """Keeps the best of a blend's pool, and puts these in order by rankers.
+    """Re-ranks a blend's best candidates with one or more rankers.
 
     Args:
-        blend: Gives the candidates; what it learned from lies before what the rankers learned from.
-        describer: Tells the rankers of pairs.
-        rankers: By name; several are combined.
-        combination: `score`, the mean of their probabilities; or `reciprocal_rank`, of their places.
-        budget: Candidates of the blend that are put in order.
-        name: As used in reports.
+        blend: Gives the candidates; it learned from weeks before those of the rankers.
+        describer: Computes the features of pairs.
+        rankers: Rankers by name; several are combined.
+        combination: `score`, the mean of their probabilities; or `reciprocal_rank`, that of their reciprocal ranks.
+        budget: Number of the blend's candidates that are ranked.
+        name: Name in reports.
     """
 
-    # Features of pairs are of the whole history.
+    kind = "two_stage"
+    # Features of pairs read the whole history.
     history_length: int | None = None
 
     def __init__(
@@ -157,20 +153,20 @@ class TwoStage(tf.Module):
     def __call__(self, histories: Histories, *, now: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> Recommendations:
         """Recommends the k best; see `Recommender`.
 
-        The score is the probability of a purchase, where rankers are not combined by their places; the source is the
+        The score is the probability of a purchase, unless rankers are combined by reciprocal ranks; the source is the
         generator that ranked an article highest.
         """
-        found = self.candidates(histories, now=now, exclude=exclude)
-        logits = self._logits(found)
+        pairs = self.candidates(histories, now=now, exclude=exclude)
+        logits = self._logits(pairs)
         batch = tf.shape(now, tf.int64)[0]
-        score = combine(logits, found.row, combination=self._combination)
+        score = combine(logits, pairs.row, combination=self._combination)
         # Probabilities may be equal where logits are not.
         order = next(iter(logits.values())) if len(logits) == 1 else score
-        place = best_of_rows(order, found.row, batch, k)
-        return answer_pairs(place, score, found.article_index, found.rank, self.describer.generators)
+        place = best_of_rows(order, pairs.row, batch, k)
+        return answer_pairs(place, score, pairs.article_index, pairs.rank, self.describer.generators)
 
     def candidates(self, histories: Histories, *, now: tf.Tensor, exclude: tf.Tensor) -> DescribedPairs:
-        """Returns what is put in order, and what the rankers are told of it; see `__call__` for the arguments."""
+        """Returns the candidates with the features that rankers read; see `__call__` for the arguments."""
         pool = self.blend.pool(histories, now=now, exclude=exclude)
         batch = tf.shape(now, tf.int64)[0]
         first = best_of_rows(self.blend.score(pool), pool.row, batch, tf.constant(self._budget))
@@ -180,13 +176,13 @@ class TwoStage(tf.Module):
         features = self.describer(histories, now, row, article, tf.gather(pool.score, place), rank)
         return DescribedPairs(row, article, tf.gather(histories.customer_index, row), rank, features)
 
-    def score(self, found: DescribedPairs) -> tf.Tensor:
+    def score(self, pairs: DescribedPairs) -> tf.Tensor:
         """Scores what `candidates` returned, `[num_pairs]` float32."""
-        return combine(self._logits(found), found.row, combination=self._combination)
+        return combine(self._logits(pairs), pairs.row, combination=self._combination)
 
-    def _logits(self, found: DescribedPairs) -> dict[str, tf.Tensor]:
+    def _logits(self, pairs: DescribedPairs) -> dict[str, tf.Tensor]:
         return {
-            name: ranker(found.features, found.article_index, found.customer_index)
+            name: ranker(pairs.features, pairs.article_index, pairs.customer_index)
             for name, ranker in self.rankers.items()
         }
 
@@ -207,6 +203,7 @@ class TwoStage(tf.Module):
         save_state(
             folder,
             {**arrays, "article": np.asarray(lookups.article)},
+            kind=self.kind,
             groups=list(lookups.groups),
             article_names=lookups.article_names,
             age_column=lookups.age_column,
@@ -218,45 +215,36 @@ class TwoStage(tf.Module):
             name=self.name,
         )
 
-    @classmethod
-    def load(
-        cls,
-        folder: Path,
-        *,
-        load_generator: Callable[[str, Path], Recommender],
-        load_similar: Callable[[str, Path], ScoringRecommender],
-    ) -> "TwoStage":
-        """Reads what `save` wrote.
 
-        Args:
-            folder: Where that is.
-            load_generator: Reads the generator of a name from a folder.
-            load_similar: Reads a recommender that scores.
-        """
-        arrays, settings = load_state(folder)
-        groups = settings.pop("groups")
-        lookups = PairLookups(
-            groups={name: arrays[f"group_{name}"] for name in groups},
-            usual_gap_days={
-                name.removeprefix("gap_"): days for name, days in arrays.items() if name.startswith("gap_")
-            },
-            article=arrays["article"],
-            article_names=tuple(settings.pop("article_names")),
-            age_column=settings.pop("age_column"),
-            mean_age=settings.pop("mean_age"),
-        )
-        blend = Blend.load(folder / "blend", load_generator=load_generator)
-        similar = {name: load_similar(name, folder / "similar" / name) for name in settings.pop("similar")}
-        rankers = {name: load_ranker(*load_state(folder / "rankers" / name)) for name in settings.pop("rankers")}
-        describer = PairDescriber(PairFeatureLayer(lookups), similar, blend.generators)
-        return cls(blend, describer, rankers, **settings)
+def load(folder: Path, load_part: Callable[[Path], Recommender]) -> TwoStage:
+    """Reads what `TwoStage.save` wrote.
+
+    Args:
+        folder: The folder.
+        load_part: Loads the blend, or a similar recommender, from its folder.
+    """
+    arrays, settings = load_state(folder)
+    groups = settings.pop("groups")
+    lookups = PairLookups(
+        groups={name: arrays[f"group_{name}"] for name in groups},
+        usual_gap_days={name.removeprefix("gap_"): days for name, days in arrays.items() if name.startswith("gap_")},
+        article=arrays["article"],
+        article_names=tuple(settings.pop("article_names")),
+        age_column=settings.pop("age_column"),
+        mean_age=settings.pop("mean_age"),
+    )
+    blend = cast(Blend, load_part(folder / "blend"))
+    similar = {name: cast(ScoringRecommender, load_part(folder / "similar" / name)) for name in settings.pop("similar")}
+    rankers = {name: load_ranker(*load_state(folder / "rankers" / name)) for name in settings.pop("rankers")}
+    describer = PairDescriber(PairFeatureLayer(lookups), similar, blend.generators)
+    return TwoStage(blend, describer, rankers, **settings)
 
 
 def combine(logits: dict[str, tf.Tensor], row: tf.Tensor, *, combination: Combination) -> tf.Tensor:
     """Combines the rankers' scores of pairs.
 
     Args:
-        logits: `[num_pairs]` float32 by ranker.
+        logits: `[num_pairs]` float32 of each ranker by name.
         row: `[num_pairs]` int64, ascending.
         combination: See `TwoStage`.
 
@@ -270,7 +258,7 @@ def combine(logits: dict[str, tf.Tensor], row: tf.Tensor, *, combination: Combin
     total = tf.zeros_like(row, tf.float32)
     start = tf.searchsorted(row, row)
     for logit in logits.values():
-        # Sorted by row, and within it by the logit: a stable sort by the row of what is sorted by the logit.
+        # A stable sort by row after a sort by logit orders the pairs by row, and by logit within it.
         by_logit = tf.argsort(-logit, stable=True)
         order = tf.gather(by_logit, tf.argsort(tf.gather(row, by_logit), stable=True))
         place = tf.scatter_nd(order[:, tf.newaxis], tf.range(tf.size(row)), tf.shape(row)) - start

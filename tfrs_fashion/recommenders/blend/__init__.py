@@ -1,0 +1,1 @@
+"""Blends: candidates of several generators in one pool, and those that earn their place in it."""

@@ -1,0 +1,1 @@
+"""Two towers as a recommender."""
