@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -15,12 +16,39 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\.venv/bin/tfrs-fashion (.+)$", README, flags=re.MULTILINE)
 
 
-def test_the_code_runs(tiny_run: Run) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def python_of(page: str) -> str:
+    """The first Python block of a page."""
+    return re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0]
+
+
+def test_the_python_lines_run(tiny_run: Run, tiny_settings: tuple[str, ...]) -> None:
+    code = python_of(README)
+    assert '"saved_models/tiny/two_tower/1"' in code
+    assert '"pipelines/tiny.toml"' in code
+    evaluated = tiny_run.folder / "saved_models" / "two_tower" / "1"
+    settings = [f"export.folder={tiny_run.config.export.folder}", *tiny_settings]
+    pipeline = f"{str(ROOT / 'pipelines' / 'tiny.toml')!r}, {settings!r}, run_dir={str(tiny_run.folder)!r}"
+    code = code.replace('"saved_models/tiny/two_tower/1"', repr(str(evaluated)))
+    names: dict[str, Any] = {}
+    exec(code.replace('"pipelines/tiny.toml"', pipeline), names)
+    lists = names["recommender"].recommend(["c00001", "c00002"], k=12)
+    assert list(lists.columns) == ["customer_id", "article_id", "rank", "score", "source"]
+    assert lists.groupby("customer_id").size().to_dict() == {"c00001": 12, "c00002": 12}
+    run = names["run"]
+    assert {"map@12", "recall@12"} <= set(run.metrics()["metric"])
+    assert set(run.recommendations()["customer_id"]) >= {"c00001", "c00002"}
+    assert len(run.tables.transactions) > 1000
+
+
+def test_tensorflow_alone_asks_an_artifact(tiny_run: Run) -> None:
+    page = (ROOT / "docs" / "guide" / "serving.md").read_text(encoding="utf-8")
+    code = next(
+        block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "tf.saved_model" in block
+    )
     assert '"saved_models/two_tower/1"' in code
-    judged = tiny_run.folder / "saved_models" / "two_tower" / "1"
+    evaluated = tiny_run.folder / "saved_models" / "two_tower" / "1"
     names: dict[str, object] = {}
-    exec(code.replace("saved_models/two_tower/1", str(judged)), names)
+    exec(code.replace("saved_models/two_tower/1", str(evaluated)), names)
     answer = names["answer"]
     assert isinstance(answer, dict)
     assert {name: tuple(value.shape) for name, value in answer.items()} == dict.fromkeys(

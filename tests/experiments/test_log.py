@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 FINGERPRINTS = {"data": "d" * 64, "purchases": "p" * 64, "targets": "t" * 64}
 SPLIT = {"kind": "window", "as_of": "2024-03-24T00:00:00", "end": None}
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "experiments.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "guide" / "experiments.md").read_text(encoding="utf-8")
 
 
 def write_report(

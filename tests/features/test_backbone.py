@@ -97,7 +97,7 @@ def test_invalid_backbone_raises(random_weights: Path, change: dict[str, object]
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(100)])
 def test_invalid_weights_file_raises(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "weights.h5").write_bytes(content)
-    with pytest.raises(InputError, match=r"weights\.h5: these weights cannot be loaded \(.*docs/images\.md"):
+    with pytest.raises(InputError, match=r"weights\.h5: these weights cannot be loaded \(.*docs/guide/images\.md"):
         load_backbone(Backbone(tmp_path / "weights.h5", image_size=32))
 
 

@@ -188,7 +188,7 @@ def test_ten_rows_by_hand(name: str) -> None:
 def test_every_feature_is_worked_out_by_hand_and_documented(root: Path) -> None:
     names = number_names(LOOKUPS) + categorical_names(LOOKUPS)
     assert set(names) == set(BY_HAND)
-    page = (root / "docs" / "history_features.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "reference" / "history_features.md").read_text(encoding="utf-8")
     for name in names:
         assert f"| `{name.replace('/Ladies', '/…').replace('/Kids', '/…').replace('/Home', '/…')}` |" in page
 

@@ -415,7 +415,7 @@ def test_a_config_never_changes_after_loading(pipeline: Path) -> None:
 
 
 def test_the_page_on_images_shows_every_key_with_a_value_that_it_may_have(root: Path) -> None:
-    page = (root / "docs" / "images.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "guide" / "images.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     shown = tomllib.loads(block)["features"]
     assert set(shown["images"]) == set(ImagesConfig.model_fields)
@@ -423,17 +423,18 @@ def test_the_page_on_images_shows_every_key_with_a_value_that_it_may_have(root: 
 
 
 def test_the_page_on_recommenders_shows_a_pipeline_that_loads(root: Path, pipeline: Path) -> None:
-    page = (root / "docs" / "recommenders.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "guide" / "choosing_a_recommender.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     pipeline.write_text(f"{block}\n[data]\nsource = 'simulator'\n[features]\nprofile = ['age_band']\n")
     config = load_config(pipeline)
     assert set(config.recommenders) <= {"two_tower", *config.recommender}
-    # Every kind has a row.
-    assert [kind for kind in CONFIGS if f"`{kind}`" not in page] == []
+    reference = (root / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+    # Every kind has a section.
+    assert [kind for kind in CONFIGS if f'### kind = "{kind}"' not in reference] == []
 
 
 def test_the_page_on_sequential_towers_shows_pipelines_that_can_be_read(root: Path, pipeline: Path) -> None:
-    page = (root / "docs" / "sequential.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "guide" / "sequential.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     fitted = []
     for block in blocks:
@@ -446,7 +447,7 @@ def test_the_page_on_sequential_towers_shows_pipelines_that_can_be_read(root: Pa
 
 
 def test_the_page_on_ranking_shows_a_pipeline_that_can_be_read(root: Path, pipeline: Path) -> None:
-    page = (root / "docs" / "ranking.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "guide" / "two_stage.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     pipeline.write_text(f"{block}\n[data]\nsource = 'simulator'\n")
     config = load_config(pipeline)
@@ -566,7 +567,7 @@ def test_the_settings_of_a_fit_include_those_of_its_parts(pipeline: Path) -> Non
 
 
 def test_the_search_of_the_tuning_page_can_be_declared(root: Path, tmp_path: Path) -> None:
-    page = (root / "docs" / "tuning.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "guide" / "tuning.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     file = tmp_path / "shop.toml"
     file.write_text('[data]\nsource = "simulator"\n' + block)

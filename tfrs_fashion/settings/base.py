@@ -47,7 +47,7 @@ class RolesConfig(Section):
 
 
 class ImagesConfig(Section):
-    """Images of articles as vectors (docs/guide/images.md).
+    """Images of articles as vectors; see docs/guide/images.md.
 
     Attributes:
         folder: The folder that `image_path` is relative to; empty leaves images out.
@@ -68,7 +68,7 @@ class ImagesConfig(Section):
 
 
 class FeaturesConfig(Section):
-    """Which columns the towers read.
+    """The columns that models read, and how features are made of them.
 
     Attributes:
         profile: Categorical columns of customers.

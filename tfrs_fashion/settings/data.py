@@ -68,7 +68,7 @@ class TransactionsConfig(Section):
         anonymous_ids: Customer ids that stand for all unidentified customers; `""` is a missing id.
         not_merchandise: Article ids whose lines are dropped, such as postage.
         returns: How a quantity below 0 is treated. `drop` leaves the line out; `net` subtracts it from the latest
-            earlier purchases of that article by that customer, and so uses the future: see docs/guide/your_tables.md.
+            earlier purchases of that article by that customer, and so uses the future: see docs/reference/table_rules.md.
         identical_lines: `sum` if lines that are equal except for the quantity are units of one line.
         article_id_digits: Number of digits of article ids; shorter ids of digits only get their leading zeros back. 0
             leaves ids as they are.
@@ -229,7 +229,8 @@ class DataConfig(Section):
     """Where the tables come from.
 
     Attributes:
-        source: The module of `tfrs_fashion.data` that reads them.
+        source: `retail` for your own tables, `hm` for H&M's files, `sequences` for sequences of ids, `complete_journey`
+            for the embedded data, `simulator` and `hm_scale` for generated tables.
         path: The folder of raw files, relative to the working directory; empty for data that come with the source.
         missing_values: Texts that mean a missing value, e.g. `["NA", "NULL"]` (`hm` and `retail` only, as those below
             to `customers`).
@@ -240,10 +241,10 @@ class DataConfig(Section):
         articles: Columns of the articles.
         customers: Columns of the customers.
         sequences: Files of sequences (`sequences` only).
-        num_customers: Size of generated tables (`simulator` and `hm_scale` only).
-        num_articles: Size of generated tables (`simulator` and `hm_scale` only).
-        num_days: Days of generated transactions (`simulator` only).
-        num_transactions: Size of generated tables (`hm_scale` only).
+        num_customers: Number of generated customers (`simulator` and `hm_scale` only).
+        num_articles: Number of generated articles (`simulator` and `hm_scale` only).
+        num_days: Number of days of generated transactions (`simulator` only).
+        num_transactions: Number of generated transactions (`hm_scale` only).
     """
 
     source: Literal["complete_journey", "hm", "hm_scale", "retail", "sequences", "simulator"]

@@ -143,7 +143,7 @@ def test_foreseen_purchases_are_searched_in_candidates_without_earlier_purchases
 
 
 def test_every_check_is_documented(root: Path) -> None:
-    page = (root / "docs" / "doctor.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "reference" / "checks.md").read_text(encoding="utf-8")
     assert [name for name in CHECKS if f"| `{name}` |" not in page] == []
     assert doctor.__doc__ is not None
     assert "docs/reference/checks.md" in doctor.__doc__
