@@ -1,11 +1,9 @@
-"""Pools of past weeks: what the generators of a blend, fitted before a week, named of what was bought in it."""
+"""Pools: the candidates that generators, fitted before a past week, named for the customers who bought in it."""
 
 import datetime
 import json
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,28 +12,26 @@ from rich.progress import track
 
 from tfrs_fashion.data.split import Split, days_before
 from tfrs_fashion.evaluation.checks.doctor import RankerTraining
-from tfrs_fashion.evaluation.report.contributions import BlendEvidence, BlendWeek, measure_contributions, pool_weeks
 from tfrs_fashion.features.inputs import HistoryTable
 from tfrs_fashion.features.view import View
-from tfrs_fashion.models.selector import Selector
 from tfrs_fashion.outputs import fingerprint, stored_fingerprint
-from tfrs_fashion.recommenders.blend import Blend, Pool, make_pool
-from tfrs_fashion.recommenders.fit_blend import LabelledPool, fit_quotas, fit_selector, quota_scores, selector_scores
-from tfrs_fashion.recommenders.kinds import fit_recommender
+from tfrs_fashion.recommenders.blend.blend import Pool, article_features, make_pool
+from tfrs_fashion.recommenders.blend.fit import LabelledPool
 from tfrs_fashion.recommenders.recommender import Recommender
 from tfrs_fashion.run.evidence import latest_visible
-from tfrs_fashion.run.workspace import Preparation
+from tfrs_fashion.run.fits import fit
+from tfrs_fashion.run.workspace import Workspace
 from tfrs_fashion.schema import InputError
 
-# The doctor ranks every feature of a week's pairs; so many tell as much as all.
-MAX_SHOWN_PAIRS = 100_000
+# The checks rank every feature of a week's pairs; a sample of this size shows as much as all of them.
+MAX_CHECKED_PAIRS = 100_000
 
 
 def past_weeks(split: Split, *, num_weeks: int, week_days: int) -> list[Split]:
     """Cuts the last weeks before a split's cutoff, the latest first, at midnight.
 
-    A week's own cutoff is its first day, so what is fitted for it has seen nothing that it is asked for; and it lies within
-    the split, so that nothing which the split hides is asked for either.
+    The cutoff of a week is its first day, so a fit for it has seen nothing that it is asked for; and a week lies within
+    the split, so nothing that the split hides is asked for either.
     """
     end = split.as_of.replace(hour=0, minute=0, second=0, microsecond=0)
     if end < split.as_of:
@@ -48,7 +44,7 @@ def past_weeks(split: Split, *, num_weeks: int, week_days: int) -> list[Split]:
             kind="window",
             as_of=start,
             end=end,
-            # Where all are cut at one instant, a week is the same for every split that it lies before, and is made once.
+            # With one cutoff for all customers, a week is the same for every split after it, and is written once.
             within=None if split.cutoffs is None and end <= split.as_of else split,
         )
         for start, end in zip(starts, ends, strict=True)
@@ -56,17 +52,16 @@ def past_weeks(split: Split, *, num_weeks: int, week_days: int) -> list[Split]:
 
 
 def week_name(week: Split) -> str:
-    """Names a week as folders do: weeks within splits of several cutoffs differ from split to split."""
+    """Names the folder of a week; weeks within splits of several cutoffs differ from split to split."""
     within = "" if week.within is None else f"_{week.within.name}"
     return f"{week.as_of:%Y-%m-%d}{within}"
 
 
 def seen_until(view: View) -> datetime.datetime:
     """Returns the first instant that a fit from a view has not seen: its cutoff, unless the view's rows go beyond it."""
-    latest = latest_visible(view)
     instants = [
         pd.to_datetime(rows["latest"], unit=None if name == "transactions" else "s").max()
-        for name, rows in latest.items()
+        for name, rows in latest_visible(view).items()
         if len(rows)
     ]
     return max(
@@ -74,42 +69,37 @@ def seen_until(view: View) -> datetime.datetime:
     )
 
 
-def article_features(view: View) -> np.ndarray:
-    """Returns what is known of each article at the cutoff: `[num_articles + 2, num_features]` float32, NaN where unknown."""
-    return view.read_weeks(1).values[0]
-
-
 def label_pool(
     view: View, targets: pd.DataFrame, generators: list[Recommender], *, num_candidates: int, batch_size: int
 ) -> LabelledPool:
-    """Asks generators for every customer known before a week who bought in it.
+    """Collects the generators' candidates for each customer who bought in a week and was known before it.
 
     Args:
         view: What is visible before the week.
         targets: `customer_index, article_index` bought in it.
-        generators: Fitted from the view.
-        num_candidates: Candidates that each is asked for.
-        batch_size: Customers a call.
+        generators: Candidate generators fitted from the view.
+        num_candidates: Candidates per generator and customer.
+        batch_size: Customers per call.
     """
     table = HistoryTable(view.timelines, view.profiles)
     cutoff = tf.constant(view.now)
-    # Customers who were not known yet cannot be told apart: there is nothing to learn of whom to believe for them.
+    # Customers who were not known yet all look the same: nothing can be learned about which generator serves them best.
     targets = targets[targets["customer_index"] < len(view.now)]
     customers = np.unique(targets["customer_index"].to_numpy(np.int32))
 
     @tf.function(input_signature=(tf.TensorSpec([None], tf.int32),), autograph=False)
-    def ask(customer_index: tf.Tensor) -> Pool:
+    def generate(customer_index: tf.Tensor) -> Pool:
         exclude = tf.zeros([tf.shape(customer_index)[0], 0], tf.int32)
         now = tf.gather(cutoff, customer_index)
         return make_pool(generators, table(customer_index), now=now, num_candidates=num_candidates, exclude=exclude)
 
-    parts = []
-    # Where every buyer is new, an empty batch tells the shapes.
+    batches = []
+    # If every buyer is new there is nothing to batch; one empty batch still fixes the shapes.
     for start in range(0, max(len(customers), 1), batch_size):
-        found = ask(tf.constant(customers[start : start + batch_size]))
-        parts.append([values.numpy() for values in found._replace(row=found.row + start)])
-    customer, article_index, score, rank, context = (np.concatenate(values) for values in zip(*parts, strict=True))
-    wanted = pd.MultiIndex.from_frame(targets[["customer_index", "article_index"]])
+        pool = generate(tf.constant(customers[start : start + batch_size]))
+        batches.append([values.numpy() for values in pool._replace(row=pool.row + start)])
+    customer, article_index, score, rank, context = (np.concatenate(values) for values in zip(*batches, strict=True))
+    bought = pd.MultiIndex.from_frame(targets[["customer_index", "article_index"]])
     return LabelledPool(
         customer=customer.astype(np.int32),
         customer_index=customers,
@@ -118,176 +108,129 @@ def label_pool(
         rank=rank.astype(np.int16),
         context=context,
         article_features=article_features(view),
-        is_bought=pd.MultiIndex.from_arrays([customers[customer], article_index]).isin(wanted),
+        is_bought=pd.MultiIndex.from_arrays([customers[customer], article_index]).isin(bought),
         num_bought=targets.groupby("customer_index").size().to_numpy(np.int32),
     )
 
 
 def read_training(folder: Path, *, name: str, seed: int) -> RankerTraining:
-    """Reads what a pool of one week says of its making, and a sample of what is learned from it.
+    """Reads how the pool of one week was made, and a sample of what is learned from it, for the checks.
 
     Args:
-        folder: Of the pool.
-        name: Of what learns from it.
-        seed: Of the sample, of `MAX_SHOWN_PAIRS` at most.
+        folder: The folder of the pool.
+        name: The recommender that learns from it.
+        seed: The seed of the sample, of `MAX_CHECKED_PAIRS` at most.
     """
     record = json.loads((folder / "week.json").read_text(encoding="utf-8"))
     pool = LabelledPool.load(folder / "pool.npz")
-    rows = np.random.default_rng(seed).permutation(len(pool.customer))[:MAX_SHOWN_PAIRS]
-    parts = {"score": pool.score, "rank": pool.rank, "customer": pool.context}
+    rows = np.random.default_rng(seed).permutation(len(pool.customer))[:MAX_CHECKED_PAIRS]
+    groups = {"score": pool.score, "rank": pool.rank, "customer": pool.context}
     names = {"score": list(record["fitted_as_of"]), "rank": list(record["fitted_as_of"])}
     features = {
-        f"{part} {names[part][column] if part in names else column}": values[rows, column]
-        for part, values in parts.items()
+        f"{group} {names[group][column] if group in names else column}": values[rows, column]
+        for group, values in groups.items()
         for column in range(values.shape[1])
     }
     article = pool.article_features[pool.article_index[rows]]
     features |= {f"article {column}": article[:, column] for column in range(article.shape[1])}
+    return make_training(name, record, pd.DataFrame(features), pool.is_bought[rows])
+
+
+def make_training(name: str, record: dict, features: pd.DataFrame, labels: np.ndarray) -> RankerTraining:
+    """Describes one week of a ranker's training data for the checks.
+
+    Args:
+        name: The recommender that learns from the week.
+        record: The week's `week.json`.
+        features: `[num_pairs, num_features]`.
+        labels: `[num_pairs]` bool.
+    """
     return RankerTraining(
         recommender=name,
-        fitted_as_of={made: datetime.datetime.fromisoformat(as_of) for made, as_of in record["fitted_as_of"].items()},
+        fitted_as_of={part: datetime.datetime.fromisoformat(as_of) for part, as_of in record["fitted_as_of"].items()},
         first_week=datetime.datetime.fromisoformat(record["start"]),
-        features=pd.DataFrame(features),
-        labels=pool.is_bought[rows],
+        features=features,
+        labels=labels,
     )
 
 
-class Pooling(Preparation):
-    """Preparation, and the pools that blends learn from."""
+class Pools:
+    """The pools of the weeks before a split, for one blend; a pool that is missing is written on demand.
 
-    def _pool_folder(self, week: Split) -> Path:
-        return self.folder / "pools" / week_name(week)
+    Args:
+        workspace: The run.
+        name: A recommender of kind `blend`.
+        split: The weeks lie before its cutoff.
+        setting: The setting that asks for weeks, for messages.
+    """
 
-    def _pooled(self, week: Split) -> str:
-        blend = self.config.blend
-        generators = {name: self.config.settings_of(name) for name in blend.generators}
-        parts = (week_name(week), week.describe(), list(generators), generators, self.config.features.model_dump())
-        return fingerprint(
-            "pool", self._shown, parts, self.config.split.model_dump(), blend.num_candidates, self.config.seed
-        )
+    def __init__(self, workspace: Workspace, name: str, split: Split, *, setting: str = "") -> None:
+        self.name, self.split = name, split
+        self.blend = workspace.config.recommender[name]
+        self._workspace = workspace
+        self._setting = setting or f"recommender.{name}.weeks"
 
-    def pools(self, split: Split, *, num_weeks: int, setting: str = "blend.weeks") -> list[LabelledPool]:
-        """Returns the pools of the weeks before a split, the latest first, and writes those that are not there yet.
+    def weeks(self, num_weeks: int) -> list[Split]:
+        """Returns the last weeks before the split's cutoff, the latest first."""
+        return past_weeks(self.split, num_weeks=num_weeks, week_days=self.blend.week_days)
+
+    def key(self, week: Split, workspace: Workspace | None = None) -> str:
+        """Returns the fingerprint of a week's pool, for the settings of this or another workspace."""
+        workspace = workspace or self._workspace
+        config = workspace.config
+        blend = config.recommender[self.name]
+        generators = {name: config.settings_of(name) for name in blend.generators}
+        parts = (week_name(week), week.describe(), list(generators), generators, config.features.model_dump())
+        split = config.split.model_dump()
+        return fingerprint("pool", workspace.input_fingerprint, parts, split, blend.num_candidates, config.seed)
+
+    def folder(self, week: Split) -> Path:
+        """Returns where the pool of a week is stored."""
+        return self._workspace.stage_folder(f"pools/{week_name(week)}_{self.name}", partial(self.key, week))
+
+    def pools(self, num_weeks: int, *, skip: int = 0) -> list[LabelledPool]:
+        """Returns the pools of the last weeks before the split, the latest first.
 
         Args:
-            split: Before whose cutoff the weeks lie.
-            num_weeks: How many.
-            setting: That says so, for messages.
+            num_weeks: The number of pools.
+            skip: The number of latest weeks to leave out.
 
         Raises:
-            InputError: A week holds no purchase, or no row lies before it.
+            InputError: A week has no purchases, or no row lies before it.
         """
-        blend = self.config.blend
-        weeks = past_weeks(split, num_weeks=num_weeks, week_days=blend.week_days)
-
-        def write(week: Split, folder: Path) -> None:
-            targets = self._targets_of(week)
-            first = self.tables.transactions.t_dat.min().execute().to_pydatetime()
-            if not len(targets) or first >= week.as_of:
-                raise InputError(
-                    f"{setting}: the {week.name} has {len(targets):,} purchase(s) in it, and the transactions begin on "
-                    f"{first:%Y-%m-%d}. {num_weeks} weeks before {split.as_of:%Y-%m-%d} are asked for: lower `{setting}`, or leave "
-                    "what learns from them out of `recommenders`."
-                )
-            view = self._make_view(week)
-            names = track(
-                blend.generators, f"generators before {week.as_of:%Y-%m-%d}", console=self.console, transient=True
-            )
-            generators = [fit_recommender(name, view, self.config, choice={}) for name in names]
-            # What the doctor is shown is what was done here, and not what should have been.
-            record = {"start": week.as_of, "fitted_as_of": dict.fromkeys(blend.generators, seen_until(view))}
-            (folder / "week.json").write_text(json.dumps(record, indent=2, default=str), encoding="utf-8")
-            pool = label_pool(
-                view,
-                targets,
-                generators,
-                num_candidates=blend.num_candidates,
-                batch_size=self.config.recommend.batch_size,
-            )
-            pool.save(folder / "pool.npz")
-
+        weeks = self.weeks(skip + num_weeks)
         for week in weeks:
-            self._stage(self._pool_folder(week), self._pooled(week), partial(write, week), force=False)
-        return [LabelledPool.load(self._pool_folder(week) / "pool.npz") for week in weeks]
+            write = partial(self._write, week, len(weeks))
+            self._workspace.write_stage(self.folder(week), self.key(week), write)
+        return [LabelledPool.load(self.folder(week) / "pool.npz") for week in weeks[skip:]]
 
-    def blend_training(self, split: Split) -> list[RankerTraining]:
-        """Returns what a blend before a split has learned from, week by week, as it was stored; nothing if a pool is gone.
+    def _write(self, week: Split, num_weeks: int, folder: Path) -> None:
+        workspace, blend = self._workspace, self.blend
+        targets = workspace.targets(week)
+        first = workspace.tables.transactions.t_dat.min().execute().to_pydatetime()
+        if not len(targets) or first >= week.as_of:
+            raise InputError(
+                f"`{self._setting}` asks for {num_weeks} weeks before {self.split.as_of:%Y-%m-%d}, but the {week.name} has "
+                f"{len(targets):,} purchase(s) (the data begin on {first:%Y-%m-%d}). Lower it, or leave the recommenders that "
+                "learn from these weeks out of `recommenders`."
+            )
+        view = workspace.make_view(week)
+        title = f"generators before {week.as_of:%Y-%m-%d}"
+        names = track(blend.generators, title, console=workspace.console, transient=True)
+        generators = [fit(workspace, name, view) for name in names]
+        # The checks read what was done here, not what should have been done.
+        record = {"start": week.as_of, "fitted_as_of": dict.fromkeys(blend.generators, seen_until(view))}
+        (folder / "week.json").write_text(json.dumps(record, indent=2, default=str), encoding="utf-8")
+        batch_size = workspace.config.recommend.batch_size
+        pool = label_pool(view, targets, generators, num_candidates=blend.num_candidates, batch_size=batch_size)
+        pool.save(folder / "pool.npz")
 
-        The weeks by which it was chosen how to blend are among them.
+    def trainings(self) -> list[RankerTraining]:
+        """Returns what the blend has learned from, week by week, as it was stored; empty if a pool is missing.
+
+        The weeks on which its method was chosen are included.
         """
-        blend = self.config.blend
-        weeks = past_weeks(split, num_weeks=blend.weeks + blend.validation_weeks, week_days=blend.week_days)
-        folders = {self._pool_folder(week): self._pooled(week) for week in weeks}
-        if any(stored_fingerprint(folder) != wanted for folder, wanted in folders.items()):
+        weeks = self.weeks(self.blend.weeks + self.blend.validation_weeks)
+        if any(stored_fingerprint(self.folder(week)) != self.key(week) for week in weeks):
             return []
-        return [read_training(folder, name="blend", seed=self.config.seed) for folder in folders]
-
-    def _selector(self, pools: list[LabelledPool]) -> Selector:
-        settings = self.config.blend.model_dump(
-            include={
-                *("num_candidates", "hidden_dims", "epochs", "batch_size", "learning_rate", "negative_share"),
-            }
-        )
-        return fit_selector(pools, **settings, seed=self.config.seed)
-
-    def choose_blend(self, split: Split) -> dict[str, Any]:
-        """Compares both ways to blend on the last weeks before a split, each learned from the weeks before it.
-
-        Returns:
-            `choice` of the `method`, and `blend`, a `BlendEvidence`.
-        """
-        blend = self.config.blend
-        pools = self.pools(split, num_weeks=blend.weeks + blend.validation_weeks)
-        weeks = past_weeks(split, num_weeks=blend.validation_weeks, week_days=blend.week_days)
-        found, fitted = [], []
-        for number, week in enumerate(weeks):
-            judged, known = pools[number], pools[number + 1 : number + 1 + blend.weeks]
-            quotas = fit_quotas(known, budget=blend.budget)
-            fitted.append(quotas)
-            recall = {
-                "selector": judged.recall(selector_scores(self._selector(known), judged), k=blend.budget),
-                "quotas": judged.recall(quota_scores(judged.rank, quotas), k=blend.budget),
-            }
-            found.append(BlendWeek(f"{week.as_of:%Y-%m-%d}", len(judged.num_bought), recall))
-            shown = "  ".join(f"{method} {value:.4f}" for method, value in recall.items())
-            self.console.print(f"  blend  week from {found[-1].start}  recall@{blend.budget}: {shown}", highlight=False)
-        recall = pool_weeks(found)
-        judged = pools[0]
-        contributions = measure_contributions(
-            blend.generators,
-            judged.rank,
-            judged.is_bought,
-            judged.weight,
-            num_customers=len(judged.num_bought),
-            quotas=fitted[0],
-        )
-        method = max(recall, key=lambda name: recall[name]) if blend.method == "best" else blend.method
-        evidence = BlendEvidence(
-            budget=blend.budget,
-            weeks=tuple(found),
-            recall=recall,
-            method=method,
-            pool=judged.recall(np.zeros(len(judged.customer)), k=len(judged.customer)),
-            candidates=len(judged.customer) / len(judged.num_bought),
-            contributions=contributions,
-        )
-        return {"choice": {"method": method}, "blend": asdict(evidence)}
-
-    def fit_blend(self, view: View, generators: dict[str, Recommender], *, method: str) -> Blend:
-        """Fits a blend from the weeks before a split.
-
-        Args:
-            view: What the split leaves visible.
-            generators: Fitted from the view.
-            method: `selector` or `quotas`.
-        """
-        blend = self.config.blend
-        pools = self.pools(view.split, num_weeks=blend.weeks)
-        return Blend(
-            generators,
-            num_candidates=blend.num_candidates,
-            quotas=fit_quotas(pools, budget=blend.budget),
-            article_features=article_features(view),
-            selector=self._selector(pools) if method == "selector" else None,
-            hidden_dims=blend.hidden_dims,
-        )
+        return [read_training(self.folder(week), name=self.name, seed=self._workspace.config.seed) for week in weeks]
