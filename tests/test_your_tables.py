@@ -1,4 +1,4 @@
-"""The example of docs/guide/your_tables.md runs as it is written there."""
+"""The example of docs/your_tables.md runs as it is written there."""
 
 import json
 import re

@@ -116,7 +116,7 @@ def test_the_page_names_what_was_chosen_and_on_which_days(tested: Backtest) -> N
     assert set(found["chosen"]) == {"basket_mlp", "blend"}  # type: ignore[call-overload]
     assert 1 <= found["chosen"]["basket_mlp"]["epochs"] <= 2  # type: ignore[index]
     page = (tested.folder / "backtest" / "report" / "backtest.html").read_text(encoding="utf-8")
-    assert f"from {found['chosen_on']} on, before the first window" in page
+    assert f"Settings were chosen on the window from {found['chosen_on']}, before the first test window" in page
 
 
 def test_what_is_judged_is_not_judged_again(root: Path, tested: Backtest) -> None:

@@ -174,8 +174,8 @@ def test_generators_that_saw_the_week_are_found_by_what_was_stored(blended: Run,
     run.evaluate(force=True)
     told = [line for line in run.messages if "was fitted on rows until" in line]
     assert told == [
-        f"doctor: error: blend: item_knn was fitted on rows until {week.end}, and the ranker's labels begin on {week.as_of}. "
-        "Fit item_knn on what lies before each week that trains the ranker, or begin those weeks later."
+        f"doctor: error: blend: item_knn was fitted on rows until {week.end}, but the ranker's labels begin on {week.as_of}. "
+        "Fit item_knn on the rows before each week that trains the ranker, or begin those weeks later."
     ]
 
 

@@ -135,7 +135,7 @@ def _replace(connection: ibis.BaseBackend, former: ibis.Table, query: ibis.Table
 
 
 def load_tables(connection: ibis.BaseBackend, config: DataConfig) -> Tables:
-    """Loads tables by a mapping; docs/guide/your_tables.md lists its rules.
+    """Loads tables by a mapping; docs/your_tables.md lists its rules.
 
     Args:
         connection: DuckDB backend of Ibis.

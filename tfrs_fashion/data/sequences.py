@@ -52,9 +52,7 @@ def _read_lines(file: Path) -> tuple[pd.DataFrame, tuple[RowCount, ...]]:
             f"{', '.join(repeated[:_NUM_SAMPLES])}. Write each customer's purchases on one line, oldest first."
         )
     if words.empty:
-        raise InputError(
-            f"{file}: no line has a customer id and an article id. See docs/guide/your_tables.md for the form."
-        )
+        raise InputError(f"{file}: no line has a customer id and an article id. See docs/your_tables.md for the form.")
     num_purchases = words.map(len) - 1
     if num_purchases.max() > _MAX_DAYS:
         raise InputError(

@@ -37,7 +37,7 @@ class Backbone:
     """A network, the file of its weights, and the size of its input.
 
     Attributes:
-        weights: An `.h5` file of the network's weights without its top; see docs/guide/images.md.
+        weights: An `.h5` file of the network's weights without its top; see docs/images.md.
         network: A network of `tf.keras.applications`.
         image_size: Side in pixels of the square that images are resized to.
         alpha: Width multiplier of a MobileNet.
@@ -132,7 +132,7 @@ def load_backbone(backbone: Backbone) -> tf.keras.Model:
     _check_backbone(backbone)
     remedy = (
         f"Expected the weights of {backbone.network} without its top (alpha {backbone.alpha}) in an .h5 file: train "
-        "them with `fit_backbone`, or save Keras's own once on a machine with Internet access; docs/guide/images.md shows both."
+        "them with `fit_backbone`, or save Keras's own once on a machine with Internet access; docs/images.md shows both."
     )
     if not backbone.weights.is_file():
         raise InputError(f"{backbone.weights}: no such weights file. {remedy}")

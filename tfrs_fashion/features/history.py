@@ -1,6 +1,6 @@
 """Features of a customer's whole history, computed by the same TensorFlow function in training and in the SavedModel.
 
-`docs/reference/history_features.md` defines each feature; their order is that of `number_names` and `categorical_names` in
+`docs/history_features.md` defines each feature; their order is that of `number_names` and `categorical_names` in
 `features/history_lookups.py`.
 """
 

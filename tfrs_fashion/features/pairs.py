@@ -49,7 +49,7 @@ class PairFeatureLayer(tf.Module):
 def make_pair_features(
     histories: Histories, now: tf.Tensor, row: tf.Tensor, article_index: tf.Tensor, lookups: PairLookups
 ) -> tf.Tensor:
-    """Computes the features of pairs of customer and candidate; `docs/reference/pair_features.md` defines each of them.
+    """Computes the features of pairs of customer and candidate; `docs/ranking.md` defines each of them.
 
     Args:
         histories: A batch of histories, in time order; events after `now` count as bought at `now`.

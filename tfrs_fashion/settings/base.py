@@ -42,7 +42,7 @@ class RolesConfig(Section):
 
 
 class ImagesConfig(Section):
-    """Images of articles as vectors (docs/guide/images.md).
+    """Images of articles as vectors (docs/images.md).
 
     Attributes:
         folder: Folder that `image_path` is relative to; empty leaves images out.
@@ -77,8 +77,8 @@ class FeaturesConfig(Section):
         num_text_buckets: Hash buckets for the words of `description`; 0 leaves the text out.
         sentence_encoder: Folder of a SavedModel that embeds descriptions; empty leaves it out.
         images: Images of articles.
-        history: Whether the towers read the features of histories (docs/reference/history_features.md).
-        article_weeks: Whether they read what was known of each article by week (docs/reference/article_weeks.md).
+        history: Whether the towers read the features of histories (docs/history_features.md).
+        article_weeks: Whether they read what was known of each article by week (docs/article_weeks.md).
         week_days: Days of such a week; fewer where the data are too short for weeks.
         roles: Which columns of articles play which part.
     """

@@ -67,7 +67,7 @@ class TransactionsConfig(Section):
         anonymous_ids: Customer ids that stand for everybody who is not told apart; `""` is a missing id.
         not_merchandise: Article ids whose lines are dropped, such as postage.
         returns: What becomes of a quantity below 0. `drop` leaves the line out; `net` takes it off the latest earlier
-            purchases of that article by that customer, and so looks ahead: see docs/guide/your_tables.md.
+            purchases of that article by that customer, and so looks ahead: see docs/your_tables.md.
         identical_lines: `sum` if lines that are equal in all but quantity mean units of one line.
         article_id_digits: Article ids of digits alone that are shorter lost leading zeros, which are put back; 0: never.
     """

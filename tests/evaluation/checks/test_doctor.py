@@ -146,7 +146,7 @@ def test_every_check_is_documented(root: Path) -> None:
     page = (root / "docs" / "doctor.md").read_text(encoding="utf-8")
     assert [name for name in CHECKS if f"| `{name}` |" not in page] == []
     assert doctor.__doc__ is not None
-    assert "docs/reference/checks.md" in doctor.__doc__
+    assert "docs/doctor.md" in doctor.__doc__
 
 
 FINDING = Finding("leakage", "error", "als", "foresees_new_purchases", "The <first> 12 hold 80%.", "Look for it.")

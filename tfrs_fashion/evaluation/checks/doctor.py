@@ -1,6 +1,6 @@
 """The doctor: runs all checks for leakage, collapse and mistakes on a run's results.
 
-Each check is a function of tables and arrays in `leakage`, `collapse` or `mistakes`. docs/reference/checks.md lists what each looks
+Each check is a function of tables and arrays in `leakage`, `collapse` or `mistakes`. docs/doctor.md lists what each looks
 for, its threshold with the reason, and the suggested fix.
 """
 
