@@ -1,7 +1,6 @@
-"""The rolling back-test: everything fitted anew before each of the last windows, and judged on what was bought in it."""
+"""The rolling back-test: every recommender refitted before each of the last windows, and evaluated on each window."""
 
 import json
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,24 @@ import numpy as np
 import pandas as pd
 
 from tfrs_fashion.data.split import Split
-from tfrs_fashion.evaluation.metrics.customer_metrics import CUSTOMER_METRICS, measure_customers
-from tfrs_fashion.evaluation.metrics.hits import find_hits
+from tfrs_fashion.evaluation.metrics.accuracy import ACCURACY_METRICS, find_hits, measure_hits
 from tfrs_fashion.evaluation.report.backtest_page import BacktestWindow, backtest_table, write_backtest
 from tfrs_fashion.outputs import fingerprint, stored_fingerprint
-from tfrs_fashion.recommenders.filled import Filled
-from tfrs_fashion.recommenders.popularity import nobody
+from tfrs_fashion.recommenders.popularity import no_recommendations
 from tfrs_fashion.recommenders.recommender import Recommender
+from tfrs_fashion.recommenders.with_fallback import WithFallback
+from tfrs_fashion.run.choose import choose
 from tfrs_fashion.run.inference import rank_customers
 from tfrs_fashion.run.pools import past_weeks
-from tfrs_fashion.run.run import Run
+from tfrs_fashion.run.prepare import prepare
 from tfrs_fashion.run.scoring import bought_pairs
+from tfrs_fashion.run.train import check_generators, fit_on, model_folder, read_chosen, trained_fingerprint
+from tfrs_fashion.run.workspace import Workspace
 from tfrs_fashion.schema import InputError
 
 
 def rolling_windows(test: Split, *, num_windows: int, test_days: int, validation_days: int) -> list[Split]:
-    """Returns the window to choose on, and the windows to judge: the test window and those before it, oldest first.
+    """Returns the window on which settings are chosen, and the windows to evaluate on, oldest first; the last is the test window.
 
     Raises:
         InputError: The split has no window that others could lie before.
@@ -35,131 +36,138 @@ def rolling_windows(test: Split, *, num_windows: int, test_days: int, validation
             f'several windows of days are rolled over the past, and `split.kind` is "{test.kind}", which makes a single '
             'test: ask for 1 window, or set it to "window".'
         )
-    judged = [*reversed(past_weeks(test, num_weeks=num_windows - 1, week_days=test_days)), test]
-    return [*past_weeks(judged[0], num_weeks=1, week_days=validation_days), *judged]
+    windows = [*reversed(past_weeks(test, num_weeks=num_windows - 1, week_days=test_days)), test]
+    return [*past_weeks(windows[0], num_weeks=1, week_days=validation_days), *windows]
 
 
-@dataclass
-class Backtest(Run):
-    """One pipeline, judged on several windows, in its run folder."""
+def _key(workspace: Workspace, name: str, choose_on: Split, first: Split, *parts: Any) -> str:
+    has_choice = workspace.config.recommender[name].chooses
+    days = (choose_on.describe(), first.describe()) if has_choice else ()
+    return fingerprint("backtest", trained_fingerprint(workspace, name), days, *parts)
 
-    def _key(self, name: str, choose_on: Split, first: Split, *parts: Any) -> str:
-        days = (choose_on.describe(), first.describe()) if self._has_choice(name) else ()
-        return fingerprint("backtest", self._trained(name), days, *parts)
 
-    def _choice(self, name: str, choose_on: Split, first: Split, *, force: bool) -> dict[str, Any]:
-        """What is chosen before all windows; where the run has chosen on the same days, it is what the run chose."""
-        if not self._has_choice(name):
-            return {}
-        is_of_run = choose_on.as_of == self.splits["validation"].as_of and first.as_of == self.splits["test"].as_of
-        if is_of_run and stored_fingerprint(self._model(name)) == self._trained(name):
-            return dict(self._chosen(name).get("choice", {}))
+def _choice(workspace: Workspace, name: str, choose_on: Split, first: Split, *, force: bool) -> dict[str, Any]:
+    """Returns what is chosen before all windows; if the run has chosen on the same days, what the run chose."""
+    if not workspace.config.recommender[name].chooses:
+        return {}
+    splits = workspace.splits
+    is_of_run = choose_on.as_of == splits["validation"].as_of and first.as_of == splits["test"].as_of
+    if is_of_run and stored_fingerprint(model_folder(workspace, name)) == trained_fingerprint(workspace, name):
+        return dict(read_chosen(workspace, name).get("choice", {}))
 
-        def write(folder: Path) -> None:
-            chosen = self._choose(name, on=choose_on.name, before=first.name).get("choice", {})
-            (folder / "chosen.json").write_text(json.dumps(chosen), encoding="utf-8")
+    def write(folder: Path) -> None:
+        chosen = choose(workspace, name, on=choose_on.name, before=first.name).get("choice", {})
+        (folder / "chosen.json").write_text(json.dumps(chosen), encoding="utf-8")
 
-        folder = self.folder / "backtest" / "chosen" / f"{name}_{choose_on.as_of:%Y-%m-%d}"
-        self._stage(folder, self._key(name, choose_on, first), write, force=force)
-        return dict(json.loads((folder / "chosen.json").read_text(encoding="utf-8")))
+    folder = workspace.folder / "backtest" / "chosen" / f"{name}_{choose_on.as_of:%Y-%m-%d}"
+    workspace.write_stage(folder, _key(workspace, name, choose_on, first), write, force=force)
+    return dict(json.loads((folder / "chosen.json").read_text(encoding="utf-8")))
 
-    def _judge(self, recommender: Filled, window: Split) -> pd.DataFrame:
-        """Measures each customer who bought in a window: with what they bought before, and as `…_new` without it."""
-        view, wanted = self.view(window.name), self._targets(window.name)
-        evaluation = self.config.evaluation
-        k, depth = evaluation.k, max(evaluation.k, evaluation.num_candidates)
-        customers = np.unique(wanted["customer_index"].to_numpy(dtype=np.int32))
-        ask = partial(rank_customers, recommender, view, customers, batch_size=self.config.recommend.batch_size)
-        hits = find_hits(ask(k=depth), wanted, depth=depth)
-        found = measure_customers(hits, k=k)[[*CUSTOMER_METRICS]].add_suffix(f"@{k}")
-        found[f"recall@{depth}"] = measure_customers(hits, k=depth)["recall"]
-        bought = bought_pairs(view)
-        pairs = pd.MultiIndex.from_frame(bought[["customer_index", "article_index"]])
-        is_new = ~pd.MultiIndex.from_frame(wanted[["customer_index", "article_index"]]).isin(pairs)
-        new = measure_customers(find_hits(ask(k=k, exclude=bought), wanted[is_new], depth=k), k=k)
-        found[f"map@{k}_new"] = new["map"]  # NaN for customers who bought nothing new
-        return found.reset_index()
 
-    def _judge_window(
-        self, window: Split, choose_on: Split, first: Split, choices: dict[str, dict[str, Any]], *, force: bool
-    ) -> dict[str, Path]:
-        """Fits and judges all recommenders on a window, as far as that was not done; returns where the figures are."""
-        fitted: dict[str, Recommender] = {}
-        evaluation = self.config.evaluation.model_dump(include={"k", "num_candidates"})
-        filled_by = self._trained(self.config.export.fallback)
+def _evaluate(workspace: Workspace, recommender: WithFallback, window: Split) -> pd.DataFrame:
+    """Measures each customer who bought in a window: with what they bought before, and as `..._new` without it."""
+    view, targets = workspace.view(window.name), workspace.targets(window.name)
+    evaluation = workspace.config.evaluation
+    k, depth = evaluation.k, max(evaluation.k, evaluation.num_candidates)
+    customers = np.unique(targets["customer_index"].to_numpy(dtype=np.int32))
+    rank = partial(rank_customers, recommender, view, customers, batch_size=workspace.config.recommend.batch_size)
+    hits = find_hits(rank(k=depth), targets, depth=depth)
+    metrics = measure_hits(hits, k=k)[[*ACCURACY_METRICS]].add_suffix(f"@{k}")
+    metrics[f"recall@{depth}"] = measure_hits(hits, k=depth)["recall"]
+    bought = bought_pairs(view)
+    pairs = pd.MultiIndex.from_frame(bought[["customer_index", "article_index"]])
+    is_new = ~pd.MultiIndex.from_frame(targets[["customer_index", "article_index"]]).isin(pairs)
+    new = measure_hits(find_hits(rank(k=k, exclude=bought), targets[is_new], depth=k), k=k)
+    metrics[f"map@{k}_new"] = new["map"]  # NaN for customers who bought nothing new
+    return metrics.reset_index()
 
-        def fit(name: str) -> Recommender:
-            if name not in fitted:
-                fitted[name] = self._fit(name, window.name, choices[name], fit)
-            return fitted[name]
 
-        def write(name: str, folder: Path) -> None:
-            fallback = nobody() if name in self.config.new_arrivals else fit(self.config.export.fallback)
-            self._judge(Filled(fit(name), fallback), window).to_parquet(folder / "customers.parquet", index=False)
+def _evaluate_window(
+    workspace: Workspace,
+    window: Split,
+    choose_on: Split,
+    first: Split,
+    choices: dict[str, dict[str, Any]],
+    *,
+    force: bool,
+) -> dict[str, Path]:
+    """Fits and evaluates all recommenders on a window unless that is done; returns the files of metrics by customer."""
+    config = workspace.config
+    fitted: dict[str, Recommender] = {}
+    evaluation = config.evaluation.model_dump(include={"k", "num_candidates"})
+    fallback_key = trained_fingerprint(workspace, config.export.fallback)
 
-        places = {}
-        for name in (name for name in self.config.fitted if name in self.config.recommenders):
-            place = self.folder / "backtest" / f"{window.as_of:%Y-%m-%d}" / name
-            self._stage(
-                place,
-                self._key(name, choose_on, first, window.describe(), evaluation, filled_by),
-                partial(write, name),
-                force=force,
+    def fit(name: str) -> Recommender:
+        if name not in fitted:
+            fitted[name] = fit_on(workspace, name, window.name, choices[name], fit)
+        return fitted[name]
+
+    def write(name: str, folder: Path) -> None:
+        fallback = no_recommendations() if name in config.new_arrivals else fit(config.export.fallback)
+        metrics = _evaluate(workspace, WithFallback(fit(name), fallback), window)
+        metrics.to_parquet(folder / "customers.parquet", index=False)
+
+    paths = {}
+    for name in (name for name in config.fitted if name in config.recommenders):
+        folder = workspace.folder / "backtest" / f"{window.as_of:%Y-%m-%d}" / name
+        key = _key(workspace, name, choose_on, first, window.describe(), evaluation, fallback_key)
+        workspace.write_stage(folder, key, partial(write, name), force=force)
+        paths[name] = folder / "customers.parquet"
+    workspace.forget(window.name)
+    return paths
+
+
+def backtest(workspace: Workspace, *, num_windows: int, force: bool = False) -> None:
+    """Writes `backtest/report/`: all recommenders of the pipeline over the last test windows, pooled.
+
+    Settings are chosen once, on the days before the first window; every recommender is refitted on everything before
+    each window. The metrics are those of the lists that artifacts of these fits would return, fallback included.
+
+    Args:
+        workspace: The run.
+        num_windows: The number of windows of `split.test_days` days: the test window and those before it.
+        force: Whether to repeat what is up to date.
+
+    Raises:
+        InputError: Several windows are asked for of a split that is no window, or one has no purchases in or before it.
+    """
+    prepare(workspace)
+    check_generators(workspace)
+    config = workspace.config
+    windows = [workspace.splits["validation"], workspace.splits["test"]]
+    if num_windows > 1:
+        days = config.split.model_dump(include={"test_days", "validation_days"})
+        windows = rolling_windows(workspace.splits["test"], num_windows=num_windows, **days)
+    choose_on, *evaluated = windows
+    workspace.extra_splits.update({window.name: window for window in windows})
+    for window in windows:
+        if not len(workspace.targets(window)) or not len(bought_pairs(workspace.view(window.name))):
+            raise InputError(
+                f"backtest: nothing was bought in the {window.name}, or before it. Ask for fewer than {num_windows} windows."
             )
-            places[name] = place / "customers.parquet"
-        self.forget(window.name)
-        return places
-
-    def backtest(self, *, num_windows: int, force: bool = False) -> None:
-        """Writes `backtest/report/`: all recommenders of the pipeline over the last test windows, pooled.
-
-        Settings are chosen on the days before the first window, once; every recommender is fitted on everything before each
-        window. Figures are of what the artifacts of these fits would answer, with `export.fallback` where a recommender has nothing.
-
-        Args:
-            num_windows: Windows of `split.test_days` days, the test window and those before it.
-            force: Do again what is done.
-
-        Raises:
-            InputError: Several windows are asked for of a split that is no window, or one holds no purchase or has nothing
-                before it.
-        """
-        self.prepare()
-        self._check_generators()
-        split = self.config.split.model_dump(include={"test_days", "validation_days"})
-        windows = [self.splits["validation"], self.splits["test"]]
-        if num_windows > 1:
-            windows = rolling_windows(self.splits["test"], num_windows=num_windows, **split)
-        choose_on, *judged = windows
-        self.splits.update({window.name: window for window in windows})
-        for window in windows:
-            if not len(self._targets(window.name)) or not len(bought_pairs(self.view(window.name))):
-                raise InputError(
-                    f"backtest: nothing was bought in the {window.name}, or before it. Ask for fewer than {num_windows} windows."
-                )
-            self.forget(window.name)
-        # Once for all windows; of what is fitted for a blend or a restriction too.
-        choices = {name: self._choice(name, choose_on, judged[0], force=force) for name in self.config.fitted}
-        frames, told = [], []
-        for window in judged:
-            places = self._judge_window(window, choose_on, judged[0], choices, force=force)
-            found = [pd.read_parquet(place).assign(recommender=name) for name, place in places.items()]
-            frames.append(pd.concat(found).assign(window=f"{window.as_of:%Y-%m-%d}"))
-            told.append(BacktestWindow(f"{window.as_of:%Y-%m-%d}", found[0]["customer_index"].nunique()))
-        report, rows = self.folder / "backtest" / "report", pd.concat(frames)
-        order = {name: number for number, name in enumerate(self.config.recommenders)}
-        document = write_backtest(
-            report,
-            rows.sort_values("recommender", key=lambda names: names.map(order), kind="stable"),
-            title=self.config.name,
-            windows=told,
-            chosen_on=f"{choose_on.as_of:%Y-%m-%d}",
-            chosen={name: choices[name] for name in self.config.recommenders if choices[name]},
-            baselines=[name for name in self.config.evaluation.baselines if name in self.config.recommenders],
-            new_arrivals=self.config.new_arrivals,
-            k=self.config.evaluation.k,
-            num_samples=self.config.evaluation.bootstrap_samples,
-            seed=self.config.seed,
-        )
-        self.console.print(backtest_table(document))
-        self.messages += [f"back-test: {report / 'backtest.html'}", f"table: {report / 'backtest.md'}"]
+        workspace.forget(window.name)
+    # Once for all windows, and for the parts of blends and restrictions too.
+    choices = {name: _choice(workspace, name, choose_on, evaluated[0], force=force) for name in config.fitted}
+    frames, rows_of_windows = [], []
+    for window in evaluated:
+        paths = _evaluate_window(workspace, window, choose_on, evaluated[0], choices, force=force)
+        metrics = [pd.read_parquet(path).assign(recommender=name) for name, path in paths.items()]
+        frames.append(pd.concat(metrics).assign(window=f"{window.as_of:%Y-%m-%d}"))
+        rows_of_windows.append(BacktestWindow(f"{window.as_of:%Y-%m-%d}", metrics[0]["customer_index"].nunique()))
+    report, rows = workspace.folder / "backtest" / "report", pd.concat(frames)
+    order = {name: number for number, name in enumerate(config.recommenders)}
+    document = write_backtest(
+        report,
+        rows.sort_values("recommender", key=lambda names: names.map(order), kind="stable"),
+        title=config.name,
+        windows=rows_of_windows,
+        chosen_on=f"{choose_on.as_of:%Y-%m-%d}",
+        chosen={name: choices[name] for name in config.recommenders if choices[name]},
+        baselines=[name for name in config.evaluation.baselines if name in config.recommenders],
+        new_arrivals=config.new_arrivals,
+        k=config.evaluation.k,
+        num_samples=config.evaluation.bootstrap_samples,
+        seed=config.seed,
+    )
+    workspace.console.print(backtest_table(document))
+    workspace.messages += [f"back-test: {report / 'backtest.html'}", f"table: {report / 'backtest.md'}"]
