@@ -16,10 +16,10 @@ NAN = float("nan")
 TIME = datetime.datetime(2024, 3, 1, 9, 30)
 
 
-def converted(path: Path, wanted: MappedColumn) -> tuple[list[Any], dict[str, int]]:
-    table, counts = convert(read_raw(ibis.duckdb.connect(), path), [wanted], table="transactions")
+def converted(path: Path, column: MappedColumn) -> tuple[list[Any], dict[str, int]]:
+    table, counts = convert(read_raw(ibis.duckdb.connect(), path), [column], table="transactions")
     assert {count.table for count in counts} <= {"transactions"}
-    return table[wanted.name].to_pyarrow().to_pylist(), {count.rule: count.rows for count in counts}
+    return table[column.name].to_pyarrow().to_pylist(), {count.rule: count.rows for count in counts}
 
 
 def from_csv(tmp_path: Path, cells: list[str], kind: Any, **rest: Any) -> tuple[list[Any], dict[str, int]]:

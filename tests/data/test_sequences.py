@@ -48,7 +48,7 @@ def test_a_customer_without_an_article_is_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "message"),
     [
         ("", "no line"),
         ("c1\nc2\n", "no line"),
@@ -56,13 +56,13 @@ def test_a_customer_without_an_article_is_counted(tmp_path: Path) -> None:
         ("c1 " + "a " * 100_001, "100,001 purchases"),
     ],
 )
-def test_malformed_lines_are_refused(tmp_path: Path, lines: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_malformed_lines_are_refused(tmp_path: Path, lines: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         load(tmp_path, lines)
 
 
 @pytest.mark.parametrize(
-    ("attributes", "told"),
+    ("attributes", "message"),
     [
         ("{", "not JSON"),
         ("[1]", "an object of lists"),
@@ -71,8 +71,8 @@ def test_malformed_lines_are_refused(tmp_path: Path, lines: str, told: str) -> N
         ('{"a1": ["x|y"], "a2": ["x"]}', "e.g. a1"),
     ],
 )
-def test_malformed_attributes_are_refused(tmp_path: Path, attributes: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_malformed_attributes_are_refused(tmp_path: Path, attributes: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         load(tmp_path, "c1 a1\n", attributes)
 
 
