@@ -275,7 +275,9 @@ def test_a_missing_column_is_named_beside_those_found(setting: str) -> None:
 
 
 def test_text_column_as_number_raises() -> None:
-    with pytest.raises(InputError, match=r"features\.numbers: column\(s\) colour, description of the articles are no"):
+    with pytest.raises(
+        InputError, match=r"features\.numbers: column\(s\) colour, description of the articles do not hold numbers"
+    ):
         make_table(numbers=("colour", "size", "description"))
 
 

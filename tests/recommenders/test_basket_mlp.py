@@ -75,7 +75,7 @@ def test_training_stops_when_the_figure_no_longer_rises(view: View) -> None:
 
 def test_no_basket_in_time_is_told_by_its_own_name(view: View) -> None:
     with pytest.raises(
-        InputError, match=r"mine: no basket .* last `generators\.mine\.target_days` days.* leave mine out"
+        InputError, match=r"mine: no baskets .* last `generators\.mine\.target_days` days.* or leave mine out"
     ):
         # The last purchase is of the 5th, five and a half days before the cutoff.
         fit_basket_mlp(view, **{**SETTINGS, "target_days": 2, "name": "mine"})
